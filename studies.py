@@ -1,0 +1,120 @@
+"""The studies as data: what each one asks, of what pictures, with which network; no code beyond the records.
+
+A study is everything that training, the page, the command line and a weights file must agree on. It is
+copied into every weights file, so that a file trained today still reads its input the same way tomorrow.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+NOTICE = "Research use only. Not a medical device. Do not use it to diagnose or to treat."
+
+
+@dataclass(frozen=True)
+class Label:
+    code: str  # as in folder names, CSV files and JSON
+    name: str  # in plain words
+    severity: float | None = None  # 0 (least) to 1 (most), for studies whose classes have an order
+
+
+@dataclass(frozen=True)
+class Contract:
+    """How a scan becomes the network's input; two scans prepared alike were prepared by equal contracts."""
+
+    kind: str  # "volume" or "image"
+    shape: tuple[int, ...]  # (x, y, z) of a volume, (rows, columns) of an image
+    channels: int = 1
+    spacing: tuple[float, ...] = ()  # mm a voxel, volumes only
+    place: str = "head"  # volume: "head" by its foreground, "fill" the grid; image: "crop" the centre, "squeeze"
+    scale: str = "foreground"  # "foreground" mean and deviation, "stored", "unit" 0–1, "imagenet"
+    anchor: tuple[float, ...] = ()  # where the head's anchor comes to lie, as a fraction of the grid
+    planes: int | None = None  # keep only the first planes along x (the published checkpoint: 160 of 166)
+
+    def hash(self) -> str:
+        """A short name for this very contract: caches and weights files are bound to it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Study:
+    key: str
+    title: str
+    question: str  # one line for the page
+    labels: tuple[Label, ...]  # in the order of the network's outputs
+    contract: Contract
+    network: str  # a name in model.NETWORKS; others may be chosen from `networks`
+    networks: tuple[str, ...]
+    use: str  # what it is meant for, in one or two sentences
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the network
+    training: dict[str, Any] = field(default_factory=dict)  # defaults of train.py
+
+    @property
+    def codes(self) -> list[str]:
+        return [label.code for label in self.labels]
+
+    @property
+    def ordered(self) -> bool:
+        return all(label.severity is not None for label in self.labels)
+
+    @property
+    def by_severity(self) -> list[str]:
+        """The codes from least to most severe, or in the network's order where there is no severity."""
+        return [label.code for label in sorted(self.labels, key=lambda label: label.severity or 0)]
+
+
+def to_record(study: Study) -> dict[str, Any]:
+    """The study as JSON-ready data, for a weights file or the API."""
+    return json.loads(json.dumps(asdict(study)))
+
+
+def from_record(record: dict[str, Any]) -> Study:
+    """The study that `to_record` wrote; unknown or missing fields raise TypeError or KeyError."""
+    contract = {k: tuple(v) if isinstance(v, list) else v for k, v in record["contract"].items()}
+    fields = record | {
+        "labels": tuple(Label(**label) for label in record["labels"]),
+        "contract": Contract(**contract),
+        "networks": tuple(record["networks"]),
+    }
+    return Study(**fields)
+
+
+HEAD = Contract(
+    kind="volume",
+    shape=(166, 256, 256),
+    spacing=(1.2, 1.0, 1.0),
+    place="head",
+    scale="foreground",
+    anchor=(0.5, 0.5, 0.55),
+)
+
+# The published checkpoint's own way: the volume as stored, stretched to the grid, its first 160 planes.
+PUBLISHED = Contract(kind="volume", shape=(166, 256, 256), place="fill", scale="stored", planes=160)
+
+STUDIES: dict[str, Study] = {
+    study.key: study
+    for study in [
+        Study(
+            key="alzheimers",
+            title="Alzheimer's stages from a T1 brain MRI",
+            question="Which stage, from cognitively normal to Alzheimer's disease, does this T1 scan look like?",
+            labels=(
+                Label("AD", "Alzheimer's disease", 1.0),
+                Label("CN", "cognitively normal", 0.0),
+                Label("MCI", "mild cognitive impairment", 0.5),
+                Label("EMCI", "early mild cognitive impairment", 0.25),
+                Label("LMCI", "late mild cognitive impairment", 0.75),
+            ),
+            contract=HEAD,
+            network="ClassificationModel3D",
+            networks=("ClassificationModel3D",),
+            use=(
+                "Research on T1-weighted MRI of adult heads. It reads atrophy from one scan; it knows nothing of "
+                "age, history or tests, and must not be used to diagnose."
+            ),
+            training={"epochs": 12, "lr": 3e-4, "batch": 4, "optimiser": "adamw", "schedule": "one-cycle",
+                      "patience": 0, "severity_weight": 4.0, "clip": 1.0},
+        ),
+    ]
+}
