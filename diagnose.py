@@ -153,7 +153,7 @@ class Diagnoser:
 
     def explain(self, diagnosis: Diagnosis, method: str = "grad-cam", code: str | None = None,
                 progress: Callable[[float], None] | None = None):
-        """A heat map of what moved the answer (see `explain.py`), for the predicted class unless `code` is given."""
+        """A heat map of what moved the answer, for the predicted class unless `code` is given."""
         import explain  # here, for whoever never asks for a map
 
         target = code or diagnosis.label or self.study.codes[0]
