@@ -31,8 +31,8 @@ REASONS = {
     "no-affine": "The file does not say how the head lies; it was taken as stored. Export it again with its "
     "orientation.",
     "thick-slices": "The slices are {mm:.1f} mm thick; detail between them is lost. Use a scan of at most 5 mm.",
-    "unlike-training": "The scan looks unlike those the network learned from (distance {distance:.1f}, usual up to "
-    "{threshold:.1f}). Check that it is the kind of picture this study asks for.",
+    "unlike-training": "The scan looks unlike those the network learned from (distance {distance:.1f}, usual: up "
+    "to {threshold:.1f}). Check that it is the kind of picture this study asks for.",
 }
 
 
