@@ -20,7 +20,6 @@ from scipy.stats import spearmanr
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import diagnose
-import scans
 
 VENTRICLES = (4, 11, 49, 50, 51, 52)
 

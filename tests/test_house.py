@@ -1,0 +1,58 @@
+"""The rooms and who may import whom: what keeps science out of the server and the server out of training."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# room -> what it may import of ours
+MAY_IMPORT = {
+    "studies": set(),
+    "scans": {"studies"},
+    "model": {"studies"},
+    "augment": set(),
+    "datasets": {"augment", "scans", "studies"},
+    "evaluate": {"datasets", "model", "scans", "studies"},
+    "train": {"augment", "datasets", "evaluate", "model", "scans", "studies"},
+    "simulate": {"studies"},
+    "explain": {"model", "scans", "studies"},
+    "gate": {"model", "scans", "studies"},
+    "diagnose": {"explain", "gate", "model", "report", "scans", "studies"},
+    "report": {"diagnose", "explain", "gate", "scans", "studies"},
+    "server": {"diagnose", "gate", "model", "report", "scans", "studies"},
+    "app": {"diagnose", "explain", "gate", "model", "report", "scans", "server", "studies"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Every top name that the file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+def test_every_room_is_in_the_table():
+    assert {path.stem for path in ROOT.glob("*.py")} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_imports_run_one_way(room):
+    ours = imports(ROOT / f"{room}.py") & set(MAY_IMPORT)
+    assert ours <= MAY_IMPORT[room] | {room}
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_a_room_says_what_it_holds(room):
+    docstring = ast.get_docstring(ast.parse((ROOT / f"{room}.py").read_text(encoding="utf-8")))
+    assert docstring and docstring.splitlines()[0].endswith((".", ":", ";", ","))
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_a_room_stays_readable_in_one_sitting(room):
+    assert len((ROOT / f"{room}.py").read_text(encoding="utf-8").splitlines()) <= 450
