@@ -1,0 +1,322 @@
+"""The networks by name, the weights file that describes itself, and the fast way through a network.
+
+It holds no training loop and reads no scans: a tensor prepared by a study's contract goes in, logits come out.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import pickle
+import struct
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from studies import PUBLISHED, STUDIES, Study, from_record, to_record
+
+FORMAT = 1
+SUFFIXES = (".safetensors", ".pth")
+PRECISIONS = ("fp32", "bf16")
+
+
+class WeightsError(ValueError):
+    """A weights file, device or precision that cannot be used; the message says why and what to do."""
+
+
+# --- the networks -----------------------------------------------------------------------------------------
+
+
+class ClassificationModel3D(nn.Module):
+    """The published 3-D network: four blocks of conv → batch norm → ReLU → pool, then two dense layers."""
+
+    cam_layer = "Conv_4_mp"
+
+    def __init__(self, classes: int = 5, dropout: float = 0.4, shape: Sequence[int] = (166, 256, 256)):
+        super().__init__()
+        for block, (fan_in, fan_out, pool) in enumerate([(1, 8, 2), (8, 16, 3), (16, 32, 2), (32, 64, 3)], 1):
+            setattr(self, f"Conv_{block}", nn.Conv3d(fan_in, fan_out, 3))
+            setattr(self, f"Conv_{block}_bn", nn.BatchNorm3d(fan_out))
+            setattr(self, f"Conv_{block}_mp", nn.MaxPool3d(pool))
+            shape = [(size - 2) // pool for size in shape]
+        self.dense_1 = nn.Linear(64 * shape[0] * shape[1] * shape[2], 128)  # 4800 at full size
+        self.dense_2 = nn.Linear(128, classes)
+        self.relu = nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+        self.dropout2 = nn.Dropout(dropout)
+        for dense in (self.dense_1, self.dense_2):  # with torch's default the wide layer dies in training
+            nn.init.kaiming_normal_(dense.weight, nonlinearity="relu")
+            nn.init.zeros_(dense.bias)
+
+    def block(self, number: int, x: Tensor) -> Tensor:
+        conv, norm, pool = (getattr(self, f"Conv_{number}{part}") for part in ("", "_bn", "_mp"))
+        return pool(self.relu(norm(conv(x))))
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.block(1, x)  # (N, 8, 82, 127, 127)
+        x = self.block(2, x)  # (N, 16, 26, 41, 41)
+        x = self.block(3, x)  # (N, 32, 12, 19, 19)
+        x = self.block(4, x)  # (N, 64, 3, 5, 5)
+        return self.relu(self.dense_1(self.dropout(x.flatten(1))))  # (N, 4800) → (N, 128)
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.dense_2(self.dropout2(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+
+NETWORKS: dict[str, type[nn.Module]] = {"ClassificationModel3D": ClassificationModel3D}
+
+
+# --- the weights file -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    name: str  # the file's name
+    sha256: str  # of the file
+    header: dict[str, Any]
+    study: Study
+    network: nn.Module  # in eval mode, on the device
+    device: torch.device
+    extras: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def contract(self):
+        return self.study.contract
+
+
+def pick_device(name: str | torch.device = "auto") -> torch.device:
+    """The device by name; `auto` is the first CUDA device where there is one, else the processor."""
+    if str(name) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise WeightsError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise WeightsError(f"device {name!s} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+                           "use --device auto or cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise WeightsError(f"device {name!s} is not supported; use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def list_weights(folder: str | Path) -> list[Path]:
+    """The weights files of a folder, by name."""
+    return sorted(path for path in Path(folder).glob("*") if path.suffix in SUFFIXES and path.is_file())
+
+
+def save(path: str | Path, network: nn.Module, header: Mapping[str, Any],
+         extras: Mapping[str, Tensor] | None = None) -> Path:
+    """Write a weights file in one go: readers see the old file or the new one, never half of one."""
+    path = Path(path)
+    study = from_record(dict(header["study"]))
+    header = {"format": FORMAT, "contract": asdict(study.contract), "contract_hash": study.contract.hash(),
+              **header}
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"extras.{name}": value for name, value in (extras or {}).items()}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata={"format": "pt", "scanwise": json.dumps(header)})
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """The header of a weights file, without its tensors; every refusal is a WeightsError."""
+    path = Path(path)
+    _check_there(path)
+    if path.suffix == ".pth":
+        return published_header(path.name)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(9)
+        length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
+        if start[8:] != b"{" or length > 100_000_000:
+            raise WeightsError(f"{path.name}: not a safetensors file; give a weights file that train.py wrote")
+        text = start[8:] + file.read(length - 1)
+    truncated = WeightsError(f"{path.name}: truncated at {size} bytes; copy or download it again")
+    if len(text) < length:
+        raise truncated
+    try:
+        table = json.loads(text)
+        record = json.loads(table.pop("__metadata__", {}).get("scanwise", "null"))
+        ends = [entry["data_offsets"][1] for entry in table.values()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path.name}: its safetensors header is damaged ({error}); copy it again") from error
+    if size < 8 + length + max(ends, default=0):
+        raise truncated
+    if not isinstance(record, dict):
+        raise WeightsError(f"{path.name}: a safetensors file without Scanwise's header; give one that train.py "
+                           "wrote")
+    if record.get("format") != FORMAT:
+        raise WeightsError(f"{path.name}: format {record.get('format')!r} is unknown, this version reads format "
+                           f"{FORMAT}; update Scanwise or train the file again")
+    return record
+
+
+def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
+    """Open a weights file, or a published `.pth` checkpoint; every refusal is a WeightsError."""
+    path, device = Path(path), pick_device(device)
+    header = read_header(path)
+    try:
+        study = from_record({**header["study"], "contract": header["contract"]})
+        wanted, name = header["contract_hash"], header["network"]["name"]
+        arguments = header["network"].get("arguments", {})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path.name}: its header lacks or misspells {error}; train the file again") from error
+    if study.contract.hash() != wanted or from_record(header["study"]).contract != study.contract:
+        raise WeightsError(f"{path.name}: its input contract hashes to {study.contract.hash()}, its header says "
+                           f"{wanted}; the two must agree, so use the file as train.py wrote it")
+    if name not in NETWORKS:
+        raise WeightsError(f"{path.name}: network {name!r} is unknown; known are {', '.join(sorted(NETWORKS))}")
+    try:
+        network = NETWORKS[name](len(study.labels), **arguments)
+    except TypeError as error:
+        raise WeightsError(f"{path.name}: {name} does not take the arguments {arguments}: {error}") from error
+    state, extras = _published_state(path) if path.suffix == ".pth" else _read_tensors(path)
+    _check_fits(path, network.state_dict(), state)
+    network.load_state_dict(state)
+    network.to(device).eval().requires_grad_(False)
+    extras = {key: value.to(device) for key, value in extras.items()}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Weights(path.name, digest, header, study, network, device, extras)
+
+
+def _check_there(path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(f"{path.name}: no such weights file; train.py writes one, weights/ holds the bundled")
+    if path.suffix not in SUFFIXES:
+        raise WeightsError(f"{path.name}: a weights file ends in {' or '.join(SUFFIXES)}")
+    if path.stat().st_size == 0:
+        raise WeightsError(f"{path.name}: empty; copy or download it again")
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The network's state and the extras of a safetensors file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise WeightsError(f"{path.name}: safetensors cannot read it ({error}); copy it again") from error
+    parts: tuple[dict, dict] = ({}, {})
+    for name, value in tensors.items():
+        parts[name.startswith("extras.")][name.partition(".")[2]] = value
+    return parts
+
+
+def _check_fits(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    problems = [f"{key} is missing" for key in wanted if key not in found]
+    problems += [f"{key} is not wanted" for key in found if key not in wanted]
+    problems += [f"{key} is {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
+                 for key in wanted if key in found and found[key].shape != wanted[key].shape]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise WeightsError(f"{path.name}: the state does not fit the network: {', '.join(problems[:3])}{more}; "
+                           "use the network and arguments that it was trained with")
+
+
+# --- the published checkpoint -----------------------------------------------------------------------------
+
+PUBLISHED_CARD = """\
+**The published checkpoint of the original system, as it was found.** Uncalibrated: its probabilities are raw
+softmax values without a held-out score behind them. It calls nearly every head AD unless the intensities happen
+to match those it was trained on: of 23 older adults it called all 23 AD, and with the same scans multiplied by
+four, four. Kept for comparison alone; do not believe its answers.
+"""
+# What a published pickle may name; its own class is looked up by the name under which it was saved.
+ALLOWED = [(ClassificationModel3D, "model.ClassificationModel3D"), nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d,
+           nn.Linear, nn.ReLU, nn.Dropout, set]
+_unpickling = threading.Lock()  # torch keeps its allow-list in one place for all threads
+
+
+def published_header(name: str) -> dict[str, Any]:
+    study = replace(STUDIES["alzheimers"], contract=PUBLISHED)
+    return {"format": FORMAT, "title": "published checkpoint, uncalibrated: calls nearly every head AD",
+            "study": to_record(study), "network": {"name": "ClassificationModel3D", "arguments": {}},
+            "contract": to_record(study)["contract"], "contract_hash": PUBLISHED.hash(), "card": PUBLISHED_CARD,
+            "training": {"data": "ADNI, as published; subjects, split and scores unknown"}}
+
+
+def _published_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The tensors of a pickled module or state dict, through the allow-list: nothing else is ever run."""
+    try:
+        with _unpickling, torch.serialization.safe_globals(ALLOWED):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError,
+            IndexError) as error:
+        reason = str(error).replace("\n", " ")
+        named = reason.partition("GLOBAL ")[2].split(" ")[0]
+        said = f"it names {named}, which is not allowed" if named else f"torch cannot read it ({reason[:120]})"
+        raise WeightsError(f"{path.name}: refused, nothing was run: {said}; give a published checkpoint of "
+                           "ClassificationModel3D or a plain state dict") from error
+    state = _tensors(found) if isinstance(found, nn.Module) else found
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise WeightsError(f"{path.name}: holds a {type(found).__name__}, neither ClassificationModel3D nor a "
+                           "plain state dict")
+    return dict(state), {}
+
+
+def _tensors(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """What `state_dict` gives, without calling the hooks that a stranger's module may carry."""
+    found = {prefix + key: value for key, value in {**module._parameters, **module._buffers}.items()
+             if value is not None}
+    for name, child in module._modules.items():
+        found |= _tensors(child, f"{prefix}{name}.")
+    return found
+
+
+# --- the fast forward -------------------------------------------------------------------------------------
+
+
+class Forward:
+    """One way through loaded weights: `forward(x) -> (logits, features)`, safe to call from several threads."""
+
+    def __init__(self, weights: Weights, precision: str = "fp32"):
+        self.network, self.device = copy.deepcopy(weights.network).eval(), weights.device
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.network.features(x.to(self.device))
+        return self.network.head(features), features
+
+
+# --- from logits to an answer -----------------------------------------------------------------------------
+
+
+def probabilities(logits: Tensor | np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Softmax of the logits divided by the calibration's temperature, in float64, along the last axis."""
+    values = torch.as_tensor(logits).detach().cpu().double() / temperature
+    return F.softmax(values, dim=-1).numpy()
+
+
+def prediction_set(values: np.ndarray, codes: Sequence[str], calibration: Mapping[str, Any] | None,
+                   level: float = 0.9) -> list[str]:
+    """The classes that cover the truth with the asked probability (split conformal), likeliest first.
+
+    A class stays when its score 1 − p is at most the calibration scores' ⌈(n + 1) · level⌉-th smallest; with
+    too few scores for that level every class stays. Never empty: the likeliest class always stays.
+    """
+    order = np.argsort(-np.asarray(values), kind="stable")
+    scores = sorted((calibration or {}).get("scores", []))
+    rank = int(np.ceil((len(scores) + 1) * level - 1e-9))
+    threshold = scores[rank - 1] if rank <= len(scores) else np.inf
+    return [codes[i] for place, i in enumerate(order) if place == 0 or 1 - values[i] <= threshold]
