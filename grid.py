@@ -1,0 +1,218 @@
+"""Where things lie: linear resampling through 4×4 matrices, the foreground of a head, its anchor. No files.
+
+Matrices map voxel indices to voxel indices or to world millimetres (RAS); arrays keep the order given.
+Axis-aligned maps are three small banded matrices, one an axis, applied as matrix products: flips, axis
+orders and anti-aliasing cost nothing extra. Anything oblique goes through `grid_sample`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch.nn import functional
+
+COARSE = 3.0  # mm; the foreground is sought on about every third voxel of a 1 mm scan
+HEIGHT = 140.0  # mm below the top that count as head; the neck below does not
+TAPER = 20.0  # mm over which the count fades out, so that the anchor moves smoothly
+CORE = 60.0  # mm around the anchor whose foreground sets the intensities: brain, not scalp or face
+ALIGNED = 2e-3  # sine of the angle below which a grid counts as parallel to the world's axes
+
+
+@dataclass(frozen=True, eq=False)
+class Foreground:
+    """What stands out from the air, found on a coarse lattice of the scan in its stored axis order."""
+
+    mask: np.ndarray  # bool, on the lattice
+    to_scan: np.ndarray  # 4×4: lattice index → scan voxel index
+    air: float  # the scan's own value of no signal
+    threshold: float
+    mean: float  # of the core, above air
+    deviation: float
+    anchor: np.ndarray  # world mm
+
+
+def axes(matrix: np.ndarray) -> list[int]:
+    """For each output axis of the matrix the input axis that runs along it most; each is taken once."""
+    strength = np.abs(matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0))
+    taken = [-1, -1, -1]
+    for _ in range(3):
+        row, column = np.unravel_index(np.argmax(strength), (3, 3))
+        taken[row] = int(column)
+        strength[row, :] = strength[:, column] = -1
+    return taken
+
+
+def is_oblique(matrix: np.ndarray) -> bool:
+    unit = np.abs(matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0))
+    return bool(np.sort(unit, axis=0)[1].max() > ALIGNED)
+
+
+def straighten(matrix: np.ndarray) -> np.ndarray:
+    """The matrix with each axis laid exactly along its nearest world axis; the origin stays."""
+    straight = np.zeros((4, 4))
+    straight[:, 3] = matrix[:, 3]
+    for row, column in enumerate(axes(matrix)):
+        step = np.linalg.norm(matrix[:3, column])
+        straight[row, column] = np.copysign(step, matrix[row, column])
+    return straight
+
+
+def _weights(step: float, start: float, size_out: int, size_in: int, smooth: bool) -> torch.Tensor:
+    """(size_out, size_in): output i reads the input at `start + step·i`; outside the input is zero."""
+    at = start + step * torch.arange(size_out, dtype=torch.float64)
+    width = max(1.0, abs(step)) if smooth else 1.0  # a wider triangle when shrinking, against aliasing
+    away = (at[:, None] - torch.arange(size_in, dtype=torch.float64)).abs()
+    triangle = (1 - away / width).clamp_min_(0)
+    if width > 1:  # the sampled triangle sums to `width` only on average
+        whole = (1 - (at[:, None] - torch.arange(-width // 1 - 1, size_in + width + 2)).abs() / width)
+        triangle /= whole.clamp_min_(0).sum(1, keepdim=True).clamp_min_(1)
+    return triangle.float()
+
+
+def resample(values: torch.Tensor, matrix: np.ndarray, shape: tuple[int, ...], smooth: bool = True,
+             offset: float = 0.0, factor: float = 1.0) -> torch.Tensor:
+    """(values + offset) · factor read at `matrix` (output index → input index) on a grid of `shape`, float32.
+
+    What lies outside the input reads as zero. `smooth` guards against aliasing where the grid is coarser.
+    """
+    if is_oblique(matrix):
+        return _resample_oblique(values, matrix, shape, smooth, offset, factor)
+    order = axes(matrix.T)  # order[a]: the input axis that output axis a runs along
+    tables, crop = [], [slice(None)] * 3
+    for axis, source in enumerate(order):
+        table = _weights(matrix[source, axis], matrix[source, 3], shape[axis], values.shape[source], smooth)
+        used = torch.nonzero(table.any(0)).flatten()
+        if not len(used):
+            return torch.zeros(shape)
+        low, high = int(used[0]), int(used[-1]) + 1
+        crop[source] = slice(low, high)
+        tables.append(table[:, low:high])
+    part = values[tuple(crop)]
+    part = part + offset if part.is_floating_point() else part.float().add_(offset)
+    part = part.permute(order)  # (x, y, z) of the input, in the output's order
+    tables[0] = tables[0] * factor
+    return _three_products(part.float(), tables)
+
+
+def _three_products(part: torch.Tensor, tables: list[torch.Tensor]) -> torch.Tensor:
+    """One product an axis, arranged so that no axis order needs a copy of the big array first."""
+    x, y, z = part.shape
+    first, second, third = tables
+    if part.stride(0) == min(part.stride()):  # x runs fastest in memory, as NIfTI stores it
+        flat = part.permute(2, 1, 0).reshape(z * y, x)  # (Z·Y, X)
+        planes = (first @ flat.T).view(-1, z, y).transpose(1, 2)  # (x, Y, Z)
+    else:
+        planes = torch.tensordot(first, part, dims=1)  # (x, Y, Z)
+    return second @ (planes @ third.T)  # (x, y, z)
+
+
+def _resample_oblique(values: torch.Tensor, matrix: np.ndarray, shape: tuple[int, ...], smooth: bool,
+                      offset: float, factor: float) -> torch.Tensor:
+    values = values.float() + offset
+    steps = np.linalg.norm(matrix[:3, :3], axis=1)  # input voxels a grid step, along each input axis
+    if smooth and steps.max() > 1.3:  # average finer voxels first, then read between them
+        shrink = np.eye(4)
+        np.fill_diagonal(shrink[:3, :3], np.maximum(steps, 1))
+        small = tuple(int(np.ceil(n / s)) for n, s in zip(values.shape, np.maximum(steps, 1), strict=True))
+        values = resample(values, shrink, small)
+        matrix = np.linalg.inv(shrink) @ matrix
+    size = np.array(values.shape)
+    scale = 2 / np.maximum(size - 1, 1)
+    theta = np.diag([*scale, 1.0]) @ matrix  # output index → −1…1 over the input
+    theta[:3, 3] -= 1
+    ends = (np.array(shape) - 1) / 2  # affine_grid runs −1…1 over the output
+    theta = theta @ np.array([[ends[0], 0, 0, ends[0]], [0, ends[1], 0, ends[1]], [0, 0, ends[2], ends[2]],
+                              [0, 0, 0, 1]])
+    theta = torch.from_numpy(theta[2::-1][:, [2, 1, 0, 3]].copy()).float()  # torch names axes z, y, x
+    points = functional.affine_grid(theta[None], [1, 1, *shape], align_corners=True)  # (1, x, y, z, 3)
+    read = functional.grid_sample(values[None, None], points, align_corners=True, padding_mode="zeros")
+    return read[0, 0] * factor
+
+
+def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
+    """The head (or brain) in a scan: its mask on a coarse lattice, its intensities, its anchor.
+
+    The lattice starts at the left, posterior, inferior corner however the axes are stored, so that all 48
+    axis orders see the same samples.
+    """
+    order = axes(affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    to_scan, cuts = np.eye(4), [slice(None)] * 3
+    for world, axis in enumerate(order):
+        step = max(1, int(COARSE / spacing[axis] + 1e-3))
+        back = affine[world, axis] < 0
+        cuts[axis] = slice(None, None, -step if back else step)
+        to_scan[axis, axis] = -step if back else step
+        to_scan[axis, 3] = voxels.shape[axis] - 1 if back else 0
+    lattice = voxels[tuple(cuts)].transpose(order)  # (x, y, z), canonical from here on
+    to_scan = to_scan[:, [*order, 3]]
+    sample = np.ascontiguousarray(lattice, dtype=np.float32)
+
+    air = float(np.percentile(sample, 0.5))
+    high = np.percentile(sample[sample > air], 99.9) if (sample > air).any() else air
+    threshold = air + 0.6 * (_otsu(sample, air, high) - air)
+    blurred = ndimage.uniform_filter(np.minimum(sample, high), 3, mode="nearest")
+    mask = _largest(blurred > threshold)
+    if not mask.any():
+        mask = _largest(sample > air)
+    if not mask.any():
+        mask = np.ones_like(mask)
+
+    index = np.argwhere(mask)  # (n, 3)
+    to_world = affine @ to_scan
+    world = index @ to_world[:3, :3].T + to_world[:3, 3]
+    anchor = _anchor(world)
+    core = ((world - anchor) ** 2).sum(1) < CORE**2
+    values = np.minimum(sample[mask], high)
+    values = values[core] if core.mean() > 0.05 else values
+    deviation = float(values.std(dtype=np.float64))
+    return Foreground(mask, to_scan, air, float(threshold), float(values.mean(dtype=np.float64)) - air,
+                      deviation if deviation > 0 else 1.0, anchor)
+
+
+def _otsu(sample: np.ndarray, air: float, high: float) -> float:
+    """Otsu's threshold of what lies above the air."""
+    floor = air + 0.01 * (high - air)
+    counts, edges = np.histogram(sample[sample > floor], 256, (floor, high)) if high > air else (None, None)
+    if counts is None or not counts.sum():
+        return air
+    middle = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    mass = np.cumsum(counts * middle)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
+    return float(middle[int(np.nanargmax(between[:-1]))]) if np.isfinite(between[:-1]).any() else air
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels == sizes.argmax()
+
+
+def _anchor(world: np.ndarray) -> np.ndarray:
+    """The mean position (mm) of the foreground points within 140 mm below their top."""
+    top = np.percentile(world[:, 2], 99.9)
+    weight = np.clip((world[:, 2] - (top - HEIGHT)) / TAPER + 0.5, 0, 1)
+    return (world * weight[:, None]).sum(0) / weight.sum()
+
+
+def on_grid(found: Foreground, to_scan: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
+    """The foreground's mask on a grid of `shape` that `to_scan` maps to scan voxels: nearest lattice cell."""
+    matrix = np.linalg.inv(found.to_scan) @ to_scan
+    mask = torch.from_numpy(ndimage.binary_dilation(found.mask))
+    if is_oblique(matrix):
+        return resample(mask, matrix, shape, smooth=False) > 0.5
+    order = axes(matrix)
+    mask = mask.permute(order) if order != [0, 1, 2] else mask
+    for axis, source in enumerate(order):
+        at = torch.round(matrix[source, axis] * torch.arange(shape[axis]) + matrix[source, 3]).long()
+        inside = (at >= 0) & (at < mask.shape[axis])
+        mask = mask.index_select(axis, at.clamp(0, mask.shape[axis] - 1))
+        mask &= inside.view([-1 if a == axis else 1 for a in range(3)])
+    return mask
