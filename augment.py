@@ -1,0 +1,143 @@
+"""Random changes to prepared tensors while training; each is a pure function of (seed, epoch, index).
+
+Two ways for volumes: cheap ones for every sample (flip, whole-voxel shift, contrast, bias field, noise) and a
+full affine, resampled once together with the flip and the shift, for a share of them, because resampling a
+whole head costs a third of a training step on a CPU. Nothing here reads files or knows classes.
+"""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Each is the largest change; the draw is uniform between minus and plus this.
+VOLUME = {"rotation": 8.0, "zoom": 0.07, "shift": 4, "gamma": 0.3, "gain": 0.1, "bias": 0.2, "noise": 0.1}
+IMAGE = {"rotation": 10.0, "zoom": 0.1, "shift": 0.06, "gain": 0.15, "brightness": 0.15}
+AFFINE_SHARE = 0.25  # of the volumes get the full affine
+
+
+def generator(seed: int, epoch: int, index: int) -> torch.Generator:
+    """The random numbers of one sample in one epoch, the same in whatever process or order it is drawn."""
+    digest = hashlib.sha256(f"{seed}/{epoch}/{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def augment(x: Tensor, scale: str, numbers: torch.Generator, affine: float = AFFINE_SHARE) -> Tensor:
+    """A changed copy of x, (1, X, Y, Z) or (C, H, W), of the same shape; x may lie on any device.
+
+    `scale` is the contract's; `affine` the share of volumes that are turned and zoomed.
+    """
+    return _volume(x, scale, numbers, affine) if x.ndim == 4 else _image(x, numbers)
+
+
+def background(x: Tensor) -> Tensor:
+    """The level of air, a value a channel: what voxels from outside the picture are filled with."""
+    some = x.flatten(1)[:, :: max(1, x[0].numel() // 20000)]  # (C, ~20000)
+    return torch.quantile(some.float(), 0.01, dim=1)  # (C,)
+
+
+def _volume(x: Tensor, scale: str, numbers: torch.Generator, affine: float) -> Tensor:
+    flip = _coin(numbers, 0.5)
+    turned = _coin(numbers, affine)
+    angles = [math.radians(_draw(numbers, VOLUME["rotation"])) for _ in range(3)]
+    zoom = 1 + _draw(numbers, VOLUME["zoom"])
+    shift = [round(_draw(numbers, VOLUME["shift"] + 0.499)) for _ in range(3)]
+    air = background(x)
+    if turned:
+        x = _resample(x, _rotation(angles) / zoom, shift, flip, air)
+    else:
+        x = _shifted(x.flip(1) if flip else x, shift, air)
+    return _intensities(x, scale, numbers, air)
+
+
+def _intensities(x: Tensor, scale: str, numbers: torch.Generator, air: Tensor) -> Tensor:
+    """Contrast, bias field and noise; where scans are scaled by their foreground, the result is scaled so again.
+
+    A scan of another contrast reaches the network only after `prepare` has scaled it, so its mean and
+    deviation over the foreground are put back to what they were; air stays air.
+    """
+    gamma = math.exp(_draw(numbers, VOLUME["gamma"]))
+    gain = 1 + _draw(numbers, VOLUME["gain"])
+    level = abs(_draw(numbers, VOLUME["noise"])) if _coin(numbers, 0.5) else 0.0
+    coarse = torch.rand((1, 1, 4, 4, 4), generator=numbers) * 2 - 1
+    seed = int(torch.randint(2**31, (), generator=numbers))
+    signal = (x - air.view(-1, 1, 1, 1)).clamp_(min=0)  # (1, X, Y, Z)
+    top = torch.quantile(signal.flatten()[:: max(1, signal.numel() // 20000)], 0.99)
+    if not top > 0:
+        return x
+    few = tuple(slice(None, None, max(1, size // 40)) for size in signal.shape[1:])
+    before = signal[0][few]
+    inside = before > top * 0.2
+    field = torch.exp(coarse.to(x.device) * VOLUME["bias"])
+    field = F.interpolate(field, signal.shape[1:], mode="trilinear", align_corners=True)[0]
+    after = signal.div(top).pow_(gamma).mul_(top).mul_(field)
+    if scale == "foreground" and inside.sum() > 1:
+        want, have = before[inside], after[0][few][inside]
+        factor = want.std() / have.std().clamp(min=1e-6)
+        after.mul_(factor * gain).add_(want.mean() - have.mean() * factor * gain)
+    else:
+        after.mul_(gain)
+    after.add_(air.view(-1, 1, 1, 1))
+    if level:
+        here = torch.Generator(x.device).manual_seed(seed)
+        deviation = level * (before[inside].std() if inside.sum() > 1 else top)
+        after.add_(torch.randn(after.shape, generator=here, device=x.device).mul_(deviation))
+    return after
+
+
+def _image(x: Tensor, numbers: torch.Generator) -> Tensor:
+    flip = _coin(numbers, 0.5)
+    angle = math.radians(_draw(numbers, IMAGE["rotation"]))
+    zoom = 1 + _draw(numbers, IMAGE["zoom"])
+    shift = [_draw(numbers, IMAGE["shift"]) * size for size in x.shape[1:]]
+    gain, offset = 1 + _draw(numbers, IMAGE["gain"]), _draw(numbers, IMAGE["brightness"])
+    cos, sin = math.cos(angle), math.sin(angle)
+    x = _resample(x, torch.tensor([[cos, -sin], [sin, cos]]) / zoom, shift, flip, background(x))
+    return x * gain + offset * x.std()
+
+
+def _resample(x: Tensor, matrix: Tensor, shift: list[float], flip: bool, air: Tensor) -> Tensor:
+    """x through one affine about its centre, in voxels, with the mirror folded in: interpolated only once."""
+    sizes = torch.tensor(x.shape[1:], dtype=torch.float32)
+    half = (sizes - 1) / 2
+    matrix = matrix.clone()
+    offset = -matrix @ torch.tensor(shift, dtype=torch.float32)
+    if flip:  # of the axis left–right: the first of a volume, the last of an image
+        axis = 0 if x.ndim == 4 else 1
+        matrix[axis], offset[axis] = -matrix[axis], -offset[axis]
+    # voxels → grid_sample's own coordinates, −1 to 1 over each axis, axes in the reverse order
+    matrix = matrix * half / half[:, None]
+    theta = torch.cat([matrix.flip(0, 1), (offset / half).flip(0)[:, None]], 1)[None].to(x)
+    grid = F.affine_grid(theta, [1, *x.shape], align_corners=True)
+    level = air.view(-1, *[1] * (x.ndim - 1)).to(x)
+    return F.grid_sample((x - level)[None], grid, align_corners=True)[0] + level
+
+
+def _shifted(x: Tensor, shift: list[int], air: Tensor) -> Tensor:
+    """x moved by whole voxels; what comes in from outside is air."""
+    moved = air.view(-1, 1, 1, 1).expand(x.shape).clone()
+    into = tuple(slice(max(0, n), size + min(0, n)) for n, size in zip(shift, x.shape[1:], strict=True))
+    out_of = tuple(slice(max(0, -n), size + min(0, -n)) for n, size in zip(shift, x.shape[1:], strict=True))
+    moved[(slice(None), *into)] = x[(slice(None), *out_of)]
+    return moved
+
+
+def _rotation(angles: list[float]) -> Tensor:
+    """The rotation about x, then y, then z, as a 3×3 matrix."""
+    turn = torch.eye(3)
+    for (i, j), angle in zip(((1, 2), (0, 2), (0, 1)), angles, strict=True):
+        one = torch.eye(3)
+        one[i, i] = one[j, j] = math.cos(angle)
+        one[i, j], one[j, i] = -math.sin(angle), math.sin(angle)
+        turn = one @ turn
+    return turn
+
+
+def _draw(numbers: torch.Generator, most: float) -> float:
+    return (float(torch.rand((), generator=numbers)) * 2 - 1) * most
+
+
+def _coin(numbers: torch.Generator, share: float) -> bool:
+    return float(torch.rand((), generator=numbers)) < share
