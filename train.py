@@ -1,0 +1,325 @@
+"""Trains a study's network on labelled scans and writes a weights file that carries its own scores; resumes.
+
+How scans are found, split and prepared is in `datasets.py`, the training loop in `fit.py`, how a network is
+judged in `evaluate.py`.
+"""
+
+import argparse
+import errno
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+import datasets
+import evaluate
+import model
+import studies
+from datasets import Case, DataError
+from fit import OPTIMISERS, SCHEDULES, Halt, Interrupted, Trainer, TrainError, join, part, shared, world
+from scans import ScanError
+from studies import Study
+
+# What holds where neither the command line nor the study's own `training` says otherwise.
+DEFAULTS: dict[str, Any] = {
+    "out": None, "epochs": 20, "lr": 1e-3, "batch": 8, "accumulate": 1, "patience": 0, "workers": 2, "seed": 0,
+    "schedule": "cosine", "optimiser": "adamw", "decay": 1e-2, "momentum": 0.9, "severity_weight": 0.0,
+    "ends_first": 0, "dropout": None, "class_weights": False, "clip": 0.0, "augment": "full", "precision": None,
+    "device": "auto", "split": None, "val": 0.15, "test": 0.2, "subject_regex": None, "label_column": None,
+    "cache": None, "cache_limit": 64.0, "allow_leak": False, "network": None, "title": None, "threads": 0,
+    "example": None, "rounds": 1000,
+}  # fmt: skip
+MOVABLE = {"data", "device", "workers", "threads", "cache", "cache_limit", "title", "example", "rounds"}
+PATHS = {"data", "out", "split", "cache", "example"}  # named without their folders in the weights file
+CORRUPT = 0.01  # the share of unreadable files that is skipped with a warning; more is refused
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+# ---- the cases
+
+def gather(study: Study, settings: dict[str, Any], out: Path, cache: datasets.Cache) -> tuple[list[Case], int]:
+    """The cases, read, split and free of leaks, and how many leaks were allowed; writes `split.csv`."""
+    data = Path(settings["data"])
+    if settings["split"]:
+        cases = datasets.read_split(settings["split"], root(data))
+    else:
+        cases = datasets.find(data, study, settings["subject_regex"], settings["label_column"])
+    cases = readable(cases, cache, settings["workers"])
+    cases = datasets.assign(cases, settings["seed"], settings["val"], settings["test"])
+    for name in ("train", "val"):
+        if not part(cases, name):
+            raise TrainError(f"{data}: no case for {name}; give more subjects, or another --val than "
+                             f"{settings['val']}")
+    for note in datasets.notes(cases, study):
+        print(f"note: {note}", file=sys.stderr)
+    leaks = datasets.leaks(cases)
+    if leaks.pairs and not settings["allow_leak"]:
+        raise TrainError(f"{leaks}\nTake one of each pair out or split again; --allow-leak trains all the same "
+                         "and says so on the card of the weights file.")
+    if leaks.pairs or leaks.duplicates:
+        print(f"warning: {leaks}", file=sys.stderr)
+    datasets.write_split(out / "split.csv", cases, root(data))
+    return cases, len(leaks.pairs)
+
+
+def root(data: Path) -> Path:
+    """The folder from which the paths of a split count."""
+    return data if data.is_dir() else data.parent
+
+
+def readable(cases: list[Case], cache: datasets.Cache, workers: int) -> list[Case]:
+    """The cases that can be read; a few that cannot are named and left out, many are refused."""
+    good, failures = datasets.check_readable(cases, cache, workers)
+    listed = "".join(f"\n  {case.file.name}: {reason}" for case, reason in failures[:20])
+    if len(failures) > CORRUPT * len(cases):
+        raise TrainError(f"{len(failures)} of {len(cases)} files cannot be read, more than {CORRUPT:.0%}; mend "
+                         f"them or take them out:{listed}")
+    if failures:
+        print(f"warning: {len(failures)} of {len(cases)} files cannot be read and are left out:{listed}",
+              file=sys.stderr)
+    return good
+
+
+# ---- from the best state to a weights file
+
+def finish(run: Trainer, halt: Halt) -> Path:
+    """Calibrates on validation subjects, scores on test subjects, writes the weights file and its card."""
+    study, settings, state = run.study, run.settings, run.state
+    if not state.best:
+        raise TrainError("no epoch is done yet, so there is nothing to write; go on with --resume")
+    network = run.state.network
+    network.load_state_dict(state.best)
+    network.to(memory_format=torch.contiguous_format).eval()
+    header = heading(run)
+    weights = model.Weights("", "", header, study, network, run.device, {})
+    seen = {name: evaluate.predict(weights, part(run.cases, name), run.cache, progress=halt.check)
+            for name in ("train", "val", "test")}
+    cohort = f"validation subjects of {header['training']['data']}"
+    header["calibration"] = evaluate.fit_calibration(seen["val"].logits, seen["val"].targets(study), cohort,
+                                                     len(set(seen["val"].subjects)))
+    header["likeness"], extras = evaluate.fit_likeness(seen["train"].features, seen["val"].features)
+    if settings["example"]:
+        header["example"] = evaluate.example(weights, Path(settings["example"]))
+    if seen["test"].files:
+        header["scores"] = evaluate.scores(seen["test"], study, header["calibration"], rounds=settings["rounds"])
+        header["scores"]["cohort"] = f"test subjects of {header['training']['data']}"
+    header["card"] = evaluate.card(header)
+    path = run.out / f"{study.key}.{settings['network']}.safetensors"
+    model.save(path, network, header, extras)
+    evaluate.write(run.out, header, seen["test"])
+    return path
+
+
+def heading(run: Trainer) -> dict[str, Any]:
+    """The header as far as it is known before any judging."""
+    study, settings, state = run.study, run.settings, run.state
+    subjects: dict[str, dict[str, int]] = {}
+    hashes: dict[str, list[str]] = {}
+    for name in ("train", "val", "test"):
+        cases = part(run.cases, name)
+        subjects[name] = {c: len({case.subject for case in cases if case.label == c}) for c in study.codes}
+        hashes[name] = sorted({datasets.subject_hash(case.subject) for case in cases})
+    count = len({case.subject for case in run.cases})
+    data = f"“{Path(settings['data']).resolve().name}”: {len(run.cases)} scans of {count} subjects"
+    here = Path(__file__).resolve().parent
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return {
+        "title": settings["title"] or f"{study.title}; learned from {data}",
+        "study": studies.to_record(study),
+        "network": {"name": settings["network"], "arguments": settings["arguments"]},
+        "contract": asdict(study.contract),
+        "contract_hash": study.contract.hash(),
+        "training": {
+            "data": data, "subjects": subjects, "subject_hashes": hashes, "seed": settings["seed"],
+            "command": settings["command"], "epochs": state.epoch, "best_epoch": state.best_epoch,
+            "settings": {k: v for k, v in settings.items() if k not in MOVABLE | {"out", "split", "command"}},
+            "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
+            "commit": commit.stdout.strip() or None, "date": datetime.now(timezone.utc).date().isoformat(),
+            "leaks_allowed": run.facts["leaks"],
+        },
+    }  # fmt: skip
+
+
+# ---- the command line
+
+def parse(argv: Sequence[str] | None) -> dict[str, Any]:
+    """What the command line says, and only that: what it leaves open the study and DEFAULTS decide."""
+    parser = argparse.ArgumentParser(
+        prog="train.py", argument_default=argparse.SUPPRESS, formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Train a study's network on a folder of labelled scans and write a weights file.",
+        epilog="Under torchrun, --batch is shared among the processes; on a CPU each process keeps batch-norm "
+               "statistics\nof its own part (the first one's are saved), on CUDA they are synchronised.")
+    add = parser.add_argument
+    add("--study", choices=sorted(studies.STUDIES), help="what to learn")
+    add("--data", metavar="DIR", help="folder-a-class, a CSV with file,label[,subject][,split], or a BIDS folder")
+    add("--out", metavar="FOLDER", help="where the run is kept (default runs/STUDY-TIME)")
+    add("--resume", metavar="FOLDER", help="go on with the run kept there")
+    add("--finish", action="store_true", help="with --resume: train no more, write the weights of the best epoch")
+    add("--epochs", type=int)
+    add("--lr", type=float, help="the highest learning rate")
+    add("--batch", type=int, help="cases in a forward pass, over all processes")
+    add("--accumulate", type=int, help="forward passes in a step")
+    add("--patience", type=int, help="end after so many epochs without a better validation loss (0: never)")
+    add("--workers", type=int, help="processes that read scans")
+    add("--threads", type=int, help="processor threads for the network (0: torch's choice)")
+    add("--seed", type=int)
+    add("--schedule", choices=SCHEDULES)
+    add("--optimiser", choices=sorted(OPTIMISERS))
+    add("--decay", type=float, help="weight decay")
+    add("--momentum", type=float, help="of sgd")
+    add("--clip", type=float, help="largest gradient norm (0: any)")
+    add("--severity-weight", type=float, help="of the squared error of expected severity, for ordered classes")
+    add("--ends-first", type=int, metavar="EPOCHS", help="so many epochs with only the ends of the order")
+    add("--dropout", type=float)
+    add("--class-weights", action=argparse.BooleanOptionalAction, help="rare classes weigh more")
+    add("--augment", choices=("none", "light", "full"))
+    add("--precision", choices=("fp32", "bf16", "amp"), help="default amp on CUDA, else fp32")
+    add("--device", help="auto, cpu, cuda or cuda:N")
+    add("--network", help="one of the study's networks")
+    add("--split", metavar="FILE", help="a CSV that fixes which case is in which part")
+    add("--val", type=float, help="share of subjects to validate and calibrate on")
+    add("--test", type=float, help="share of subjects to test on")
+    add("--subject-regex", help="finds the subject in a file's path")
+    add("--label-column", help="of participants.tsv")
+    add("--cache", metavar="DIR", help="prepared scans (default .cache/prepared)")
+    add("--cache-limit", type=float, metavar="GB")
+    add("--allow-leak", action="store_true", help="train though parts share people or pictures; the card says so")
+    add("--title", help="the honest one-line name of the weights")
+    add("--example", metavar="FILE", help="a scan whose answer goes into the header, to be replayed")
+    add("--rounds", type=int, help="bootstrap rounds of the intervals")
+    given = vars(parser.parse_args(argv))
+    if "resume" not in given and not {"study", "data"} <= set(given):
+        parser.error("give --study and --data, or --resume FOLDER")
+    if "finish" in given and "resume" not in given:
+        parser.error("--finish closes a run that exists: give --resume FOLDER too")
+    return given
+
+
+def settle(given: dict[str, Any]) -> dict[str, Any]:
+    """Every setting of a new run: the command line, else the study's own, else DEFAULTS."""
+    study = studies.STUDIES[given["study"]]
+    settings = DEFAULTS | study.training | given
+    settings["network"] = settings["network"] or study.network
+    if settings["network"] not in study.networks:
+        raise TrainError(f"--network {settings['network']}: {study.key} has {', '.join(study.networks)}")
+    settings["arguments"] = dict(study.arguments)
+    if settings["dropout"] is not None:
+        settings["arguments"]["dropout"] = settings["dropout"]
+    settings["out"] = settings["out"] or f"runs/{study.key}-{datetime.now():%Y%m%d-%H%M%S}"
+    settings["cache"] = settings["cache"] or str(Path(".cache") / "prepared")
+    return settings | {"command": command(given)}
+
+
+def command(given: dict[str, Any]) -> str:
+    """The command line again, paths without their folders: it goes into a file that others will read."""
+    words = ["python", "train.py"]
+    for key, value in given.items():
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", Path(value).resolve().name if key in PATHS else str(value)]
+    return shlex.join(words)
+
+
+def begin(given: dict[str, Any]) -> tuple[Trainer, Path]:
+    """A new run, or one taken up again, ready to train."""
+    record = None
+    if "resume" in given:
+        out = Path(given["resume"])
+        if not (out / "last.pt").is_file():
+            raise TrainError(f"{out}: no last.pt in it, so nothing to resume; give the folder of a run")
+        fixed = sorted(set(given) - MOVABLE - {"resume", "finish"})
+        if fixed:
+            names = ", ".join("--" + key.replace("_", "-") for key in fixed)
+            raise TrainError(f"{names}: fixed when the run began; leave it out, or begin a new run")
+        record = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
+        settings = record["settings"] | given
+    else:
+        settings = shared(settle(given))
+        out = Path(settings["out"])
+        if (out / "last.pt").exists():
+            raise TrainError(f"{out}: holds a run already; go on with --resume {out}, or choose another --out")
+    if settings["threads"]:
+        torch.set_num_threads(settings["threads"])
+    device = join(model.pick_device(settings["device"]))
+    study = studies.STUDIES[settings["study"]]
+    settings = shared(settings)
+    out = Path(shared(str(out)))
+    run = Trainer(study, settings, out, device)
+    if record:
+        run.cases = datasets.read_split(out / "split.csv", root(Path(settings["data"])))
+        run.facts = record["facts"]
+        run.state.restore(record["state"])
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        found = gather(study, settings, out, run.cache) if world()[0] == 0 else None
+        run.cases, leaks = shared(found)
+        run.facts = {"leaks": leaks}
+        if world()[0] == 0:
+            run.save()
+    return run, out
+
+
+def train(given: dict[str, Any]) -> int:
+    run, out = begin(given)
+    counts = {name: len(part(run.cases, name)) for name in ("train", "val", "test")}
+    if world()[0] == 0:
+        print(f"{out}: {counts['train']} scans to learn from, {counts['val']} to validate, {counts['test']} to "
+              "test", flush=True)
+    with Halt() as halt:
+        try:
+            if "finish" not in given:
+                run.fit(halt)
+            if world()[0] == 0:
+                print(f"wrote {finish(run, halt)}")
+        except Interrupted:
+            if world()[0] == 0:
+                print(f"stopped; {run.state.epoch} whole epochs are kept. Go on with: python train.py --resume "
+                      f"{out}", file=sys.stderr)
+            return 128 + halt.signal
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+    return 0
+
+
+def reason(error: Exception) -> str | None:
+    """A sentence for what a person can mend; None for what is a fault of ours."""
+    text = str(error)
+    if isinstance(error, (TrainError, DataError, ScanError, model.WeightsError)):
+        return text.strip().splitlines()[-1] if "Original Traceback" in text else text
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"the disk is full ({error.strerror}); free some and go on with --resume. What was whole still is."
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "t allocate memory" in text \
+            or "is killed by signal: Killed" in text:
+        return ("out of memory; begin again with half the --batch and twice the --accumulate, with --precision "
+                "bf16, or with fewer --workers")
+    return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = parse(argv)
+    try:
+        return train(given)
+    except KeyboardInterrupt:
+        print("train.py: stopped before training began", file=sys.stderr)
+        return 130
+    except Exception as error:
+        sentence = reason(error)
+        if sentence is None:
+            raise
+        print(f"train.py: {sentence}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
