@@ -1,0 +1,464 @@
+"""Why: maps of what moved one answer, on the study's grid, and how far each of them may be believed.
+
+Three methods for any of the networks. All explain the same number, the *score*: how far the class's logit stands
+above the mean of the others (softmax sees no more of the logits than such differences). A positive value speaks
+for the class. The maps show regions that moved the answer; none of them shows a lesion.
+"""
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import spearmanr
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.overrides import TorchFunctionMode
+
+from model import ClassificationModel3D, Weights
+from scans import Prepared
+from studies import Contract
+
+CONVS = (nn.Conv2d, nn.Conv3d)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+Progress = Callable[[float], None]
+
+
+class ExplainError(ValueError):
+    """A map that cannot be made; the message names what was asked and what there is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    values: np.ndarray  # float32 on the study's grid, positive where it speaks for the class
+    method: str
+    code: str  # the class that was asked for
+    score: float  # what the map explains: the class's logit above the mean of the others
+    absorbed: float | None = None  # relevance only: the share of the score that the biases kept
+
+
+def explain(weights: Weights, prepared: Prepared, code: str, method: str = "grad-cam",
+            progress: Progress | None = None) -> Map:
+    """The map of one class by one of METHODS; the input is one prepared scan."""
+    if method not in METHODS:
+        raise ExplainError(f"method {method!r} is unknown; choose {', '.join(METHODS)}")
+    if code not in weights.study.codes:
+        raise ExplainError(f"class {code!r} is unknown; {weights.study.key} has {', '.join(weights.study.codes)}")
+    x = prepared.tensor[None].to(weights.device)  # (1, 1, X, Y, Z) or (1, C, H, W)
+    view = View(weights.network, x.shape, weights.study.codes.index(code))
+    values, score = METHODS[method](view, x, prepared, progress or (lambda fraction: None))
+    absorbed = None
+    if method == "relevance" and score:
+        absorbed = 1 - float(values.sum(dtype=torch.float64)) / score
+    return Map(values.float().cpu().numpy(), method, code, score, absorbed)
+
+
+# --- the network, made ready ------------------------------------------------------------------------------
+
+
+class View:
+    """A private copy of a network, batch norm folded into what stands before it, cut into a front and a tail.
+
+    The front of the big 3-D network (blocks 1 and 2, nearly all of the work and of the memory) runs on pieces of
+    its input: each cell of its output sees `FIELD` voxels and lies `STEP` further on. Other networks have none.
+    """
+
+    STEP, FIELD = 6, 12
+
+    def __init__(self, network: nn.Module, shape: torch.Size, target: int):
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.target, self.cam_layer = target, network.cam_layer
+        self.first, pairs, self.cells = survey(network, shape)
+        for before, norm in pairs:
+            folded, bn = self.network.get_submodule(before), self.network.get_submodule(norm)
+            fuse = fuse_linear_bn_eval if isinstance(folded, nn.Linear) else fuse_conv_bn_eval
+            self.network.set_submodule(before, fuse(folded, bn))
+            self.network.set_submodule(norm, nn.Identity())
+        self.network.requires_grad_(False)
+        self.cut = isinstance(network, ClassificationModel3D)
+        if self.cut:
+            self.network.to(memory_format=torch.channels_last_3d)
+
+    def front(self, x: Tensor) -> Tensor:
+        """From the input to where the network is cut, without gradients, in slabs along the first axis."""
+        if not self.cut:
+            return x
+        with torch.no_grad():
+            done = [self.piece(slabs) for _, slabs in self.slabs(x)]  # each (n, 16, k, 41, 41)
+        return torch.cat(done).transpose(0, 1).flatten(1, 2)[None]  # (1, 16, 26, 41, 41)
+
+    def piece(self, x: Tensor) -> Tensor:
+        """The front of some pieces (n, 1, X, Y, Z) of an input."""
+        return self.network.block(2, self.network.block(1, x))
+
+    def slabs(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The input (1, 1, X, Y, Z) in batches of overlapping slabs, each with its first cell's number."""
+        count = (x.shape[2] - self.FIELD) // self.STEP + 1  # cells along the first axis: 26
+        thick = next(k for k in (2, 3, 1) if count % k == 0)  # cells a slab
+        size = self.STEP * (thick - 1) + self.FIELD
+        slabs = x[0, 0].unfold(0, size, self.STEP * thick)  # (13, Y, Z, 18)
+        slabs = slabs.movedim(-1, 1)[:count // thick, None]  # (13, 1, 18, Y, Z)
+        for start in range(0, len(slabs), 3):
+            yield start * thick, slabs[start:start + 3].contiguous()
+
+    def tail(self, x: Tensor) -> Tensor:
+        """From where the network is cut to the logits."""
+        network = self.network
+        if not self.cut:
+            return network(x)
+        x = network.block(4, network.block(3, x))  # (N, 64, 3, 5, 5)
+        return network.head(network.relu(network.dense_1(x.flatten(1))))  # (N, 4800) → (N, classes)
+
+    def score(self, logits: Tensor) -> Tensor:
+        """(N, classes) → (N,): the class's logit above the mean of the others."""
+        others = logits.sum(1) - logits[:, self.target]
+        return logits[:, self.target] - others / max(1, logits.shape[1] - 1)
+
+
+class _Cells(TorchFunctionMode):
+    """Follows through a forward pass where on the input the cells of every tensor lie: (start, step) an axis."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        name = getattr(function, "__name__", "")
+        source = next((a for a in args if isinstance(a, Tensor | list | tuple)), None)
+        source = source[0] if isinstance(source, list | tuple) and source else source  # torch.cat
+        cells = getattr(source, "cells", None)
+        if cells and isinstance(made, Tensor):
+            made.cells = [self.move(name, axis, cell, args, kwargs or {}) for axis, cell in enumerate(cells)]
+        return made
+
+    @staticmethod
+    def move(name: str, axis: int, cell: tuple[float, float], args: tuple, kwargs: dict) -> tuple[float, float]:
+        """Where the cells lie after one function: a window's cell lies at the window's middle."""
+        if not name.startswith(("conv2d", "conv3d", "max_pool", "avg_pool")):
+            return cell
+
+        def pick(value):
+            return value[axis] if isinstance(value, tuple | list) else value
+
+        if name.startswith("conv"):
+            size, stride, padding, dilation = args[1].shape[2 + axis], *map(pick, args[3:6])
+        else:
+            size, stride, padding = pick(args[1]), pick(kwargs["stride"]), pick(kwargs["padding"])
+            dilation = pick(kwargs.get("dilation", 1))
+        start, step = cell
+        return start + step * (dilation * (size - 1) / 2 - padding), step * stride
+
+
+def survey(network: nn.Module, shape: torch.Size):
+    """One forward pass without numbers: the first layer, the batch norms to fold, the cells of the CAM layer."""
+    ghost = copy.deepcopy(network).eval().to("meta")
+    made: dict[int, tuple[str, Tensor]] = {}
+    layers, pairs, found = [], [], []
+
+    def look(name):
+        def hook(module, inputs, output):
+            if isinstance(module, NORMS) and id(inputs[0]) in made:
+                pairs.append((made[id(inputs[0])][0], name))
+            if isinstance(module, (*CONVS, nn.Linear)):
+                made[id(output)] = (name, output)  # kept, so that the id stays its own
+                layers.append(name)
+            if name == network.cam_layer:
+                found.append(output.cells)
+        return hook
+
+    for name, module in ghost.named_modules():
+        module.register_forward_hook(look(name))
+    x = torch.empty(shape, device="meta")
+    x.cells = [(0.0, 1.0)] * (len(shape) - 2)
+    with torch.no_grad(), _Cells():
+        ghost(x)
+    return layers[0], pairs, found[0]
+
+
+# --- Grad-CAM ---------------------------------------------------------------------------------------------
+
+
+def grad_cam(view: View, x: Tensor, prepared: Prepared, progress: Progress) -> tuple[Tensor, float]:
+    """The CAM layer's channels, weighted by how much each moves the score; what speaks against is cut off."""
+    kept = []
+
+    def keep(module, inputs, output):
+        kept.append(output.detach().requires_grad_())
+        return kept[0].clone()  # what follows may write in place
+
+    handle = view.network.get_submodule(view.cam_layer).register_forward_hook(keep)
+    with torch.enable_grad():
+        score = view.score(view.tail(view.front(x)))
+    handle.remove()
+    (gradient,) = torch.autograd.grad(score.sum(), kept[0])
+    axes = tuple(range(2, x.ndim))
+    weight = gradient.mean(axes, keepdim=True)  # (1, C, 1, 1, 1)
+    cam = (weight * kept[0].detach()).sum(1)[0].relu()  # (3, 5, 5)
+    progress(1.0)
+    return place(cam, view.cells, x.shape[2:]), float(score)
+
+
+def place(cam: Tensor, cells: list[tuple[float, float]], shape: torch.Size) -> Tensor:
+    """A coarse map on the input's grid: linear between the places where its cells lie, constant beyond."""
+    for axis, ((start, step), size) in enumerate(zip(cells, shape, strict=True)):
+        count = cam.shape[axis]
+        centres = start + step * np.arange(count)
+        mix = np.stack([np.interp(np.arange(size), centres, row) for row in np.eye(count)], 1)  # (size, count)
+        mix = torch.as_tensor(mix, dtype=cam.dtype, device=cam.device)
+        cam = torch.tensordot(mix, cam, ([1], [axis])).movedim(0, axis)
+    return cam
+
+
+# --- relevance --------------------------------------------------------------------------------------------
+
+GAMMA, EPSILON = 0.25, 1e-6
+
+
+def relevance(view: View, x: Tensor, prepared: Prepared, progress: Progress) -> tuple[Tensor, float]:
+    """Layer-wise relevance: the score handed back layer by layer, each input paid by its share of the output.
+
+    γ rule (what speaks for an output counts 1 + γ times) in the convolutions, ε rule in the first layer, whose
+    input has both signs, and in the dense ones; a max-pool pays its winner. Written as gradient × input of a
+    network in which each layer's output is its rule's output times a constant that restores the true value: the
+    gradient of that is the rule. A sum of two branches then shares out by size, so networks that are no chains
+    go through too; an attention's weights take part as plain gradients, and only there is nothing conserved.
+    """
+    for name, layer in view.network.named_modules():
+        if isinstance(layer, (*CONVS, nn.Linear)):
+            gamma = GAMMA if isinstance(layer, CONVS) and name != view.first else 0.0
+            layer.register_forward_hook(rule(gamma))
+    with torch.enable_grad():
+        middle = view.front(x).detach().requires_grad_()
+        score = view.score(view.tail(middle))
+    (gradient,) = torch.autograd.grad(score.sum(), middle)
+    progress(0.2)
+    if not view.cut:
+        return (gradient * x).sum(1)[0], float(score)
+    values = torch.zeros_like(x[0, 0])
+    for start, slabs in view.slabs(x):
+        slabs.requires_grad_()
+        with torch.enable_grad():
+            made = view.piece(slabs)  # (n, 16, k, 41, 41)
+        thick = made.shape[2]
+        share = gradient[0, :, start:start + len(made) * thick]  # (16, n · k, 41, 41)
+        share = share.unflatten(1, (len(made), thick)).transpose(0, 1)  # (n, 16, k, 41, 41)
+        (back,) = torch.autograd.grad(made, slabs, share)
+        for number, slab in enumerate((back * slabs.detach())[:, 0]):
+            first = view.STEP * (start + number * thick)
+            values[first:first + len(slab)] += slab
+        progress(0.2 + 0.8 * (start + len(made) * thick) / gradient.shape[2])
+    return values, float(score)
+
+
+def rule(gamma: float) -> Callable:
+    """A forward hook under which gradient × input of its layer is the γ rule (γ = 0: the ε rule)."""
+
+    def hook(layer, inputs, output):
+        if not torch.is_grad_enabled():
+            return None
+        ruled = output
+        if gamma:
+            weighted = copy.copy(layer)  # the same layer with other parameters
+            weighted._parameters = {name: value if value is None else value + gamma * value.clamp(min=0)
+                                    for name, value in layer._parameters.items()}
+            weighted._forward_hooks = {}
+            ruled = weighted(inputs[0])
+        steady = ruled.detach() + EPSILON * torch.where(ruled.detach() < 0, -1.0, 1.0)
+        return ruled * (output.detach() / steady)
+
+    return hook
+
+
+# --- occlusion --------------------------------------------------------------------------------------------
+
+PATCHES = (30.0, 15.0, 7.5)  # mm, coarse to fine; for images 1/7, 1/14, 1/28 of each side
+FINER = 24  # so many patches of each size are looked at in finer ones
+BATCH = 8
+Spot = tuple[tuple[int, int], ...]  # a patch: (from, to) an axis
+
+
+def occlusion(view: View, x: Tensor, prepared: Prepared, progress: Progress,
+              patches: tuple[float, ...] = PATCHES) -> tuple[Tensor, float]:
+    """How far the score falls when a patch is blurred away; the patches that matter most again in finer ones.
+
+    A patch is filled with the picture blurred over more than its size: its detail goes, its brightness stays, and
+    no hole of air appears where brain should be. A patch's value is shared among its finer ones.
+    """
+    shape = x.shape[2:]
+    sizes = [patch_size(patch, prepared, shape) for patch in patches]
+    filled = blurred(x, sizes[0])
+    values, asked = torch.zeros(shape), {}
+    families = {((0, 0),): [spot for spot in tiles(tuple((0, n) for n in shape), sizes[0])
+                            if prepared.foreground[cut(spot)].any()]}
+    total, done = len(families[((0, 0),)]) + 2 ** len(shape) * FINER * (len(patches) - 1), 0
+    with torch.no_grad():
+        middle = view.front(x)
+        whole = view.score(view.tail(middle))
+        for finer in [*sizes[1:], None]:
+            found: dict[Spot, float] = {}
+            for parent, family in families.items():
+                falls = []
+                for start in range(0, len(family), BATCH):
+                    batch = family[start:start + BATCH]
+                    falls += (whole - view.score(occluded(view, x, middle, filled, batch))).tolist()
+                done += len(family)
+                progress(min(1.0, done / total))
+                mean = sum(map(abs, falls)) / len(falls)
+                share = asked[parent] / mean if len(parent) > 1 and mean else 1.0
+                found |= {spot: fall * share for spot, fall in zip(family, falls, strict=True)}
+            for spot, value in found.items():
+                values[cut(spot)] = value
+            asked = {spot: abs(value) for spot, value in found.items()}
+            strongest = sorted(asked, key=asked.get, reverse=True)[:FINER]
+            families = {spot: tiles(spot, finer) for spot in strongest} if finer else {}
+    progress(1.0)
+    return values, float(whole)
+
+
+def cut(spot: Iterable[tuple[int, int]]) -> tuple[slice, ...]:
+    return tuple(slice(*side) for side in spot)
+
+
+def patch_size(patch: float, prepared: Prepared, shape: torch.Size) -> tuple[int, ...]:
+    """A patch in voxels: by the grid's spacing, or as a share of an image's sides."""
+    if len(shape) == 3:
+        spacing = np.linalg.norm(prepared.affine[:3, :3], axis=0)
+        return tuple(max(1, round(patch / mm)) for mm in spacing)
+    return tuple(max(1, round(side * patch / (7 * PATCHES[0]))) for side in shape)
+
+
+def tiles(area: Spot, size: tuple[int, ...]) -> list[Spot]:
+    """The patches that cover an area side by side; those at its end may be smaller."""
+    rows = [[(at, min(at + n, stop)) for at in range(start, stop, n)]
+            for (start, stop), n in zip(area, size, strict=True)]
+    return list(itertools.product(*rows))
+
+
+def blurred(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The picture as seen from afar: averaged over half a patch, then over five of those, then drawn smoothly."""
+    pool, mode = (F.avg_pool3d, "trilinear") if x.ndim == 5 else (F.avg_pool2d, "bilinear")
+    half = [max(1, n // 2) for n in size]
+    small = pool(x, half, ceil_mode=True, count_include_pad=False)
+    small = pool(small, 5, stride=1, padding=2, count_include_pad=False)
+    return F.interpolate(small, x.shape[2:], mode=mode)
+
+
+def occluded(view: View, x: Tensor, middle: Tensor, filled: Tensor, spots: list[Spot]) -> Tensor:
+    """The logits (N, classes) of the input with each patch filled in turn.
+
+    Where the network is cut, only the cells of the cut that see the patch are computed anew.
+    """
+    copies = middle.repeat(len(spots), *[1] * (x.ndim - 1))
+    if not view.cut:
+        for row, spot in zip(copies, spots, strict=True):
+            row[(..., *cut(spot))] = filled[(0, ..., *cut(spot))]
+        return view.tail(copies)
+    counts = [min(n, (max(stop - start for start, stop in sides) + view.FIELD - 2) // view.STEP + 1)
+              for n, sides in zip(middle.shape[2:], zip(*spots, strict=True), strict=True)]
+    pieces, cells = [], []
+    for spot in spots:
+        first = [max(0, min((start - view.FIELD) // view.STEP + 1, n - count))
+                 for (start, _), n, count in zip(spot, middle.shape[2:], counts, strict=True)]
+        cells.append(cut((a, a + count) for a, count in zip(first, counts, strict=True)))
+        seen = cut((view.STEP * a, view.STEP * (a + count - 1) + view.FIELD)
+                   for a, count in zip(first, counts, strict=True))
+        part = (..., *cut((max(0, start - side.start), max(0, stop - side.start))
+                          for (start, stop), side in zip(spot, seen, strict=True)))
+        piece = x[(0, ..., *seen)].clone()  # (1, X, Y, Z) of what the cells see
+        piece[part] = filled[(0, ..., *seen)][part]
+        pieces.append(piece)
+    for row, made, place in zip(copies, view.piece(torch.stack(pieces)), cells, strict=True):
+        row[(..., *place)] = made
+    return view.tail(copies)
+
+
+METHODS: dict[str, Callable[..., tuple[Tensor, float]]] = {  # name → map on the grid, score
+    "grad-cam": grad_cam,
+    "occlusion": occlusion,
+    "relevance": relevance,
+}
+
+
+# --- may it be believed? ----------------------------------------------------------------------------------
+
+SAME = 0.9  # a map that agrees this well with that of a shuffled network says nothing of what was learned
+
+
+def agreement(a: Map, b: Map, foreground: Tensor) -> float:
+    """Spearman's rank correlation of two maps over the foreground (at most 200,000 voxels, evenly picked)."""
+    inside = np.flatnonzero(foreground.cpu().numpy())
+    inside = inside[:: max(1, len(inside) // 200_000)]
+    first, second = a.values.ravel()[inside], b.values.ravel()[inside]
+    if len(inside) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0  # a map that says the same everywhere agrees with nothing
+    return float(spearmanr(first, second).statistic)
+
+
+def randomised(weights: Weights, prepared: Prepared, made: Map, seed: int = 0) -> float:
+    """The agreement of a map with the same map of a network whose last layers' weights are shuffled.
+
+    A map that hardly changes (SAME or more) shows the picture's edges rather than the network's reasons.
+    """
+    network = copy.deepcopy(weights.network)
+    draw = torch.Generator().manual_seed(seed)
+    dense = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    last = dense or [module for module in network.modules() if isinstance(module, CONVS)][-1:]
+    with torch.no_grad():
+        for layer in last:
+            for value in layer.parameters(recurse=False):
+                order = torch.randperm(value.numel(), generator=draw).to(value.device)
+                value.copy_(value.flatten()[order].view_as(value))
+    shuffled = replace(weights, network=network)
+    return agreement(made, explain(shuffled, prepared, made.code, made.method), prepared.foreground)
+
+
+# --- where it looks ---------------------------------------------------------------------------------------
+
+BRAIN = (0.0, -22.0, 9.5)  # mm in MNI space: the middle of the brain
+BELOW = (0.0, -1.0, 3.0)  # mm: where that middle lies seen from the anchor of a placed head
+HALF = (71.0, 88.0, 76.0)  # mm: half the brain's width, length and height, as an ellipsoid about its middle
+# Boxes in MNI mm: right of, in front of, above; a voxel belongs to the first box that holds it.
+REGIONS: list[tuple[str, tuple[float, float], tuple[float, float], tuple[float, float]]] = [
+    ("hippocampus-left", (-42, -14), (-44, 2), (-30, 0)),
+    ("hippocampus-right", (14, 42), (-44, 2), (-30, 0)),
+    ("cerebellum", (-60, 60), (-100, -44), (-72, -20)),
+    ("ventricles", (-24, 24), (-46, 34), (0, 30)),
+    ("deep", (-24, 24), (-46, 20), (-72, 0)),
+    ("occipital", (-80, 80), (-120, -68), (-20, 45)),
+    ("temporal", (-80, 80), (-68, 22), (-72, 4)),
+    ("frontal", (-80, 80), (-18, 90), (-40, 100)),
+    ("parietal", (-80, 80), (-120, -18), (-20, 100)),
+]
+OUTSIDE = "outside"
+MOSTLY = 0.5  # more than this outside the brain is worth a warning
+
+
+def regions(made: Map, prepared: Prepared, contract: Contract) -> dict[str, float]:
+    """The share of a map's positive part by coarse region; empty where the grid holds no placed head.
+
+    Approximate by nature: boxes about an average brain's middle, on a head that was only shifted into place.
+    """
+    positive = np.clip(made.values, 0, None)
+    total = float(positive.sum(dtype=np.float64))
+    if contract.place != "head" or total == 0:
+        return {}
+    anchor = np.array(contract.anchor) * (np.array(contract.shape) - 1)  # as scans.prepare places it
+    axes = [(np.arange(n) - a) * mm - below for n, a, mm, below in
+            zip(contract.shape, anchor, contract.spacing, BELOW, strict=True)]  # mm from the brain's middle
+    x, y, z = np.ix_(*axes)
+    a, b, c = HALF
+    free = (x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2 <= 1  # inside the brain and not yet given to a box
+    shares = {}
+    for name, *box in REGIONS:
+        spot = tuple(slice(*np.searchsorted(axis + middle, side)) for axis, middle, side in
+                     zip(axes, BRAIN, box, strict=True))
+        shares[name] = shares.get(name, 0.0) + float(positive[spot][free[spot]].sum(dtype=np.float64)) / total
+        free[spot] = False
+    shares["deep"] += float(positive[free].sum(dtype=np.float64)) / total
+    shares[OUTSIDE] = max(0.0, 1 - sum(shares.values()))
+    return shares
+
+
+def warnings(shares: dict[str, float]) -> list[str]:
+    """Codes of what a reader of the map must be told."""
+    return ["mostly-outside"] if shares.get(OUTSIDE, 0) > MOSTLY else []
