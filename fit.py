@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 import datasets
 import model
+from cache import write_whole
 from datasets import Case
 from studies import Study
 
@@ -361,14 +362,14 @@ class Trainer:
         record = {"settings": self.settings, "facts": self.facts, "state": self.state.record()}
         memory = io.BytesIO()
         torch.save(record, memory)
-        write(self.out / "last.pt", memory.getvalue())
+        put(self.out / "last.pt", memory.getvalue())
         if self.state.history:
             text = io.StringIO(newline="")
             rows = csv.DictWriter(text, list(self.state.history[0]))
             rows.writeheader()
             rows.writerows(self.state.history)
-            write(self.out / "log.csv", text.getvalue().encode())
-            write(self.out / "curves.png", curves(self.state.history))
+            put(self.out / "log.csv", text.getvalue().encode())
+            put(self.out / "curves.png", curves(self.state.history))
 
     def board(self) -> Any:
         """TensorBoard's writer where tensorboard is installed."""
@@ -388,17 +389,8 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     return nn.parallel.DistributedDataParallel(network, [device.index] if device.type == "cuda" else None)
 
 
-def write(path: Path, content: bytes) -> None:
-    """The whole content under that name, or what was there before."""
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def put(path: Path, content: bytes) -> None:
+    write_whole(path, lambda out: out.write(content))
 
 
 def curves(history: list[dict[str, float]]) -> bytes:

@@ -39,7 +39,6 @@ DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 MOVABLE = {"data", "device", "workers", "threads", "cache", "cache_limit", "title", "example", "rounds"}
 PATHS = {"data", "out", "split", "cache", "example"}  # named without their folders in the weights file
-CORRUPT = 0.01  # the share of unreadable files that is skipped with a warning; more is refused
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -52,7 +51,7 @@ def gather(study: Study, settings: dict[str, Any], out: Path, cache: datasets.Ca
         cases = datasets.read_split(settings["split"], root(data))
     else:
         cases = datasets.find(data, study, settings["subject_regex"], settings["label_column"])
-    cases = readable(cases, cache, settings["workers"])
+    cases = evaluate.readable(cases, cache, settings["workers"])
     cases = datasets.assign(cases, settings["seed"], settings["val"], settings["test"])
     for name in ("train", "val"):
         if not part(cases, name):
@@ -73,19 +72,6 @@ def gather(study: Study, settings: dict[str, Any], out: Path, cache: datasets.Ca
 def root(data: Path) -> Path:
     """The folder from which the paths of a split count."""
     return data if data.is_dir() else data.parent
-
-
-def readable(cases: list[Case], cache: datasets.Cache, workers: int) -> list[Case]:
-    """The cases that can be read; a few that cannot are named and left out, many are refused."""
-    good, failures = datasets.check_readable(cases, cache, workers)
-    listed = "".join(f"\n  {case.file.name}: {reason}" for case, reason in failures[:20])
-    if len(failures) > CORRUPT * len(cases):
-        raise TrainError(f"{len(failures)} of {len(cases)} files cannot be read, more than {CORRUPT:.0%}; mend "
-                         f"them or take them out:{listed}")
-    if failures:
-        print(f"warning: {len(failures)} of {len(cases)} files cannot be read and are left out:{listed}",
-              file=sys.stderr)
-    return good
 
 
 # ---- from the best state to a weights file
@@ -114,7 +100,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
     header["card"] = evaluate.card(header)
     path = run.out / f"{study.key}.{settings['network']}.safetensors"
     model.save(path, network, header, extras)
-    evaluate.write(run.out, header, seen["test"])
+    evaluate.write(run.out, header, seen["test"], study, root(Path(settings["data"])))
     return path
 
 
