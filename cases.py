@@ -52,14 +52,19 @@ def find(data: str | Path, study: Study | None, subject_regex: str | None = None
         cases = from_csv(data / "index.csv", data, rule, label_column)
     else:
         cases = _from_folders(data, study, rule)
-    if study:
-        stray = Counter(case.label for case in cases if case.label not in study.codes)
-        if stray:
-            raise DataError(f"{data}: unknown {_named(stray)}; the classes of {study.key} are "
-                            f"{', '.join(study.codes)}: rename these, or take them out")
+    check_labels(cases, study, data)
     if not cases:
         raise DataError(f"{data}: no scans; known file types: {', '.join(_suffixes(study))}")
     return sorted(cases, key=lambda case: str(case.file))
+
+
+def check_labels(cases: Sequence[Case], study: Study | None, where: str | Path) -> None:
+    """Refuse labels that the study does not know; without a study any will do."""
+    stray = Counter(case.label for case in cases if study and case.label not in study.codes)
+    if stray:
+        listed = some(f"{label!r} ({n})" for label, n in sorted(stray.items()))
+        raise DataError(f"{where}: unknown labels: {listed}; the classes of {study.key} are "
+                        f"{', '.join(study.codes)}: rename these, or take them out")
 
 
 def notes(cases: Sequence[Case], study: Study | None = None) -> list[str]:
@@ -69,9 +74,11 @@ def notes(cases: Sequence[Case], study: Study | None = None) -> list[str]:
     if alone:
         said.append(f"{alone} of {len(cases)} files name no subject, so each counts as a person of its own; "
                     "if people have several files, give --subject-regex or a CSV with a subject column")
-    missing = [code for code in study.codes if code not in {case.label for case in cases}] if study else []
-    if missing:
-        said.append(f"no case of {', '.join(missing)}")
+    labels = {case.label for case in cases} | set(study.codes if study else [])
+    for split in [None, *sorted({case.split for case in cases if case.split})]:
+        missing = labels - {case.label for case in cases if split in (None, case.split)}
+        if missing:
+            said.append(f"no case of {', '.join(sorted(missing))}" + f" in {split}" * bool(split))
     return said
 
 
@@ -101,7 +108,9 @@ def _from_folders(data: Path, study: Study | None, rule: re.Pattern | None) -> l
     return cases
 
 
-def from_csv(table: Path, root: Path, rule: re.Pattern | None, label_column: str | None) -> list[Case]:
+def from_csv(table: Path, root: Path, rule: re.Pattern | None = None,
+             label_column: str | None = None) -> list[Case]:
+    """The cases of a table with file and label, and perhaps subject and split."""
     rows = _rows(table)
     column = _label_column(table, rows[0], label_column)
     if "file" not in rows[0]:
@@ -212,11 +221,8 @@ def _readable(folder: Path, study: Study | None) -> list[Path]:
                   if file.name.lower().endswith(ends) and not file.name.startswith(".") and file.is_file())
 
 
-def some(names: Iterable[str], most: int = 5) -> str:
+def some(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
+    """The first names and how many more there are."""
     names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _named(counts: Counter) -> str:
-    return "labels " * (len(counts) > 1) + "label " * (len(counts) == 1) + some(
-        f"'{label}' ({n})" for label, n in sorted(counts.items()))
+    more = [f"and {len(names) - most} more"] if len(names) > most else []
+    return between.join(names[:most] + more)
