@@ -6,181 +6,260 @@ name and no path, only the cleaned file name; it loads nothing from anywhere, an
 
 import base64
 import html as markup
-import io
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import nibabel
-import numpy as np
-from matplotlib import font_manager
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from scipy.ndimage import gaussian_filter
-
 import explain
 import gate
+import paper
 from explain import Map
+from pictures import ACCENT, INK, PLAIN, WEB, chart, class_name, font_for, slices, texts
 
 if TYPE_CHECKING:  # diagnose writes reports, so it cannot be imported from here
     from diagnose import Diagnosis
 
-WEB = Path(__file__).resolve().parent / "web"
-LANGUAGES = ("en", "zh")
-INK, QUIET, ACCENT, BAD, DOUBT, GOOD = "#1b2733", "#5c6b7a", "#1f6f8b", "#b3261e", "#b26a00", "#2e7d4f"
+__all__ = ["chart", "content", "data", "html", "pdf", "slices", "write"]
+
+QUIET, BAD, DOUBT, GOOD = "#5c6b7a", "#b3261e", "#b26a00", "#2e7d4f"
 TONES = {gate.FIT: GOOD, gate.DOUBTFUL: DOUBT, gate.UNFIT: BAD}
-HEAT = LinearSegmentedColormap.from_list("heat", ["#2f7fff", "#66c6ff", "#ffb000", "#ff3d00"])
-_drawing = threading.Lock()  # matplotlib's font cache is shared
 
 
-# --- texts ------------------------------------------------------------------------------------------------
+# --- what a report says -----------------------------------------------------------------------------------
 
 
-@lru_cache
-def texts(language: str) -> dict[str, str]:
-    """The page's texts and the report's own, in one language; unknown languages get English."""
-    found = {}
-    for name in ("texts.json", "report.json"):
-        table = json.loads((WEB / name).read_text(encoding="utf-8"))
-        found |= table[language if language in table else "en"]
-    return found
+@dataclass(frozen=True)
+class Block:
+    """A piece of a report: "title", "heading", "big", "text", "small", "rows", "chart", "planes" or "break"."""
+
+    kind: str
+    text: str = ""
+    rows: tuple[tuple[str, str], ...] = ()
+    colour: str = INK
 
 
-def class_name(diagnosis: "Diagnosis", code: str, say: dict[str, str]) -> str:
-    study = diagnosis.weights.study
-    names = {label.code: label.name for label in study.labels}
-    return say.get(f"class.{study.key}.{code}", names[code])
+def content(diagnosis: "Diagnosis", found: Map | None, language: str, made: datetime) -> list[Block]:
+    """The report as blocks, in the reader's language; what a weights file says of itself stays as written."""
+    say = texts(language)
+    return [
+        *answer(diagnosis, say, made),
+        Block("break"),
+        *pictures(diagnosis, found, say),
+        Block("break"),
+        *network(diagnosis, say),
+        *provenance(diagnosis, say),
+    ]
 
 
-# --- pictures ---------------------------------------------------------------------------------------------
+def answer(diagnosis: "Diagnosis", say: dict[str, str], made: datetime) -> list[Block]:
+    record, study = diagnosis.record(), diagnosis.weights.study
+    blocks = [
+        Block("title", say["report.title"]),
+        Block("text", say.get(f"study.{study.key}", study.title), colour=QUIET),
+        Block("rows", rows=(
+            (say["report.file"], record["file"]),
+            (say["report.made"], f"{made:%Y-%m-%d %H:%M} UTC"),
+            (say["report.weights"], diagnosis.weights.header.get("title", diagnosis.weights.name)),
+        )),
+        Block("heading", say["report.answer"]),
+    ]
+    if record["label"] is None:
+        blocks.append(Block("big", say["report.none"], colour=BAD))
+    else:
+        name, code = class_name(diagnosis, record["label"], say), record["label"]
+        chance = say["report.chance"].format(chance=f"{record['probabilities'][code]:.1%}")
+        blocks += [Block("big", f"{name} ({code})", colour=ACCENT), Block("text", chance), Block("chart")]
+        rows = [(say["report.set"].format(level=f"{record['level']:.0%}"), ", ".join(record["set"]))]
+        if record["severity"] is not None:
+            rows.append((say["report.severity"], f"{record['severity']:.2f}"))
+        blocks.append(Block("rows", rows=tuple(rows)))
+        if record["gate"]["judged_anyway"]:
+            blocks.append(Block("text", say["report.anyway"], colour=BAD))
+    verdict = record["gate"]["verdict"]
+    blocks += [Block("heading", say["report.fit"]),
+               Block("text", say.get(f"verdict.{verdict}", verdict), colour=TONES[verdict])]
+    for finding in diagnosis.findings:
+        reason = say.get(f"reason.{finding.code}")
+        blocks.append(Block("text", f"– {reason.format(**finding.values) if reason else finding.text}"))
+    return blocks
 
 
-def slices(diagnosis: "Diagnosis", found: Map | None = None) -> bytes:
-    """A PNG: three planes of the prepared scan, and the same under the map; an image study has one picture."""
-    with _drawing:
-        views = planes(diagnosis, found)
-        height = 3.0 * (2 if found else 1)
-        figure = Figure(figsize=(3.0 * len(views), height), dpi=110, facecolor="black")
-        draw_planes(figure, (0, 0, 1, 1), views)
-        return png(figure)
+def pictures(diagnosis: "Diagnosis", found: Map | None, say: dict[str, str]) -> list[Block]:
+    blocks = [Block("heading", say["report.pictures"])]
+    volume = diagnosis.weights.study.contract.kind == "volume"
+    if found is None:
+        blocks.append(Block("text", say["report.plain"]))
+    else:
+        method = say.get(f"method.{found.method}", found.method)
+        blocks.append(Block("text", say["report.colours"].format(
+            code=f"{class_name(diagnosis, found.code, say)} ({found.code})", method=method)))
+    blocks.append(Block("planes"))
+    if volume:
+        blocks.append(Block("small", say["report.middle" if found is None else "report.planes"]))
+        if "no-affine" in diagnosis.prepared.notes:
+            blocks.append(Block("small", say["report.unoriented"], colour=DOUBT))
+    if found is None:
+        return blocks
+    if found.absorbed is not None:
+        blocks.append(Block("small", say["report.absorbed"].format(share=f"{found.absorbed:.0%}")))
+    shares = explain.regions(found, diagnosis.prepared, diagnosis.weights.contract)
+    blocks += [Block("text", say[f"warning.{code}"], colour=BAD) for code in explain.warnings(shares)]
+    if shares:
+        ranked = sorted(shares.items(), key=lambda item: -item[1])
+        blocks += [Block("heading", say["report.regions"]),
+                   Block("rows", rows=tuple((say[f"region.{name}"], f"{share:.0%}") for name, share in ranked))]
+    return blocks
 
 
-def chart(diagnosis: "Diagnosis", language: str = "en") -> bytes:
-    """A PNG: the probabilities as bars, in the order of severity; Chinese where a font for it is installed."""
-    with _drawing:
-        say, font = texts(language), font_for(language)
-        if font is None:
-            say, font = texts("en"), font_for("en")
-        figure = Figure(figsize=(6.4, 0.4 * len(diagnosis.weights.study.labels) + 0.2), dpi=110)
-        draw_chart(figure.add_axes((0, 0, 1, 1)), diagnosis, say, font)
-        return png(figure)
+def network(diagnosis: "Diagnosis", say: dict[str, str]) -> list[Block]:
+    """The weights' card in brief."""
+    header, study = diagnosis.weights.header, diagnosis.weights.study
+    scores, calibration = header.get("scores") or {}, header.get("calibration") or {}
+    calibrated = say["report.uncalibrated"]
+    if calibration.get("scores"):
+        calibrated = say["report.calibrated"].format(
+            subjects=calibration.get("subjects", len(calibration["scores"])), cohort=calibration.get("cohort", ""))
+    blocks = [
+        Block("heading", say["report.network"]),
+        Block("rows", rows=(
+            (say["report.trained"], str((header.get("training") or {}).get("data", "–"))),
+            (say["report.calibration"], calibrated),
+        )),
+    ]
+    rows = tuple((say[f"metric.{name}"], interval(metric, say)) for name, metric in
+                 (scores.get("metrics") or {}).items() if f"metric.{name}" in say and metric["value"] is not None)
+    if rows:
+        told = {key: scores.get(key, "–") for key in ("cohort", "subjects")}
+        blocks += [Block("text", say["report.scores"].format(**told)), Block("rows", rows=rows)]
+    else:
+        blocks.append(Block("text", say["report.noscores"], colour=DOUBT))
+    return [*blocks, Block("heading", say["report.limits"]), Block("text", study.use)]
 
 
-def png(figure: Figure) -> bytes:
-    FigureCanvasAgg(figure)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor=figure.get_facecolor())
-    return file.getvalue()
+def interval(metric: dict[str, Any], say: dict[str, str]) -> str:
+    numbers = {key: "–" if metric.get(key) is None else f"{metric[key]:.2f}" for key in ("value", "low", "high")}
+    return say["report.score"].format(**numbers)
 
 
-@dataclass(frozen=True, eq=False)
-class Plane:
-    """One cut through the scan, ready to be shown: row 0 on top."""
-
-    grey: np.ndarray  # (rows, columns), 0 to 1
-    heat: np.ndarray | None  # (rows, columns), −1 to 1
-    ratio: float  # height of a voxel over its width
-    sides: tuple[str, str]  # letters at the left and right edge
-
-
-def planes(diagnosis: "Diagnosis", found: Map | None) -> list[Plane]:
-    """Axial, coronal and sagittal planes through where the map is strongest, else through the middle."""
-    prepared, study = diagnosis.prepared, diagnosis.weights.study
-    values = prepared.tensor.mean(0).numpy()  # (X, Y, Z) or (H, W)
-    inside = prepared.foreground.numpy()
-    if not inside.any():
-        inside = np.ones_like(inside)
-    low, high = values.min(), np.percentile(values[inside], 99.5)
-    grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-    heat = None if found is None else scaled(found)
-    if study.contract.kind == "image":
-        return [Plane(grey, heat, 1.0, ("", ""))]
-    turn = nibabel.io_orientation(prepared.affine)
-    grey, inside = (nibabel.apply_orientation(part, turn) for part in (grey, inside))
-    spacing = np.linalg.norm(prepared.affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
-    if heat is not None:
-        heat = nibabel.apply_orientation(heat, turn)
-    box, cuts = [], []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        occupied = np.flatnonzero(inside.any(others))
-        first, last = max(0, occupied[0] - 8), min(grey.shape[axis], occupied[-1] + 9)
-        box.append(slice(first, last))
-        strength = np.zeros(0) if heat is None else np.where(inside, heat, 0).clip(0).sum(others)
-        cuts.append(int(strength.argmax()) if strength.any() else (occupied[0] + occupied[-1]) // 2)
-    known = "no-affine" not in prepared.notes
-    made = []
-    for axis, letters in ((2, "RL"), (1, "RL"), (0, "AP")):
-        place = [*box[:axis], cuts[axis], *box[axis + 1:]]
-        # (first, second) axis → rows from the top down, columns mirrored: right and front lie on the left
-        views = [None if part is None else part[tuple(place)].T[::-1, ::-1] for part in (grey, heat)]
-        across, up = (n for n in range(3) if n != axis)
-        made.append(Plane(*views, spacing[up] / spacing[across], tuple(letters) if known else ("", "")))
-    return made
+def provenance(diagnosis: "Diagnosis", say: dict[str, str]) -> list[Block]:
+    record, facts = diagnosis.record(), diagnosis.scan.facts
+    sizes = " × ".join(map(str, facts.get("shape", ())))
+    spacing = " × ".join(f"{mm:g}" for mm in facts.get("spacing", ()))
+    scan = [str(facts.get("format", "")), sizes, f"{spacing} mm" if spacing else "", facts.get("orientation", "")]
+    return [
+        Block("heading", say["report.provenance"]),
+        Block("rows", rows=(
+            (say["report.study"], record["study"]),
+            (say["report.scan"], ", ".join(part for part in scan if part)),
+            (say["report.weights"], f"{record['weights']['name']}  sha256 {record['weights']['sha256'][:16]}"),
+            (say["report.contract"], diagnosis.weights.contract.hash()),
+            (say["report.seconds"], f"{sum(record['seconds'].values()):.2f} s"),
+            (say["report.versions"], ", ".join(f"{name} {number}" for name, number in record["versions"].items())),
+        )),
+    ]
 
 
-def scaled(found: Map) -> np.ndarray:
-    """A map as −1 to 1 of its strongest; relevance, which is spiky by nature, smoothed a little for the eye."""
-    values = gaussian_filter(found.values, 1.5) if found.method == "relevance" else found.values
-    top = np.percentile(np.abs(values), 99.95)
-    return np.clip(values / top, -1, 1) if top > 0 else np.zeros_like(values)
+def data(diagnosis: "Diagnosis", found: Map | None, language: str, made: datetime) -> dict[str, Any]:
+    """The report as JSON-ready data: the record, and what the map says in numbers."""
+    described = None
+    if found is not None:
+        shares = explain.regions(found, diagnosis.prepared, diagnosis.weights.contract)
+        described = {"method": found.method, "code": found.code, "score": found.score, "absorbed": found.absorbed,
+                     "regions": shares, "warnings": explain.warnings(shares)}
+    return {**diagnosis.record(), "map": described, "contract": diagnosis.weights.contract.hash(),
+            "language": language, "made": made.isoformat(timespec="seconds")}
 
 
-def draw_planes(figure: Figure, area: tuple[float, float, float, float], views: list[Plane]) -> None:
-    """The planes side by side in an area (left, bottom, width, height) of the figure; maps in a second row."""
-    left, bottom, width, height = area
-    rows = 2 if views[0].heat is not None else 1
-    share = width / len(views), height / rows
-    for number, view in enumerate(views):
-        for row in range(rows):
-            corner = left + number * share[0], bottom + (rows - 1 - row) * share[1]
-            axes = figure.add_axes((*corner, *share), facecolor="black")
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.imshow(view.grey, cmap="gray", vmin=0, vmax=1, aspect=view.ratio, interpolation="bilinear")
-            if row:
-                strength = np.abs(view.heat)
-                axes.imshow(view.heat, cmap=HEAT, vmin=-1, vmax=1, aspect=view.ratio, interpolation="bilinear",
-                            alpha=np.where(strength < 0.12, 0, 0.25 + 0.5 * strength))
-            for x, letter, side in ((0.02, view.sides[0], "left"), (0.98, view.sides[1], "right")):
-                axes.text(x, 0.5, letter, color="white", fontsize=10, ha=side, va="center",
-                          transform=axes.transAxes)
+def write(diagnosis: "Diagnosis", found: Map | None, folder: Path, language: str = "en") -> list[Path]:
+    """The report as .html, .pdf, .json and .png files in a folder, named after the scan's cleaned name."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = datetime.now(timezone.utc)
+    text = json.dumps(data(diagnosis, found, language, made), indent=1, ensure_ascii=False)
+    parts = {
+        ".html": html(diagnosis, found, language, made).encode(),
+        ".pdf": pdf(diagnosis, found, language, made),
+        ".json": text.encode(),
+        ".png": slices(diagnosis, found),
+    }
+    paths = []
+    for suffix, body in parts.items():
+        paths.append(folder / f"{diagnosis.file}{suffix}")
+        paths[-1].write_bytes(body)
+    return paths
 
 
-def draw_chart(axes: Axes, diagnosis: "Diagnosis", say: dict[str, str], font: FontProperties) -> None:
-    """Bars from least to most severe on top of each other; the predicted class in colour."""
-    codes = diagnosis.weights.study.by_severity
-    axes.set_axis_off()
-    axes.set_xlim(-0.75, 1.12)
-    axes.set_ylim(len(codes) - 0.4, -0.6)
-    for row, code in enumerate(codes):
-        value = (diagnosis.probabilities or {}).get(code, 0.0)
-        chosen = code == diagnosis.label
-        axes.barh(row, 1, height=0.56, color="#e8edf1")
-        axes.barh(row, value, height=0.56, color=ACCENT if chosen else "#9db4c0")
-        axes.text(-0.02, row, f"{class_name(diagnosis, code, say)}  {code}", ha="right", va="center", size=9,
-                  color=INK, fontproperties=font)
-        axes.text(1.02, row, f"{value:.1%}", ha="left", va="center", size=9, color=INK, fontproperties=font)
+# --- PDF --------------------------------------------------------------------------------------------------
 
 
-def font_for(language: str) -> FontProperties | None:
-    return FontProperties(family="DejaVu Sans")
+def pdf(diagnosis: "Diagnosis", found: Map | None = None, language: str = "en",
+        made: datetime | None = None) -> bytes:
+    """The report on A4; in English, and saying so, where no font for the language is installed."""
+    missing = font_for(language) is None
+    blocks = content(diagnosis, found, "en" if missing else language, made or datetime.now(timezone.utc))
+    if missing:
+        blocks.insert(1, Block("small", texts("en")["report.font"], colour=DOUBT))
+    return paper.draw(blocks, diagnosis, found, "en" if missing else language)
+
+
+# --- HTML -------------------------------------------------------------------------------------------------
+
+def html(diagnosis: "Diagnosis", found: Map | None = None, language: str = "en",
+         made: datetime | None = None) -> str:
+    """The report as one file that asks for nothing from outside and prints to A4, the notice on every page."""
+    say, draw = texts(language), {"chart": partial(bars, diagnosis), "planes": partial(picture, diagnosis, found)}
+    blocks = content(diagnosis, found, language, made or datetime.now(timezone.utc))
+    parts, fresh = [], ""
+    for block in blocks:
+        if block.kind == "break":
+            fresh = ' class="break"'
+            continue
+        parts.append(draw[block.kind](say) if block.kind in draw else MARKUP[block.kind](block, fresh))
+        fresh = ""
+    body, style = "\n".join(parts), (WEB / "report.css").read_text(encoding="utf-8")
+    title = markup.escape(f"{say['report.title']}: {diagnosis.file}")
+    tag = {"zh": "zh-CN"}.get(language, "en")
+    return (f'<!doctype html>\n<html lang="{tag}">\n<head>\n<meta charset="utf-8">\n'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
+            f"<style>{style}</style>\n</head>\n<body>\n{body}\n"
+            f"<footer>{markup.escape(say['notice'])}</footer>\n</body>\n</html>\n")
+
+
+def line(tag: str, kind: str, block: Block, fresh: str) -> str:
+    return f'<{tag} class="{kind}" style="color: {block.colour}">{markup.escape(block.text)}</{tag}>'
+
+
+def table(block: Block, fresh: str) -> str:
+    rows = (f"<tr><td>{markup.escape(key)}</td><td>{markup.escape(value)}</td></tr>" for key, value in block.rows)
+    return f"<table>{''.join(rows)}</table>"
+
+
+MARKUP: dict[str, Callable[[Block, str], str]] = {
+    "title": lambda block, fresh: f"<h1>{markup.escape(block.text)}</h1>",
+    "heading": lambda block, fresh: f"<h2{fresh}>{markup.escape(block.text)}</h2>",
+    "big": partial(line, "p", "big"),
+    "text": partial(line, "p", "text"),
+    "small": partial(line, "p", "small"),
+    "rows": table,
+}
+
+
+def bars(diagnosis: "Diagnosis", say: dict[str, str]) -> str:
+    """The chart in HTML, which needs no font of ours."""
+    rows = []
+    for code in diagnosis.weights.study.by_severity:
+        value = diagnosis.probabilities[code]
+        colour = ACCENT if code == diagnosis.label else PLAIN
+        name = markup.escape(f"{class_name(diagnosis, code, say)} · {code}")
+        rows.append(f'<div class="bar"><span>{name}</span><span class="track"><i style="width: {value:.1%}; '
+                    f'background: {colour}"></i></span><span>{value:.1%}</span></div>')
+    return "".join(rows)
+
+
+def picture(diagnosis: "Diagnosis", found: Map | None, say: dict[str, str]) -> str:
+    inlined = base64.b64encode(slices(diagnosis, found)).decode()
+    return f'<img alt="{markup.escape(say["report.pictures"])}" src="data:image/png;base64,{inlined}">'
