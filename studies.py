@@ -89,6 +89,11 @@ HEAD = Contract(
     anchor=(0.5, 0.5, 0.55),
 )
 
+def picture(shape: tuple[int, int], place: str, scale: str) -> Contract:
+    """The contract of a picture study: three channels, grey pictures repeated in each."""
+    return Contract(kind="image", shape=shape, channels=3, place=place, scale=scale)
+
+
 # The published checkpoint's own way: the volume as stored, stretched to the grid, its first 160 planes.
 PUBLISHED = Contract(kind="volume", shape=(166, 256, 256), place="fill", scale="stored", planes=160)
 
@@ -115,6 +120,59 @@ STUDIES: dict[str, Study] = {
             ),
             training={"epochs": 12, "lr": 3e-4, "batch": 4, "optimiser": "adamw", "schedule": "one-cycle",
                       "patience": 0, "severity_weight": 4.0, "clip": 1.0},
+        ),
+        Study(
+            key="chest-nodule",
+            title="Lung nodules on a chest X-ray",
+            question="Does this frontal chest X-ray look as if there were a nodule?",
+            labels=(Label("normal", "no nodule"), Label("nodule", "nodule")),
+            contract=picture((224, 224), "crop", "imagenet"),
+            network="VGGFeatures",
+            networks=("VGGFeatures",),
+            use="Research on frontal chest X-rays of adults. It points at nothing and measures nothing.",
+            training={"epochs": 20, "lr": 0.01, "batch": 20, "optimiser": "sgd", "schedule": "constant",
+                      "decay": 0.0, "augment": "none"},
+        ),
+        Study(
+            key="dementia-slices",
+            title="Degrees of dementia from an axial MRI slice",
+            question="Which degree of dementia does this axial T1 slice look like?",
+            labels=(
+                Label("MildDemented", "mild dementia", 2 / 3),
+                Label("ModerateDemented", "moderate dementia", 1.0),
+                Label("NonDemented", "no dementia", 0.0),
+                Label("VeryMildDemented", "very mild dementia", 1 / 3),
+            ),
+            contract=picture((100, 100), "squeeze", "unit"),
+            network="SliceCNN",
+            networks=("SliceCNN", "resnet18"),
+            use="Research on single axial T1 slices. One slice shows little of a brain: a weak hint.",
+            training={"epochs": 50, "lr": 1e-3, "batch": 32, "optimiser": "adam", "schedule": "constant",
+                      "decay": 0.0, "patience": 5, "augment": "full"},
+        ),
+        Study(
+            key="brain-tumour",
+            title="Brain tumours on an MRI slice",
+            question="Does this MRI slice look as if there were a tumour?",
+            labels=(Label("no", "no tumour"), Label("yes", "tumour")),
+            contract=picture((224, 224), "squeeze", "imagenet"),
+            network="resnet18",
+            networks=("resnet18", "vgg11_bn", "densenet121"),
+            use="Research on single MRI slices of the head. It names no kind of tumour and no place.",
+            training={"epochs": 50, "lr": 1e-3, "batch": 25, "optimiser": "adam", "schedule": "constant",
+                      "decay": 0.0, "patience": 5, "augment": "full"},
+        ),
+        Study(
+            key="covid-ct",
+            title="COVID-19 pneumonia on a lung CT slice",
+            question="Does this lung CT slice look like COVID-19 pneumonia?",
+            labels=(Label("no_nCoV", "no COVID-19 pneumonia"), Label("nCoV", "COVID-19 pneumonia")),
+            contract=picture((448, 448), "squeeze", "imagenet"),
+            network="AttentionPyramid",
+            networks=("AttentionPyramid", "resnet18"),
+            use="Research on axial lung CT slices in the lung window. It knows one slice and no other pneumonia.",
+            training={"epochs": 30, "lr": 0.002, "batch": 4, "optimiser": "sgd", "schedule": "constant",
+                      "momentum": 0.9, "decay": 1e-4, "augment": "full"},
         ),
     ]
 }
