@@ -111,7 +111,8 @@ def pictures(diagnosis: "Diagnosis", found: Map | None, say: dict[str, str]) -> 
     if shares:
         ranked = sorted(shares.items(), key=lambda item: -item[1])
         blocks += [Block("heading", say["report.regions"]),
-                   Block("rows", rows=tuple((say[f"region.{name}"], f"{share:.0%}") for name, share in ranked))]
+                   Block("rows", rows=tuple((say[f"region.{name}"], f"{share:.0%}") for name, share in ranked
+                                    if share >= 0.005))]
     return blocks
 
 
@@ -225,8 +226,10 @@ def html(diagnosis: "Diagnosis", found: Map | None = None, language: str = "en",
     tag = {"zh": "zh-CN"}.get(language, "en")
     return (f'<!doctype html>\n<html lang="{tag}">\n<head>\n<meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-            f"<style>{style}</style>\n</head>\n<body>\n{body}\n"
-            f"<footer>{markup.escape(say['notice'])}</footer>\n</body>\n</html>\n")
+            f"<style>{style}</style>\n</head>\n<body>\n"
+            # a table's foot is repeated on every printed page: it keeps the room that the notice takes
+            f'<table class="sheet"><tfoot><tr><td></td></tr></tfoot><tbody><tr><td>\n{body}\n'
+            f"</td></tr></tbody></table>\n<footer>{markup.escape(say['notice'])}</footer>\n</body>\n</html>\n")
 
 
 def line(tag: str, kind: str, block: Block, fresh: str) -> str:
@@ -235,7 +238,7 @@ def line(tag: str, kind: str, block: Block, fresh: str) -> str:
 
 def table(block: Block, fresh: str) -> str:
     rows = (f"<tr><td>{markup.escape(key)}</td><td>{markup.escape(value)}</td></tr>" for key, value in block.rows)
-    return f"<table>{''.join(rows)}</table>"
+    return f'<table class="rows">{"".join(rows)}</table>'
 
 
 MARKUP: dict[str, Callable[[Block, str], str]] = {
