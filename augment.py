@@ -53,38 +53,47 @@ def _volume(x: Tensor, scale: str, numbers: torch.Generator, affine: float) -> T
 
 
 def _intensities(x: Tensor, scale: str, numbers: torch.Generator, air: Tensor) -> Tensor:
-    """Contrast, bias field and noise; where scans are scaled by their foreground, the result is scaled so again.
+    """Contrast, bias field and noise: signal → top · (signal / top)^gamma · field, zero signal being air.
 
-    A scan of another contrast reaches the network only after `prepare` has scaled it, so its mean and
-    deviation over the foreground are put back to what they were; air stays air.
+    A scan of another contrast reaches the network only after `prepare` has scaled it by its foreground, so where
+    that is done the foreground's mean and deviation, estimated from some voxels, are put back to what they were.
     """
     gamma = math.exp(_draw(numbers, VOLUME["gamma"]))
     gain = 1 + _draw(numbers, VOLUME["gain"])
     level = abs(_draw(numbers, VOLUME["noise"])) if _coin(numbers, 0.5) else 0.0
-    coarse = torch.rand((1, 1, 4, 4, 4), generator=numbers) * 2 - 1
+    coarse = torch.exp((torch.rand((4, 4, 4), generator=numbers) * 2 - 1) * VOLUME["bias"]).to(x.device)
     seed = int(torch.randint(2**31, (), generator=numbers))
-    signal = (x - air.view(-1, 1, 1, 1)).clamp_(min=0)  # (1, X, Y, Z)
-    top = torch.quantile(signal.flatten()[:: max(1, signal.numel() // 20000)], 0.99)
+    signal = (x[0] - air).clamp_(min=0)  # (X, Y, Z)
+    few = tuple(slice(None, None, max(1, size // 40)) for size in signal.shape)
+    before = signal[few]
+    top = float(torch.quantile(before.flatten(), 0.99))
     if not top > 0:
         return x
-    few = tuple(slice(None, None, max(1, size // 40)) for size in signal.shape[1:])
-    before = signal[0][few]
     inside = before > top * 0.2
-    field = torch.exp(coarse.to(x.device) * VOLUME["bias"])
-    field = F.interpolate(field, signal.shape[1:], mode="trilinear", align_corners=True)[0]
-    after = signal.div(top).pow_(gamma).mul_(top).mul_(field)
-    if scale == "foreground" and inside.sum() > 1:
-        want, have = before[inside], after[0][few][inside]
-        factor = want.std() / have.std().clamp(min=1e-6)
-        after.mul_(factor * gain).add_(want.mean() - have.mean() * factor * gain)
-    else:
-        after.mul_(gain)
-    after.add_(air.view(-1, 1, 1, 1))
-    if level:
+    after = _bent(before, gamma, top) * _field(coarse, signal.shape, few)
+    want, have = before[inside], after[inside]
+    offset = float(air)
+    if scale == "foreground" and len(have) > 1:
+        gain *= float(want.std() / have.std().clamp(min=1e-6))
+        offset += float(want.mean() - have.mean() * gain)
+    whole = (slice(None),) * 3
+    signal = _bent(signal, gamma, top).mul_(_field(coarse * gain, signal.shape, whole)).add_(offset)
+    if level and len(want) > 1:
         here = torch.Generator(x.device).manual_seed(seed)
-        deviation = level * (before[inside].std() if inside.sum() > 1 else top)
-        after.add_(torch.randn(after.shape, generator=here, device=x.device).mul_(deviation))
-    return after
+        signal.add_(torch.randn(signal.shape, generator=here, device=x.device), alpha=level * float(want.std()))
+    return signal[None]
+
+
+def _bent(signal: Tensor, gamma: float, top: float) -> Tensor:
+    return signal.pow(gamma).mul_(top ** (1 - gamma))
+
+
+def _field(coarse: Tensor, shape: tuple[int, ...], where: tuple[slice, ...]) -> Tensor:
+    """The coarse field (4, 4, 4) interpolated to the places chosen of a volume, an axis at a time."""
+    for size, chosen in zip(shape, where, strict=True):
+        ramps = F.interpolate(torch.eye(4, device=coarse.device)[None], size, mode="linear", align_corners=True)
+        coarse = torch.tensordot(coarse, ramps[0][:, chosen], ([0], [0]))  # axis 0 is used up, the new one is last
+    return coarse  # (X, Y, Z)
 
 
 def _image(x: Tensor, numbers: torch.Generator) -> Tensor:
