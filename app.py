@@ -107,7 +107,8 @@ async def serve(options: argparse.Namespace, desk: Desk, sockets: list[socket.so
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows: Ctrl-C raises KeyboardInterrupt instead
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-    application = make_app(desk, options.host, options.allow_host, password, find_example(ROOT / "demodata"))
+    example = options.example or find_example(ROOT / "demodata")
+    application = make_app(desk, options.host, options.allow_host, password, example)
     http = tornado.httpserver.HTTPServer(application, max_body_size=1 << 16, max_header_size=1 << 15,
                                          idle_connection_timeout=300)
     http.add_sockets(sockets)
@@ -130,6 +131,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8080, help="port, 0 for any free one (%(default)s)")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights", metavar="DIR",
                         help="folder of weights files (%(default)s)")
+    parser.add_argument("--example", type=Path, metavar="FILE",
+                        help="scan that the page offers to try (the first in demodata/)")
     parser.add_argument("--uploads", type=Path, default=ROOT / "uploaded_img", metavar="DIR",
                         help="folder for scans in flight; emptied at start (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")

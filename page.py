@@ -30,12 +30,17 @@ LANGUAGES = {"en": "English", "zh": "中文"}
 STEPS = ("read", "prepare", "check", "predict")
 KINDS = {"fit": "fit", "doubtful": "doubtful", "cannot be judged": "unfit"}
 IN_BROWSER = ("upload.failed", "lost", "reload")  # texts that scripts need on every page
-IN_VIEWER = ("viewer.", "map.")  # and in the viewer
+IN_VIEWER = ("viewer.", "map.", "region.", "warning.")  # and in the viewer
 
 
 @cache
 def tables() -> dict[str, dict[str, str]]:
-    return json.loads((WEB / "texts.json").read_text(encoding="utf-8"))
+    """The words by language and key: the page's own, and those that it shares with the report."""
+    found: dict[str, dict[str, str]] = {}
+    for name in ("report.json", "texts.json"):
+        for language, words in json.loads((WEB / name).read_text(encoding="utf-8")).items():
+            found.setdefault(language, {}).update(words)
+    return found
 
 
 class Texts:
@@ -239,8 +244,9 @@ class Visit:
         weights = self.desk.diagnosers[self.weights].weights
         choices = [(name, f"{self.study_title(d.study)} · {d.weights.header.get('title', name)}")
                    for name, d in self.desk.diagnosers.items()]
-        self.show("start", question=self.of_study("question", weights.study, weights.study.question),
-                  choices=choices, weights=self.weights, formats=" ".join(scans.READERS),
+        study = weights.study
+        self.show("start", study=self.study_title(study),
+                  question=self.of_study("question", study, study.question), choices=choices, weights=self.weights, formats=" ".join(scans.READERS),
                   limit=self.desk.uploads.limit >> 20, example=self.example is not None,
                   title=weights.header.get("title", weights.name), measured=self.measured(weights.header))
 
@@ -329,10 +335,12 @@ class Visit:
         """The first score that the weights carry, in a sentence, or that there is none."""
         scores = header.get("scores") or {}
         for name, score in (scores.get("metrics") or {}).items():
-            value = f"{score['value']:.2f} ({score['low']:.2f}–{score['high']:.2f})"
-            return self.t("start.measured", metric=name, value=value, subjects=scores.get("subjects", "?"),
-                          cohort=scores.get("cohort", "?"))
+            return self.t("start.measured", metric=self.metric(name), value=interval(score),
+                          subjects=scores.get("subjects", "?"), cohort=scores.get("cohort", "?"))
         return self.t("start.untrained")
+
+    def metric(self, name: str) -> str:
+        return self.t(f"metric.{name}") if self.t.has(f"metric.{name}") else name
 
     def details(self, result: Result) -> list[tuple[str, list[tuple[str, str]]]]:
         """Four short lists: the file, the grid, the time, the network."""
@@ -366,10 +374,15 @@ class Visit:
         network += [(t("fact.trained"), trained)] if trained else []
         scores = (header.get("scores") or {}).get("metrics") or {}
         network += [(t("fact.scores"), ", ".join(
-            f"{name} {score['value']:.2f} ({score['low']:.2f}–{score['high']:.2f})"
-            for name, score in scores.items()) or t("fact.noscores"))]
+            f"{self.metric(name)} {interval(score)}" for name, score in scores.items()) or t("fact.noscores"))]
         return [(t("details.scan"), read), (t("details.prepared"), prepared), (t("details.time"), times),
                 (t("details.network"), network)]
+
+
+def interval(score: dict[str, Any]) -> str:
+    """A score with its interval; a dash where one could not be had."""
+    value, low, high = ("–" if score.get(key) is None else f"{score[key]:.2f}" for key in ("value", "low", "high"))
+    return f"{value} ({low}–{high})"
 
 
 def application(desk: Desk, example: Path | None) -> Callable[[], None]:

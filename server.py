@@ -12,6 +12,7 @@ import json
 import logging
 import secrets
 import socket
+import threading
 import time
 import urllib.parse
 from pathlib import Path
@@ -22,7 +23,7 @@ import tornado.web
 import diagnose
 import scans
 import views
-from desk import Busy, Desk, failure
+from desk import Busy, Cancelled, Desk, failure
 from studies import NOTICE, to_record
 
 log = logging.getLogger("scanwise.access")
@@ -48,6 +49,7 @@ class Guard(tornado.web.RequestHandler):
     """What stands before every handler: headers, host, origin, password, and errors in words."""
 
     open_to_all = False  # True: no password asked
+    quiet = False  # True: no line in the access log, for what is asked every second
     streamed = False  # True: a refusal waits until the body has been read
 
     @property
@@ -154,6 +156,8 @@ def hosts(bound: str, extra: list[str]) -> frozenset[str]:
 
 def access(handler: tornado.web.RequestHandler) -> None:
     """One line a request: method, the first step of its path, status, time. No names, no keys, no addresses."""
+    if getattr(handler, "quiet", False) and handler.get_status() < 400:
+        return
     step = handler.request.path.split("/")[1][:20]
     log.info("%s /%s %d %.0f ms", handler.request.method, step, handler.get_status(),
              1000 * handler.request.request_time())
@@ -242,16 +246,23 @@ class HeatMap(Volume):
         code = self.get_query_argument("code", result.record["label"] or diagnoser.study.codes[0])
         if method not in views.methods() or code not in diagnoser.study.codes:
             raise Refusal(422, "unknown-map", f"no map {method[:40]!r} of {code[:40]!r}")
-        heard: dict[str, float] = self.desk.progress
-        heard[key] = 0.0
+        self.left = threading.Event()
+        heard = self.desk.progress
+
+        def progress(done: float) -> None:
+            if self.left.is_set() or key not in self.desk.results:
+                raise Cancelled
+            heard[key] = done
 
         def job() -> bytes:
             diagnosis = self.desk.diagnosis(result)
-            values = diagnoser.explain(diagnosis, method, code, progress=lambda done: heard.update({key: done}))
-            return views.MAPS[suffix or ""](diagnosis, values)
+            found = diagnoser.explain(diagnosis, method, code, progress=progress)
+            return views.MAPS[suffix or ""](diagnosis, found)
 
         try:
             body = await self.work(job)
+        except Cancelled:
+            return
         finally:
             heard.pop(key, None)
         if suffix is None:
@@ -262,7 +273,14 @@ class HeatMap(Volume):
         self.finish(body)
 
 
+    def on_connection_close(self) -> None:
+        if hasattr(self, "left"):
+            self.left.set()
+
+
 class Progress(OfResult):
+    quiet = True
+
     def get(self, key: str) -> None:
         self.answer({"done": self.desk.progress.get(key)})
 

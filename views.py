@@ -84,8 +84,8 @@ def heat(diagnosis: Diagnosis, found: "explain.Map") -> bytes:
     scaled = (values * (255 / top if top > 0 else 0)).astype(np.uint8)
     seen = upright(scaled, diagnosis)
     header = {"shape": seen.shape, "method": found.method, "code": found.code, "top": top}
-    if diagnosis.scan.kind == "volume":
-        header["regions"] = explain.regions(found, diagnosis.prepared, diagnosis.weights.contract)
+    shares = explain.regions(found, diagnosis.prepared, diagnosis.weights.contract)
+    header |= {"regions": shares, "warnings": explain.warnings(shares)}
     return pack(header, np.ascontiguousarray(seen))
 
 
@@ -108,10 +108,10 @@ MAPS: dict[str, Callable[[Diagnosis, Any], bytes]] = {"": heat, "nii.gz": heat_n
 
 
 def report(diagnoser: Diagnoser, diagnosis: Diagnosis, kind: str, language: str) -> bytes:
-    """The report with the quickest map, of the predicted class."""
+    """The report with the quickest map of the predicted class, where there is one."""
     import report as reports
 
-    found = diagnoser.explain(diagnosis, methods()[0])
+    found = diagnoser.explain(diagnosis, methods()[0]) if diagnosis.label else None
     if kind == "pdf":
         return reports.pdf(diagnosis, found, language)
     return reports.html(diagnosis, found, language).encode()

@@ -22,8 +22,8 @@
     return [1, 2, 3].map((i) => from[i] + share * (to[i] - from[i]));
   });
 
-  async function unpack(url) {
-    const answer = await fetch(url, { credentials: "same-origin" });
+  async function unpack(url, signal = null) {
+    const answer = await fetch(url, { credentials: "same-origin", signal });
     if (!answer.ok) {
       const said = await answer.json().catch(() => null);
       throw new Error(said && said.error ? said.error.message : String(answer.status));
@@ -274,8 +274,17 @@
         this.drawBar();
         this.draw();
       };
+      this.find("map-peak").onclick = () => this.peak();
       this.drawBar();
       this.askMap();
+    }
+
+    /** Move to where the map is strongest. */
+    peak() {
+      if (!this.map) return;
+      const where = this.map.data.reduce((best, value, at, all) => (value > all[best] ? at : best), 0);
+      const [, tall, deep] = this.volume.shape;
+      this.place({ 0: Math.floor(where / (tall * deep)), 1: Math.floor(where / deep) % tall, 2: where % deep });
     }
 
     drawBar() {
@@ -297,12 +306,14 @@
       if (!this.mapOn) return;
       this.asked = query;
       const said = this.find("map-said");
+      if (this.fetching) this.fetching.abort();
       if (!this.maps[query]) {
+        this.fetching = new AbortController();
         said.textContent = this.texts["map.working"];
         said.className = "small map-said";
         const stop = this.follow();
         try {
-          this.maps[query] = await unpack(`/results/${this.key}/map?${query}`);
+          this.maps[query] = await unpack(`/results/${this.key}/map?${query}`, this.fetching.signal);
         } catch (error) {
           if (this.asked === query) {
             this.map = null;
@@ -317,7 +328,11 @@
       this.map = this.maps[query];
       this.section.dataset.map = query;
       said.textContent = "";
-      this.regions(this.map.regions);
+      this.regions(this.map.regions || {});
+      if ((this.map.warnings || []).length) {
+        said.textContent = this.map.warnings.map((code) => this.texts[`warning.${code}`] || code).join(" ");
+        said.className = "small map-said bad";
+      }
       this.draw();
     }
 
@@ -336,24 +351,18 @@
 
     regions(shares) {
       const box = this.find("map-where");
-      box.hidden = !shares;
-      if (!shares) return;
+      box.hidden = !Object.keys(shares).length;
       const list = this.find("map-regions");
       const rows = Object.entries(shares).sort((a, b) => b[1] - a[1]).filter(([, share]) => share >= 0.02).slice(0, 6);
       list.replaceChildren(...rows.map(([name, share]) => {
         const row = document.createElement("div");
         const [title, value] = [document.createElement("dt"), document.createElement("dd")];
-        title.textContent = this.texts[`map.region.${name}`] || name;
+        title.textContent = this.texts[`region.${name}`] || name;
         value.textContent = `${Math.round(100 * share)} %`;
         row.style.setProperty("--share", `${100 * share}%`);
         row.append(title, value);
         return row;
       }));
-      const said = this.find("map-said");
-      if ((shares["outside the brain"] || shares.outside || 0) > 0.5) {
-        said.textContent = this.texts["map.outside"];
-        said.className = "small map-said bad";
-      }
     }
 
     centre(draw = true) {
@@ -393,6 +402,7 @@
     }
 
     close() {
+      if (this.fetching) this.fetching.abort();
       this.resize.disconnect();
     }
   }

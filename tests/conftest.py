@@ -1,0 +1,161 @@
+"""What several test files need: a small head with a mark, untrained weights, and the server as a process."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import psutil
+import pytest
+import torch
+
+import model
+from studies import STUDIES, to_record
+
+ROOT = Path(__file__).resolve().parent.parent
+MARK = (-34.0, 38.0, 22.0)  # mm right, front, up of the head's middle: the left frontal lobe
+
+
+def phantom(step: float = 3.0, mark: bool = True, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A head-like volume (x right, y front, z up) and its affine: scalp, skull, brain, ventricles, a bright mark."""
+    half = np.array([96.0, 120.0, 108.0])
+    axes = [np.arange(-h, h + step / 2, step) for h in half]
+    x, y, z = np.meshgrid(*axes, indexing="ij")
+
+    def inside(a: float, b: float, c: float, at=(0.0, 0.0, 0.0)) -> np.ndarray:
+        return ((x - at[0]) / a) ** 2 + ((y - at[1]) / b) ** 2 + ((z - at[2]) / c) ** 2 < 1
+
+    head = np.zeros(x.shape, np.float32)
+    head[inside(78, 97, 88)] = 620
+    head[inside(72, 91, 82)] = 120
+    head[inside(68, 86, 77)] = 480
+    head[inside(60, 78, 69)] = 640
+    for side in (-1, 1):
+        head[inside(9, 30, 14, (13 * side, 0, 8))] = 140
+    if mark:
+        head[inside(11, 11, 11, MARK)] = 1600
+    head += np.random.default_rng(seed).normal(0, 12, head.shape).astype(np.float32) * (head > 0)
+    affine = np.diag([step, step, step, 1.0])
+    affine[:3, 3] = [axis[0] for axis in axes]
+    return head.clip(0).astype(np.int16), affine
+
+
+def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray, axes: str = "RAS") -> Path:
+    """A NIfTI file whose stored axes run as `axes` says, such as "LIA"; the head in the world stays the same."""
+    image = nibabel.Nifti1Image(voxels, affine)
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(tuple(axes)))
+    image = image.as_reoriented(turn)
+    image.set_sform(image.affine, 1)
+    image.set_qform(image.affine, 1)
+    nibabel.save(image, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def head_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phantom, stored with the axes left, inferior, anterior."""
+    return save_nifti(tmp_path_factory.mktemp("head") / "head.nii.gz", *phantom(), "LIA")
+
+
+@pytest.fixture(scope="session")
+def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one weights file of the main study, untrained, the same at every run."""
+    folder = tmp_path_factory.mktemp("weights")
+    study = STUDIES["alzheimers"]
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        network = model.NETWORKS[study.network](len(study.labels), **study.arguments)
+    header = {
+        "format": 1, "title": "untrained, for tests", "study": to_record(study),
+        "network": {"name": study.network, "arguments": study.arguments},
+        "contract": to_record(study)["contract"], "contract_hash": study.contract.hash(),
+    }
+    model.save(folder / f"{study.key}.{study.network}.safetensors", network, header)
+    return folder
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0, what: str = "it") -> object:
+    """Wait until the condition holds and give its value."""
+    end = time.monotonic() + seconds
+    pause = threading.Event()
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        pause.wait(0.02)
+    raise AssertionError(f"waited {seconds:.0f} s for {what}")
+
+
+@dataclass(frozen=True)
+class Server:
+    """The app as its own process, as `make run` starts it."""
+
+    process: subprocess.Popen
+    port: int
+    uploads: Path
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def memory(self) -> int:
+        return psutil.Process(self.process.pid).memory_info().rss
+
+    def get(self, path: str) -> dict:
+        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
+            return json.load(answer)
+
+    def files(self) -> list[str]:
+        return [path.name for path in self.uploads.iterdir()]
+
+    def metric(self, name: str) -> float:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
+            return float(re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE).group(1))
+
+
+@contextlib.contextmanager
+def running(folder: Path, *arguments: str | Path) -> Iterator[Server]:
+    """The server with the given arguments until the block ends; it must then stop by itself, at once and cleanly."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log, uploads = folder / "log.txt", folder / "uploads"
+    command = [sys.executable, ROOT / "app.py", "--port", "0", "--uploads", uploads, *arguments]
+    with log.open("w") as out:
+        process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=out,
+                                   cwd=folder, env=os.environ | {"PYTHONWARNINGS": "default"})
+        try:
+            def ready() -> re.Match | None:
+                assert process.poll() is None, log.read_text()
+                return re.search(r"ready: http://\S+:(\d+)/", log.read_text())
+
+            port = int(until(ready, 120, "the server to be ready").group(1))
+            yield Server(process, port, uploads, log)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0, log.read_text()
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+    assert list(uploads.iterdir()) == []
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, weights_folder: Path, head_file: Path) -> Iterator[Server]:
+    """One server for the tests of a module, offering the phantom as its example."""
+    with running(tmp_path_factory.mktemp("server"), "--weights", weights_folder, "--example", head_file,
+                 "--max-upload", "110", "--workers", "1") as started:
+        yield started
