@@ -22,7 +22,7 @@ SCORES = {
     "severity_correlation": "Correlation of expected severity with the labels'",
     "roc_auc": "ROC-AUC, mean of one class against the rest",
     "kappa": "Cohen's kappa (linear weights where classes have an order)",
-    "brier": "Brier score (0 is best)",
+    "brier": "Brier score (0 is best, 2 worst)",
     "ece": "Expected calibration error (0 is best)",
     "coverage": "Prediction sets at 90 %: share that holds the truth",
     "set_size": "Prediction sets at 90 %: mean number of classes",
@@ -72,10 +72,11 @@ def data(header: dict[str, Any]) -> str:
 
 def method(header: dict[str, Any]) -> str:
     network, training = header.get("network", {}), header.get("training", {})
+    arguments = ", ".join(f"{name} {given}" for name, given in network.get("arguments", {}).items())
     contract, settings = header["study"]["contract"], training.get("settings", {})
     grid = "×".join(map(str, contract["shape"]))
     spacing = f" of {'×'.join(f'{mm:g}' for mm in contract['spacing'])} mm" if contract["spacing"] else ""
-    lines = [f"Network: {network.get('name', 'unknown')} {network.get('arguments') or ''}".rstrip() + ".",
+    lines = [f"Network: {network.get('name', 'unknown')}{f' ({arguments})' if arguments else ''}.",
              f"Input: {contract['kind']}, {grid}{spacing}; placed by “{contract['place']}”, intensities by "
              f"“{contract['scale']}” (contract {header.get('contract_hash', 'unknown')})."]
     if settings:
@@ -84,8 +85,9 @@ def method(header: dict[str, Any]) -> str:
             f"Fitting: cross-entropy{term if settings['severity_weight'] else ''}"
             f"{', rare classes weighted up' if settings['class_weights'] else ''}; {settings['optimiser']}, "
             f"learning rate {settings['lr']:g} ({settings['schedule']}), "
-            f"{settings['batch'] * settings['accumulate']} cases a step, augmentation {settings['augment']}. Of {training['epochs']} epochs the one with the least "
-            f"validation loss is kept: {training['best_epoch']}.")
+            f"{settings['batch'] * settings['accumulate']} cases a step, augmentation {settings['augment']}. "
+            f"Of {training['epochs']} epochs the one with the least validation loss is kept, number "
+            f"{training['best_epoch']}.")
     return "\n\n".join(lines)
 
 

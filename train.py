@@ -88,7 +88,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
     weights = model.Weights("", "", header, study, network, run.device, {})
     seen = {name: evaluate.predict(weights, part(run.cases, name), run.cache, progress=halt.check)
             for name in ("train", "val", "test")}
-    cohort = f"validation subjects of {header['training']['data']}"
+    cohort = f"validation subjects of “{Path(settings['data']).resolve().name}”"
     header["calibration"] = evaluate.fit_calibration(seen["val"].logits, seen["val"].targets(study), cohort,
                                                      len(set(seen["val"].subjects)))
     header["likeness"], extras = evaluate.fit_likeness(seen["train"].features, seen["val"].features)
@@ -96,7 +96,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
         header["example"] = evaluate.example(weights, Path(settings["example"]))
     if seen["test"].files:
         header["scores"] = evaluate.scores(seen["test"], study, header["calibration"], rounds=settings["rounds"])
-        header["scores"]["cohort"] = f"test subjects of {header['training']['data']}"
+        header["scores"]["cohort"] = cohort.replace("validation", "test")
     header["card"] = evaluate.card(header)
     path = run.out / f"{study.key}.{settings['network']}.safetensors"
     model.save(path, network, header, extras)
@@ -257,32 +257,33 @@ def begin(given: dict[str, Any]) -> tuple[Trainer, Path]:
 
 def train(given: dict[str, Any]) -> int:
     run, out = begin(given)
-    counts = {name: len(part(run.cases, name)) for name in ("train", "val", "test")}
-    if world()[0] == 0:
-        print(f"{out}: {counts['train']} scans to learn from, {counts['val']} to validate, {counts['test']} to "
-              "test", flush=True)
+    first = world()[0] == 0
+    counts = [len(part(run.cases, name)) for name in ("train", "val", "test")]
+    if first:
+        print("{}: {} scans to learn from, {} to validate, {} to test".format(out, *counts), flush=True)
     with Halt() as halt:
         try:
             if "finish" not in given:
                 run.fit(halt)
-            if world()[0] == 0:
+            if dist.is_initialized():
+                dist.destroy_process_group()  # what is left to do the first process does alone
+            if first:
                 print(f"wrote {finish(run, halt)}")
         except Interrupted:
-            if world()[0] == 0:
+            if first:
                 print(f"stopped; {run.state.epoch} whole epochs are kept. Go on with: python train.py --resume "
                       f"{out}", file=sys.stderr)
             return 128 + halt.signal
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
     return 0
 
 
 def reason(error: Exception) -> str | None:
     """A sentence for what a person can mend; None for what is a fault of ours."""
     text = str(error)
+    if "Original Traceback" in text and ("DataError" in text or "ScanError" in text):  # from a reading process
+        return text.strip().splitlines()[-1].partition(": ")[2]
     if isinstance(error, (TrainError, DataError, ScanError, model.WeightsError)):
-        return text.strip().splitlines()[-1] if "Original Traceback" in text else text
+        return text
     if isinstance(error, OSError) and error.errno in FULL:
         return f"the disk is full ({error.strerror}); free some and go on with --resume. What was whole still is."
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "t allocate memory" in text \
@@ -305,6 +306,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"train.py: {sentence}", file=sys.stderr)
         return 1
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 if __name__ == "__main__":
