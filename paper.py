@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager, get_font
 
 from explain import Map
-from pictures import INK, draw_chart, draw_planes, drawing, font_for, planes, printable, proportion, texts
+from figures import INK, draw_chart, draw_planes, drawing, font_for, planes, printable, proportion, texts
 
 if TYPE_CHECKING:
     from diagnose import Diagnosis

@@ -3,11 +3,8 @@
 Matplotlib's objects alone, without pyplot and its global state, so that several threads may ask at once.
 """
 
-import atexit
 import io
 import json
-import shutil
-import tempfile
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import nibabel
 import numpy as np
-from fontTools.ttLib import TTCollection
+from fonts import font_for
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.font_manager import FontProperties
 from scipy.ndimage import gaussian_filter
 
 from explain import Map
@@ -183,43 +180,3 @@ def draw_chart(axes: Axes, diagnosis: "Diagnosis", say: dict[str, str], font: Fo
         axes.text(1.02, row, f"{value:.1%}", ha="left", va="center", size=9, color=INK, fontproperties=font)
 
 
-# --- fonts ------------------------------------------------------------------------------------------------
-
-# Chinese fonts by the names under which matplotlib lists them, the best first; none is shipped.
-CHINESE = ("Noto Sans CJK SC", "Source Han Sans SC", "Noto Sans CJK JP", "PingFang SC", "PingFang HK", "Heiti TC",
-           "STHeiti", "Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
-           "Droid Sans Fallback", "Arial Unicode MS")
-
-
-@lru_cache
-def font_for(language: str) -> FontProperties | None:
-    """A font that writes the language; None where no Chinese font is installed."""
-    if language != "zh":
-        return FontProperties(family="DejaVu Sans")
-    installed = {entry.name: entry.fname for entry in fontManager.ttflist
-                 if entry.weight in (400, "normal", "regular") and entry.style == "normal"}
-    path = next((installed[name] for name in CHINESE if name in installed), None)
-    return None if path is None else FontProperties(fname=simplified(path))
-
-
-def simplified(path: str) -> str:
-    """The font file itself, or, of a collection, its face for simplified Chinese in a file of its own.
-
-    Matplotlib reads a collection's first face alone, which often is the Japanese one.
-    """
-    if not path.lower().endswith(".ttc"):
-        return path
-    folder = tempfile.mkdtemp(prefix="scanwise-font-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with TTCollection(path, lazy=True) as faces:
-        names = [face["name"].getDebugName(1) or "" for face in faces.fonts]
-        chosen = next((number for number, name in enumerate(names) if name.endswith(" SC")), 0)
-        alone = str(Path(folder) / "face.otf")
-        faces.fonts[chosen].save(alone)
-    return alone
-
-
-def printable(text: str, font: FontProperties) -> str:
-    """The text with a question mark for every character that the font cannot draw."""
-    face = get_font(font.get_file() or fontManager.findfont(font))
-    return "".join(letter if face.get_char_index(ord(letter)) else "?" for letter in text)

@@ -18,7 +18,7 @@ import explain
 import gate
 import paper
 from explain import Map
-from pictures import ACCENT, INK, PLAIN, WEB, chart, class_name, font_for, slices, texts
+from figures import ACCENT, INK, PLAIN, WEB, chart, class_name, font_for, slices, texts
 
 if TYPE_CHECKING:  # diagnose writes reports, so it cannot be imported from here
     from diagnose import Diagnosis

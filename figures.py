@@ -1,0 +1,225 @@
+"""The pictures of a `Diagnosis`: the scan in three planes with and without a map, and the probabilities as bars.
+
+Matplotlib's objects alone, without pyplot and its global state, so that several threads may ask at once.
+"""
+
+import atexit
+import io
+import json
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nibabel
+import numpy as np
+from fontTools.ttLib import TTCollection
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+from scipy.ndimage import gaussian_filter
+
+from explain import Map
+
+if TYPE_CHECKING:  # diagnose writes reports, so it cannot be imported from here
+    from diagnose import Diagnosis
+
+WEB = Path(__file__).resolve().parent / "web"
+INK, ACCENT, PLAIN = "#1b2733", "#1f6f8b", "#9db4c0"
+HEAT = LinearSegmentedColormap.from_list("heat", ["#2f7fff", "#66c6ff", "#ffb000", "#ff3d00"])
+FAINT = 0.12  # of the strongest; weaker influence is not shown
+drawing = threading.Lock()  # matplotlib's font cache is shared
+
+
+@lru_cache
+def texts(language: str) -> dict[str, str]:
+    """The page's texts and the report's own, in one language; unknown languages get English."""
+    found = {}
+    for name in ("texts.json", "report.json"):
+        table = json.loads((WEB / name).read_text(encoding="utf-8"))
+        found |= table[language if language in table else "en"]
+    return found
+
+
+def class_name(diagnosis: "Diagnosis", code: str, say: dict[str, str]) -> str:
+    study = diagnosis.weights.study
+    names = {label.code: label.name for label in study.labels}
+    return say.get(f"class.{study.key}.{code}", names[code])
+
+
+def slices(diagnosis: "Diagnosis", found: Map | None = None) -> bytes:
+    """A PNG: three planes of the prepared scan, and the same under the map; an image study has one picture."""
+    with drawing:
+        views = planes(diagnosis, found)
+        figure = Figure(figsize=(9.0, 9.0 * proportion(views)), dpi=110, facecolor="black")
+        draw_planes(figure, (0, 0, 1, 1), views)
+        return png(figure)
+
+
+def chart(diagnosis: "Diagnosis", language: str = "en") -> bytes:
+    """A PNG: the probabilities as bars, in the order of severity; Chinese where a font for it is installed."""
+    with drawing:
+        say, font = texts(language), font_for(language)
+        if font is None:
+            say, font = texts("en"), font_for("en")
+        figure = Figure(figsize=(6.4, 0.4 * len(diagnosis.weights.study.labels) + 0.2), dpi=110)
+        draw_chart(figure.add_axes((0, 0, 1, 1)), diagnosis, say, font)
+        return png(figure)
+
+
+def png(figure: Figure) -> bytes:
+    FigureCanvasAgg(figure)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", facecolor=figure.get_facecolor())
+    return file.getvalue()
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One cut through the scan, ready to be shown: row 0 on top."""
+
+    grey: np.ndarray  # (rows, columns), 0 to 1
+    heat: np.ndarray | None  # (rows, columns), −1 to 1
+    voxel: tuple[float, float]  # width and height, mm (of an image: 1)
+    sides: tuple[str, str]  # letters at the left and right edge
+
+
+def planes(diagnosis: "Diagnosis", found: Map | None) -> list[Plane]:
+    """Axial, coronal and sagittal planes through where the map is strongest, else through the middle."""
+    prepared, study = diagnosis.prepared, diagnosis.weights.study
+    values = prepared.tensor.mean(0).numpy()  # (X, Y, Z) or (H, W)
+    inside = prepared.foreground.numpy()
+    if not inside.any():
+        inside = np.ones_like(inside)
+    low, high = values.min(), np.percentile(values[inside], 99.5)
+    grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
+    heat = None if found is None else scaled(found)
+    if study.contract.kind == "image":
+        return [Plane(grey, heat, (1.0, 1.0), ("", ""))]
+    turn = nibabel.io_orientation(prepared.affine)
+    grey, inside = (nibabel.apply_orientation(part, turn) for part in (grey, inside))
+    spacing = np.linalg.norm(prepared.affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+    if heat is not None:
+        heat = nibabel.apply_orientation(heat, turn)
+    box, cuts = [], []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        occupied = np.flatnonzero(inside.any(others))
+        first, last = max(0, occupied[0] - 8), min(grey.shape[axis], occupied[-1] + 9)
+        box.append(slice(first, last))
+        strength = np.zeros(0) if heat is None else np.where(inside, heat, 0).clip(0).sum(others)
+        cuts.append(int(strength.argmax()) if strength.any() else (occupied[0] + occupied[-1]) // 2)
+    known = "no-affine" not in prepared.notes
+    made = []
+    for axis, letters in ((2, "RL"), (1, "RL"), (0, "AP")):
+        place = [*box[:axis], cuts[axis], *box[axis + 1:]]
+        # (first, second) axis → rows from the top down, columns mirrored: right and front lie on the left
+        views = [None if part is None else part[tuple(place)].T[::-1, ::-1] for part in (grey, heat)]
+        across, up = (n for n in range(3) if n != axis)
+        made.append(Plane(*views, (spacing[across], spacing[up]), tuple(letters) if known else ("", "")))
+    return made
+
+
+def scaled(found: Map) -> np.ndarray:
+    """A map as −1 to 1 of its strongest; relevance, which is spiky by nature, smoothed a little for the eye."""
+    values = gaussian_filter(found.values, 1.5) if found.method == "relevance" else found.values
+    top = np.percentile(np.abs(values), 99.95)
+    return np.clip(values / top, -1, 1) if top > 0 else np.zeros_like(values)
+
+
+def proportion(views: list[Plane]) -> float:
+    """The height of all planes together over their width."""
+    spans = [view.grey.shape[1] * view.voxel[0] for view in views]
+    tall = max(view.grey.shape[0] * view.voxel[1] for view in views)
+    return tall / sum(spans) * (2 if views[0].heat is not None else 1)
+
+
+def draw_planes(figure: Figure, area: tuple[float, float, float, float], views: list[Plane]) -> None:
+    """The planes side by side, all to one scale, in an area (left, bottom, width, height) of the figure.
+
+    Under a map they come twice: as they are, and below that with the map.
+    """
+    left, bottom, width, height = area
+    rows = 2 if views[0].heat is not None else 1
+    spans = [view.grey.shape[1] * view.voxel[0] for view in views]  # mm
+    tall = max(view.grey.shape[0] * view.voxel[1] for view in views) / 2
+    for view, span in zip(views, spans, strict=True):
+        share = width * span / sum(spans)
+        for row in range(rows):
+            corner = left, bottom + (rows - 1 - row) * height / rows
+            axes = figure.add_axes((*corner, share, height / rows), facecolor="black")
+            axes.set_axis_off()
+            across, up = view.grey.shape[1] * view.voxel[0] / 2, view.grey.shape[0] * view.voxel[1] / 2
+            look = {"extent": (-across, across, -up, up), "interpolation": "bilinear"}  # mm from the middle
+            axes.imshow(view.grey, cmap="gray", vmin=0, vmax=1, **look)
+            if row:
+                strength = np.abs(view.heat)
+                veil = np.where(strength < FAINT, 0, 0.25 + 0.5 * strength)
+                axes.imshow(view.heat, cmap=HEAT, vmin=-1, vmax=1, alpha=veil, **look)
+            axes.set_ylim(-tall, tall)
+            for x, letter, side in ((0.02, view.sides[0], "left"), (0.98, view.sides[1], "right")):
+                axes.text(x, 0.5, letter, color="white", size=9, ha=side, va="center", transform=axes.transAxes)
+        left += share
+
+
+def draw_chart(axes: Axes, diagnosis: "Diagnosis", say: dict[str, str], font: FontProperties) -> None:
+    """Bars from least to most severe on top of each other; the predicted class in colour."""
+    codes = diagnosis.weights.study.by_severity
+    axes.set_axis_off()
+    axes.set_xlim(-0.8, 1.18)
+    axes.set_ylim(len(codes) - 0.4, -0.6)
+    for row, code in enumerate(codes):
+        value = (diagnosis.probabilities or {}).get(code, 0.0)
+        chosen = code == diagnosis.label
+        axes.barh(row, 1, height=0.56, color="#e8edf1")
+        axes.barh(row, value, height=0.56, color=ACCENT if chosen else PLAIN)
+        axes.text(-0.02, row, f"{class_name(diagnosis, code, say)}  {code}", ha="right", va="center", size=9,
+                  color=INK, fontproperties=font)
+        axes.text(1.02, row, f"{value:.1%}", ha="left", va="center", size=9, color=INK, fontproperties=font)
+
+
+# --- fonts ------------------------------------------------------------------------------------------------
+
+# Chinese fonts by the names under which matplotlib lists them, the best first; none is shipped.
+CHINESE = ("Noto Sans CJK SC", "Source Han Sans SC", "Noto Sans CJK JP", "PingFang SC", "PingFang HK", "Heiti TC",
+           "STHeiti", "Microsoft YaHei", "SimHei", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei",
+           "Droid Sans Fallback", "Arial Unicode MS")
+
+
+@lru_cache
+def font_for(language: str) -> FontProperties | None:
+    """A font that writes the language; None where no Chinese font is installed."""
+    if language != "zh":
+        return FontProperties(family="DejaVu Sans")
+    installed = {entry.name: entry.fname for entry in fontManager.ttflist
+                 if entry.weight in (400, "normal", "regular") and entry.style == "normal"}
+    path = next((installed[name] for name in CHINESE if name in installed), None)
+    return None if path is None else FontProperties(fname=simplified(path))
+
+
+def simplified(path: str) -> str:
+    """The font file itself, or, of a collection, its face for simplified Chinese in a file of its own.
+
+    Matplotlib reads a collection's first face alone, which often is the Japanese one.
+    """
+    if not path.lower().endswith(".ttc"):
+        return path
+    folder = tempfile.mkdtemp(prefix="scanwise-font-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with TTCollection(path, lazy=True) as faces:
+        names = [face["name"].getDebugName(1) or "" for face in faces.fonts]
+        chosen = next((number for number, name in enumerate(names) if name.endswith(" SC")), 0)
+        alone = str(Path(folder) / "face.otf")
+        faces.fonts[chosen].save(alone)
+    return alone
+
+
+def printable(text: str, font: FontProperties) -> str:
+    """The text with a question mark for every character that the font cannot draw."""
+    face = get_font(font.get_file() or fontManager.findfont(font))
+    return "".join(letter if face.get_char_index(ord(letter)) else "?" for letter in text)
