@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
@@ -79,6 +78,8 @@ def folds(cases: Sequence[Case], k: int, seed: int, val: float = 0.15) -> list[l
     count = len({case.subject for case in free})
     if not 2 <= k <= count:
         raise DataError(f"{k} folds of {count} undivided subjects; choose from 2 to {count}")
+    from sklearn.model_selection import StratifiedGroupKFold  # a second to import, and needed only here
+
     draw = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
     labels, subjects = [case.label for case in free], [case.subject for case in free]
     ways = []
@@ -207,7 +208,7 @@ def _fingerprint(file: Path) -> tuple[str, str | None, str | None]:
     content = content_hash(file)
     try:
         voxels = scans.read(file).voxels
-    except scans.ScanError as error:
+    except ValueError as error:  # ScanError, or a library's word for a file it cannot make out
         return content, None, str(error)
     if voxels.shape[-1] == 3 and (voxels == voxels[..., :1]).all():
         voxels = voxels[..., 0]
@@ -281,7 +282,7 @@ class _Fill(Dataset):
             self.cache.get(file)
         except DataError as error:  # the cache's own trouble: nothing to skip
             return index, error, None
-        except (scans.ScanError, OSError) as error:
+        except (ValueError, OSError) as error:  # ScanError is a ValueError
             return index, str(error), None
         return index, None, self.cache.contents[str(file)]
 
@@ -337,12 +338,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _find(options: argparse.Namespace, study: Study | None) -> list[Case]:
+    usual = study.training.get("subject_regex") if study else None
+    return find(options.data, study, options.subject_regex or usual, options.label_column)
+
+
 def _check(options: argparse.Namespace) -> int:
     study = STUDIES[options.study] if options.study else None
-    if options.split:
-        cases = read_split(options.split, options.data, study)
-    else:
-        cases = find(options.data, study, options.subject_regex, options.label_column)
+    cases = read_split(options.split, options.data, study) if options.split else _find(options, study)
     found = leaks(cases)
     print(_table(cases), *notes(cases, study), found, sep="\n")
     return 1 if found.pairs else 0
@@ -350,7 +353,7 @@ def _check(options: argparse.Namespace) -> int:
 
 def _split(options: argparse.Namespace) -> int:
     study = STUDIES[options.study] if options.study else None
-    cases = find(options.data, study, options.subject_regex, options.label_column)
+    cases = _find(options, study)
     prints = fingerprints(cases)
     if options.deduplicate:
         kept = deduplicate(cases, leaks(cases, prints))
