@@ -37,7 +37,7 @@ SPREAD = 0.07  # standard deviation of severity within a class
 
 # mm that fluid grows into tissue at severity 1; the ordinary variation beside it; mm over which that fades.
 REGIONS: dict[str, tuple[float, float, float]] = {
-    "ventricles": (9.0, 0.35, 14.0),
+    "ventricles": (11.5, 0.4, 16.0),
     "horns": (4.0, 0.4, 7.0),
     "cortex": (1.2, 0.35, 3.5),
 }
@@ -300,8 +300,32 @@ def _sample(volume: Tensor, index: Tensor) -> Tensor:
 
 
 def _stretch(volume: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(C, x, y, z) brought to another shape, corner on corner."""
-    return functional.interpolate(volume[None], size=shape, mode="trilinear", align_corners=True)[0]
+    """(C, x, y, z) brought to another shape, corner on corner, linear: one matrix an axis, smallest result first."""
+    for axis in (3, 2, 1):
+        old, new = volume.shape[axis], shape[axis - 1]
+        at = torch.linspace(0, old - 1, new, dtype=torch.float64)
+        left = at.floor().clamp(max=old - 2).long()
+        rows = torch.zeros(new, old)
+        rows[torch.arange(new), left] = (1 - (at - left)).float()
+        rows[torch.arange(new), left + 1] = (at - left).float()
+        volume = (rows @ volume.movedim(axis, -2)).movedim(-2, axis)
+    return volume
+
+
+def _doubled(volume: Tensor) -> Tensor:
+    """(C, x, y, z) with the means of neighbours put between them: 2n - 1 an axis."""
+    for axis in (1, 2, 3):
+        n = volume.shape[axis]
+        shape = list(volume.shape)
+        shape[axis] = 2 * n - 1
+        finer = volume.new_empty(shape)
+        even, odd = ([slice(None)] * 4 for _ in range(2))
+        even[axis], odd[axis] = slice(0, None, 2), slice(1, None, 2)
+        finer[tuple(even)] = volume
+        torch.add(volume.narrow(axis, 0, n - 1), volume.narrow(axis, 1, n - 1), out=(between := finer[tuple(odd)]))
+        between *= 0.5
+        volume = finer
+    return volume
 
 
 def _smooth_noise(shape: tuple[int, ...], cell: float, channels: int, generator: torch.Generator) -> Tensor:
@@ -363,7 +387,8 @@ def _around(points: Tensor, away: Tensor, recipe: Recipe, generator: torch.Gener
     neck = torch.maximum(neck, z + 40)
     jaw = torch.minimum(ball(0, 34 + face, -58, 64, 58, 52), ball(0, 36 + face, -92 + s["jaw"], 54, 58, 42))
     nose = ball(0, 92 + face, -56, 15, 20, 24)
-    below = torch.minimum(torch.minimum(jaw, nose), neck)
+    base = ball(0, -12, -58, s["neck"] + 6, 60, 42)  # where ears and jaw joints are
+    below = torch.minimum(torch.minimum(jaw, nose), torch.minimum(neck, base))
     outer = away - thick
     blend = 14.0
     h = (0.5 + 0.5 * (outer - below) / blend).clamp(0, 1)  # a smooth minimum of the two bodies
@@ -442,16 +467,15 @@ def render(recipe: Recipe) -> nib.Nifti1Image:
     stop = [min(b, n) for b, n in zip(stop, nodes, strict=True)]
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     inner = tuple(slice(2 * a, 2 * b - 1) for a, b in zip(start, stop, strict=True))
-    size = tuple(s.stop - s.start for s in inner)
     index = points[(slice(None), *box)] - known.origin.view(3, 1, 1, 1)  # template voxels
     index = index + _sample(growth(recipe), index / 2)
-    index = _stretch(index, size)
+    index = _doubled(index)
     brain = _sample(_toned(recipe), index)[0]
     full = tuple(2 * n - 1 for n in nodes)
 
     if recipe.shell:
         fields = torch.stack([away, *_around(points, away, recipe, generator)])
-        image = _covered(recipe, _stretch(fields, full), brain, inner)
+        image = _covered(recipe, _doubled(fields), brain, inner)
     else:
         image = torch.zeros(full)
         image[inner] = brain
@@ -459,7 +483,7 @@ def render(recipe: Recipe) -> nib.Nifti1Image:
     if recipe.bias:
         waves = waves + 0.1 * recipe.bias * _smooth_noise(nodes, 4 / step, 1, generator)[0]
         waves = waves + recipe.shell.get("coil", 0.0) * ((points[2] + 20) / 150).clamp(-1, 0)
-        image *= _stretch(waves.exp()[None], full)[0]
+        image *= _doubled(waves.exp()[None])[0]
     keep = _mask(recipe, away, index, brain, full, inner) if recipe.stripped else None
     image, keep = (v if v is None else _averaged(v[tuple(map(slice, fine))], parts) for v in (image, keep))
     image = image.clamp(min=0) ** recipe.gamma if recipe.gamma != 1 else image
@@ -494,10 +518,10 @@ def _mask(recipe: Recipe, away: Tensor, index: Tensor, brain: Tensor, full: tupl
     """What skull stripping leaves: 1 or 0 on the fine grid."""
     keep = torch.zeros(full)
     if recipe.stripped == "loose":
-        return (_stretch(away[None], full)[0] < 1.5).float()
+        return (_doubled(away[None])[0] < 1.5).float()
     inside = _sample(anatomy().inside, index)[0] > 0.5
     if recipe.stripped == "tissue":
-        surface = _stretch(away[None], full)[0][inner]
+        surface = _doubled(away[None])[0][inner]
         level = 0.5 * (recipe.tones[0] + recipe.tones[1]) if recipe.tones else 0.45
         inside &= (brain > level) | (surface < -18)
     keep[inner] = inside.float()
