@@ -1,0 +1,183 @@
+"""The 3-D block conv → batch norm → ReLU → max pool walked a few planes at a time, in training.
+
+The conv's output, by far the largest tensor, never exists whole: each slab of it is pooled while it is still in
+the cache. Values and gradients are those of the plain modules; batch norm's statistics cover every conv output.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LAST = torch.channels_last_3d
+BYTES = 16 << 20  # of one slab's conv output: more leaves the cache, and malloc hands it back to the system
+
+
+def walks(x: Tensor, conv: nn.Module, norm: nn.Module, pool: nn.Module) -> bool:
+    """Whether `train_block` can stand in for the modules: CPU, float32, plain 3-D kernels, batch statistics."""
+    return (x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_grad_enabled() and norm.training
+            and type(norm) is nn.BatchNorm3d and norm.affine and norm.track_running_stats
+            and norm.momentum is not None and not torch.is_autocast_enabled("cpu")
+            and conv.kernel_size == (3, 3, 3) and conv.bias is not None and hasattr(torch, "mkldnn_convolution")
+            and min(x.shape[2:]) >= pool.kernel_size + 2)
+
+
+def train_block(x: Tensor, conv: nn.Conv3d, norm: nn.BatchNorm3d, pool: nn.MaxPool3d) -> Tensor:
+    """`pool(relu(norm(conv(x))))` in training, running statistics updated as the module does."""
+    out, mean, variance = _Block.apply(x, conv.weight, conv.bias, norm.weight, norm.bias, pool.kernel_size,
+                                       norm.eps)
+    with torch.no_grad():
+        norm.num_batches_tracked += 1
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance, norm.momentum)
+    return out
+
+
+def _cut(x: Tensor, planes: list[tuple[int, int, int]]) -> Tensor:
+    """Planes start…stop of volume n, one after the other along the batch, channels last."""
+    x = torch.cat([x[n : n + 1, :, start:stop] for n, start, stop in planes])  # (B, C, D, H, W)
+    if x.shape[1] == 1:  # torch cannot tell the two orders apart for one channel, oneDNN goes by the strides
+        return x.contiguous().view(x.shape[0], *x.shape[2:], 1).permute(0, 4, 1, 2, 3)
+    return x.contiguous(memory_format=LAST)
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.mkldnn_convolution(x, weight, bias, [0] * 3, [1] * 3, [1] * 3, 1)
+
+
+def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, to_x: bool):
+    return torch.ops.aten.convolution_backward(grad, x, weight, [len(weight)], [1] * 3, [0] * 3, [1] * 3, False,
+                                               [0] * 3, 1, [to_x, True, True])
+
+
+def _patch_sums(x: Tensor) -> Tensor:
+    """For each offset in the 3×3×3 kernel the sum of what it meets: the conv of it is the sum of conv(x)."""
+    size = [n - 2 for n in x.shape[2:]]
+    x = x.sum(0)  # (C, D, H, W)
+    x = torch.stack([x.narrow(1, i, size[0]).sum(1) for i in range(3)], 1).double()  # (C, 3, H, W)
+    x = torch.stack([x.narrow(2, i, size[1]).sum(2) for i in range(3)], 2)  # (C, 3, 3, W)
+    return torch.stack([x.narrow(3, i, size[2]).sum(3) for i in range(3)], 3)  # (C, 3, 3, 3)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.view(-1, 1, 1, 1, 1)
+
+
+class _Block(torch.autograd.Function):
+    """Written by hand, because the statistics need no second look at the conv's output.
+
+    With y = sign(γ)·(conv(x) − its mean), the block is relu(|γ|/σ · pool(y) + β): pooling first is exact
+    whatever the sign of γ. Where x needs no gradient, T = Σ y·patch(x), the conv's weight gradient of y itself,
+    gives both the variance (w·T) and the statistics' share of the weight gradient, in closed form.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, gamma, beta, pool, eps):
+        ctx.to_x = ctx.needs_input_grad[0]
+        depth, height, width = (size - 2 for size in x.shape[2:])
+        count = len(x) * depth * height * width
+        sign = torch.where(gamma < 0, -1.0, 1.0).double()
+        patch = _patch_sums(x)
+        w = weight.double() * _wide(sign)
+        centre = (w * patch).sum((1, 2, 3, 4)) / count  # the mean of sign(γ)·conv(x), bias aside
+        w32, b32 = w.float().contiguous(memory_format=LAST), (-centre).float()
+        per = max(2, BYTES // (4 * len(w) * pool * height * width))
+        planes = [(n, z, z + pool + 2) for n in range(len(x)) for z in range(0, depth - pool + 1, pool)]
+        ctx.slabs = [planes[i : i + per] for i in range(0, len(planes), per)]
+        pooled = x.new_empty((len(x), len(w), depth // pool, height // pool, width // pool)).contiguous(
+            memory_format=LAST)
+        products, total = torch.zeros_like(w), torch.zeros_like(centre)  # T (or only Σ y², by channel) and Σ y
+        squares = torch.zeros_like(centre)
+        places = []
+        rest = [[(n, depth - depth % pool, depth + 2) for n in range(len(x))]] if depth % pool else []
+        for slab in ctx.slabs + rest:  # the rest is met by no pooling window, but counts in the statistics
+            cut = _cut(x, slab)
+            y = _conv(cut, w32, b32)  # (B, C, pool, H, W)
+            if slab not in rest:
+                top, place = F.max_pool3d(y, pool, return_indices=True)  # (B, C, 1, H / pool, W / pool)
+                places.append(place)
+                for i, (n, z, _) in enumerate(slab):
+                    pooled[n, :, z // pool] = top[i, :, 0]
+            if ctx.to_x:
+                total += y.sum((0, 2, 3, 4))
+                squares += y.square_().sum((0, 2, 3, 4))
+            else:
+                _, product, sums = _conv_backward(y, cut, w32, False)
+                products += product
+                total += sums
+        if not ctx.to_x:
+            squares = (w32 * products).sum((1, 2, 3, 4)) + b32 * total
+        mean = total / count
+        variance = (squares / count - mean.square()).clamp_(min=0)
+        inverse = (variance + eps).rsqrt()
+        scale = gamma.double().abs() * inverse
+        out = pooled.clone() if ctx.to_x else pooled
+        out.mul_(_wide(scale.float())[:, 0].unsqueeze(0)).add_(
+            _wide((beta - scale * mean).float())[:, 0].unsqueeze(0)).clamp_(min=0)
+        ctx.pool, ctx.count = pool, count
+        ctx.save_for_backward(x, out, pooled, w32, b32, products, patch, mean, inverse, scale, sign, *places)
+        mean = ((mean + centre) * sign + bias).float()
+        variance = (variance * (count / max(count - 1, 1))).float()
+        ctx.mark_non_differentiable(mean, variance)
+        return out, mean, variance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad, *_):
+        x, out, pooled, w32, b32, products, patch, mean, inverse, scale, sign, *places = ctx.saved_tensors
+        walk = _backward_to_x if ctx.to_x else _backward_closed
+        grad_x, grad_w, sums, dots = walk(ctx, grad, x, out, pooled, w32, b32, products, patch, mean, inverse,
+                                          scale, places)
+        grad_gamma = (sign * inverse * dots).float()
+        return grad_x, (grad_w * _wide(sign)).float(), torch.zeros_like(b32), grad_gamma, sums.float(), None, None
+
+
+def _scatter(grad: Tensor, out: Tensor, slab, place: Tensor, like: Tensor, pool: int) -> Tensor:
+    """The gradient at ReLU's input, put back where each pooled maximum came from."""
+    rows = [(n, z // pool, z // pool + 1) for n, z, _ in slab]
+    grad = torch.ops.aten.threshold_backward(_cut(grad, rows), _cut(out, rows), 0)
+    return torch.ops.aten.max_pool3d_with_indices_backward(grad, like, [pool] * 3, [pool] * 3, [0] * 3, [1] * 3,
+                                                           False, place)
+
+
+def _backward_closed(ctx, grad, x, out, _, w32, b32, products, patch, mean, inverse, scale, places):
+    """For an x without gradient: only the pooled maxima are walked, the statistics' share is in closed form."""
+    grad_w, sums = torch.zeros_like(products), torch.zeros_like(mean)
+    shape = (len(w32), ctx.pool, x.shape[3] - 2, x.shape[4] - 2)
+    for slab, place in zip(ctx.slabs, places, strict=True):
+        like = torch.empty((len(slab), *shape), memory_format=LAST)
+        gy = _scatter(grad, out, slab, place, like, ctx.pool)
+        _, part, total = _conv_backward(gy, _cut(x, slab), w32, False)
+        grad_w += part
+        sums += total
+    dots = (w32 * grad_w).sum((1, 2, 3, 4)) + b32 * sums - mean * sums  # Σ gradient · (y − mean)
+    share = dots * inverse.square() / ctx.count
+    grad_w = grad_w - _wide(sums / ctx.count) * patch - _wide(share) * (products - _wide(mean) * patch)
+    return None, grad_w * _wide(scale), sums, dots
+
+
+def _backward_to_x(ctx, grad, x, out, pooled, w32, b32, products, patch, mean, inverse, scale, places):
+    """With a gradient for x: the gradient of every conv output, slab by slab, from the conv done again."""
+    masked = torch.ops.aten.threshold_backward(grad.contiguous(memory_format=LAST), out, 0)
+    sums = masked.sum((0, 2, 3, 4)).double()
+    dots = (masked * pooled).sum((0, 2, 3, 4)).double() - mean * sums
+    share = -scale * inverse.square() * dots / ctx.count  # of y in each conv output's gradient
+    constant = -scale * sums / ctx.count - share * mean
+    w_share = (w32 * _wide(share)).float().contiguous(memory_format=LAST)
+    b_share = (b32 * share + constant).float()
+    masked *= scale.float().view(1, -1, 1, 1, 1)
+    grad_x = torch.zeros_like(x, memory_format=LAST)
+    grad_w = torch.zeros_like(products)
+    depth = x.shape[2] - 2
+    rest = [[(n, depth - depth % ctx.pool, depth + 2) for n in range(len(x))]] if depth % ctx.pool else []
+    for i, slab in enumerate(ctx.slabs + rest):
+        cut = _cut(x, slab)
+        gy = _conv(cut, w_share, b_share)  # (B, C, pool, H, W)
+        if slab not in rest:
+            rows = [(n, z // ctx.pool, z // ctx.pool + 1) for n, z, _ in slab]
+            gy += torch.ops.aten.max_pool3d_with_indices_backward(
+                _cut(masked, rows), gy, [ctx.pool] * 3, [ctx.pool] * 3, [0] * 3, [1] * 3, False, places[i])
+        part_x, part_w, _ = _conv_backward(gy, cut, w32, True)
+        grad_w += part_w
+        for k, (n, start, stop) in enumerate(slab):
+            grad_x[n, :, start:stop] += part_x[k]
+    return grad_x, grad_w, sums, dots
