@@ -22,7 +22,7 @@ SCORES = {
     "severity_correlation": "Correlation of expected severity with the labels'",
     "roc_auc": "ROC-AUC, mean of one class against the rest",
     "kappa": "Cohen's kappa (linear weights where classes have an order)",
-    "brier": "Brier score (0 is best, 2 worst)",
+    "brier": "Brier score (0 is best)",
     "ece": "Expected calibration error (0 is best)",
     "coverage": "Prediction sets at 90 %: share that holds the truth",
     "set_size": "Prediction sets at 90 %: mean number of classes",
