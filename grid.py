@@ -13,17 +13,20 @@ from scipy import ndimage
 from torch.nn import functional
 
 COARSE = 3.0  # mm; the foreground is sought on about every third voxel of a 1 mm scan
-HEIGHT = 140.0  # mm below the top that count as head; the neck below does not
-TAPER = 20.0  # mm over which the count fades out, so that the anchor moves smoothly
-CORE = 60.0  # mm around the anchor whose foreground sets the intensities: brain, not scalp or face
+HEIGHT = 118.0  # mm below the top that set the anchor's height; on both whole heads and bare brains this
+VAULT = 75.0  # lands in the middle of the brain, and the vault, above the face, sets it front to back
+TAPER = 20.0  # mm over which either fades out, so that the anchor moves smoothly
+TIP = 5000.0  # mm³ of foreground above what counts as the top
+CORE = 50.0  # mm around the middle of the brain whose foreground sets the intensities: no scalp, no face
+BRAIN = (0.0, -6.0, 0.0)  # mm from the anchor to the middle of the brain, in 20 adults
 ALIGNED = 2e-3  # sine of the angle below which a grid counts as parallel to the world's axes
 
 
 @dataclass(frozen=True, eq=False)
 class Foreground:
-    """What stands out from the air, found on a coarse lattice of the scan in its stored axis order."""
+    """What stands out from the air, found on a coarse lattice of the scan."""
 
-    mask: np.ndarray  # bool, on the lattice
+    mask: np.ndarray  # bool, on the lattice, whose axes run x, y, z
     to_scan: np.ndarray  # 4×4: lattice index → scan voxel index
     air: float  # the scan's own value of no signal
     threshold: float
@@ -162,8 +165,8 @@ def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
     index = np.argwhere(mask)  # (n, 3)
     to_world = affine @ to_scan
     world = index @ to_world[:3, :3].T + to_world[:3, 3]
-    anchor = _anchor(world)
-    core = ((world - anchor) ** 2).sum(1) < CORE**2
+    anchor = _anchor(world, to_world[:3, :3])
+    core = ((world - anchor - BRAIN) ** 2).sum(1) < CORE**2
     values = np.minimum(sample[mask], high)
     values = values[core] if core.mean() > 0.05 else values
     deviation = float(values.std(dtype=np.float64))
@@ -195,11 +198,17 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return labels == sizes.argmax()
 
 
-def _anchor(world: np.ndarray) -> np.ndarray:
-    """The mean position (mm) of the foreground points within 140 mm below their top."""
-    top = np.percentile(world[:, 2], 99.9)
-    weight = np.clip((world[:, 2] - (top - HEIGHT)) / TAPER + 0.5, 0, 1)
-    return (world * weight[:, None]).sum(0) / weight.sum()
+def _anchor(world: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """The middle (mm) of the upper head: the mean position of the foreground below its top, neck left out."""
+    height = world[:, 2]
+    step = np.abs(cell[2]).sum()  # how far one lattice cell reaches up and down
+    edges = np.arange(height.min() - step / 2, height.max() + step, step)
+    above = np.histogram(height, edges)[0][::-1].cumsum() * abs(np.linalg.det(cell))  # mm³ above each edge
+    top = np.interp(min(TIP, 0.01 * above[-1]), above, edges[-2::-1])
+    low, high = (np.clip((height - (top - reach)) / TAPER + 0.5, 0, 1) for reach in (HEIGHT, VAULT))
+    middle = (world * high[:, None]).sum(0) / high.sum()
+    middle[2] = (height * low).sum() / low.sum()
+    return middle
 
 
 def on_grid(found: Foreground, to_scan: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:

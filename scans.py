@@ -1,51 +1,38 @@
-"""Scans: reading a file into a `Scan`, and preparing it on a study's grid and back again.
+"""Scans: reading a file into a `Scan`, and preparing it on a study's grid, with the way back.
 
-Every refusal is a `ScanError` that names the offending value, then the remedy. Nothing is written to disk,
-and nothing of a header's text (names, dates, descriptions) is kept.
+The page, the command line and training all come through `read` and `prepare`. The formats themselves are in
+`formats` and `dicoms`, the arithmetic of grids in `grid`.
 """
 
 import re
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import torch
 from torch.nn import functional
 
+import dicoms
+import formats
 import grid
+from formats import Reader, Scan, ScanError, dims
 from studies import Contract
 
-try:
-    from isal import isal_zlib as inflate
-except ImportError:  # no wheel for this machine; zlib gives the same bytes, slower
-    inflate = zlib
+__all__ = ["READERS", "Prepared", "Scan", "ScanError", "prepare", "read", "restore", "safe_name"]
 
 LIMIT = 1 << 30  # bytes of a file, and of what it unpacks to
-MAX_VOXELS = 1 << 28
-MIN_SIDE = 4  # voxels
-MAX_BAD = 0.01  # share of NaN and Inf voxels that may be repaired
-SPACINGS = (0.01, 50.0)  # mm that a voxel can measure
-BRIGHTEST = 10.0  # deviations above the mean; brighter voxels are clipped
+BRIGHTEST = 10.0  # deviations above the mean; what is brighter is clipped
+DARK = 0.05  # of full brightness; darker pixels of a picture count as background
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, deviation of red, green, blue
+LUMA = (0.299, 0.587, 0.114)
 
+READERS: dict[str, Reader] = formats.READERS | dicoms.READERS
 
-class ScanError(ValueError):
-    """A file that cannot be used: `code` for machines; the text names the value and the way out."""
-
-    def __init__(self, code: str, message: str):
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    voxels: np.ndarray  # volume (X, Y, Z) in stored order; image (H, W) or (H, W, 3)
-    affine: np.ndarray  # (4, 4) voxel → world mm, RAS
-    kind: str  # "volume" or "image"
-    facts: dict[str, Any]  # JSON-ready, for the page
+REMEDIES = {
+    "volume": "upload the whole scan as .nii.gz, or as a zip of its DICOM series",
+    "image": "upload one picture as .png, .jpg or .dcm",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,193 +51,121 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^\w.()+ -]", "_", last).strip(". ")[-80:] or "scan"
 
 
-# --- reading -------------------------------------------------------------------------------------------------
-
 def read(file: str | Path | bytes, name: str | None = None, series: str | None = None,
          limit: int = LIMIT) -> Scan:
-    """The scan in a file or in bytes; `name` (needed with bytes) tells its format by its suffix."""
-    shown = safe_name(name or (Path(file).name if not isinstance(file, bytes) else ""))
-    if not isinstance(file, bytes):
-        path = Path(file)
-        if not path.is_file():
-            raise ScanError("missing", f"{shown}: no such file; check the path")
-        if path.stat().st_size > limit:
-            raise ScanError("too-large", f"{shown}: {path.stat().st_size:,} bytes, more than the limit of "
-                                         f"{limit:,}; crop it or save it with 16-bit voxels")
-        file = path.read_bytes()
-    if not file:
+    """The scan in a file, or in bytes with a `name`, whose suffix tells the format. Refusals are `ScanError`.
+
+    `series` names one DICOM series by its number where a zip holds several; `limit` bounds the bytes of the
+    file and of what it unpacks to.
+    """
+    inside = isinstance(file, bytes | bytearray | memoryview)
+    shown = safe_name(name or ("" if inside else Path(file).name))
+    if not inside and not Path(file).is_file():
+        raise ScanError("missing", f"{shown}: no such file; check the path")
+    size = len(file) if inside else Path(file).stat().st_size
+    if size == 0:
         raise ScanError("empty", f"{shown}: the file is empty (0 bytes); copy or export it again")
-    if len(file) > limit:
-        raise ScanError("too-large", f"{shown}: {len(file):,} bytes, more than the limit of {limit:,}; "
-                                     "crop it or save it with 16-bit voxels")
     suffix = next((s for s in READERS if shown.lower().endswith(s)), None)
     if suffix is None:
-        raise ScanError("unknown-type", f"{shown}: this kind of file is not known; known are {', '.join(READERS)}")
-    return READERS[suffix](file, shown, series, limit)
+        raise ScanError("unknown-type", f"{shown}: not a kind of file that is read here; use one of "
+                                        f"{', '.join(READERS)}")
+    if size > limit:
+        raise ScanError("too-large", f"{shown}: {size:,} bytes, and the limit is {limit:,}; crop the scan, "
+                                     "or save it with 16-bit voxels")
+    return READERS[suffix](bytes(file) if inside else Path(file).read_bytes(), shown, series, limit)
 
-
-def _unzip(data: bytes, name: str, limit: int) -> "_Stream":
-    return _Stream(data, name, limit)
-
-
-class _Stream:
-    """Bytes read from the front, inflated as they are asked for when the file is gzipped."""
-
-    def __init__(self, data: bytes, name: str, limit: int):
-        self.data, self.name, self.limit = data, name, limit
-        self.inflater = inflate.decompressobj(wbits=31) if data[:2] == b"\x1f\x8b" else None
-        self.given = 0
-
-    def take(self, size: int) -> np.ndarray:
-        """The next bytes, `size` of them or fewer where the file ends; nothing is allocated beyond `limit`."""
-        if self.inflater is None:
-            part = np.frombuffer(self.data, np.uint8)[self.given:self.given + size].copy()
-            self.given += len(part)
-            return part
-        whole, at = np.empty(size, np.uint8), 0
-        while at < size:
-            part = self._inflate(min(size - at, 1 << 20))
-            if not part:
-                break
-            whole[at:at + len(part)] = np.frombuffer(part, np.uint8)
-            at += len(part)
-        self.given += at
-        return whole[:at]
-
-    def _inflate(self, size: int) -> bytes:
-        try:
-            part = self.inflater.decompress(self.data, size)
-        except (zlib.error, inflate.error) as error:
-            raise ScanError("truncated", f"{self.name}: the compressed data are damaged; copy or export the "
-                                         "file again") from error
-        self.data = self.inflater.unconsumed_tail
-        return part
-
-    def finish(self) -> None:
-        """Read on to the end, keeping nothing: a stream that inflates past the limit is refused."""
-        while self.inflater is not None and not self.inflater.eof:
-            part = self._inflate(1 << 20)
-            self.given += len(part)
-            if self.given > self.limit:
-                raise ScanError("too-large", f"{self.name}: inflates to more than the limit of {self.limit:,} "
-                                             "bytes; upload the scan alone")
-            if not part and not self.data:
-                raise ScanError("truncated", f"{self.name}: the compressed data end early; copy or export the "
-                                             "file again")
-
-
-def _read_nifti(data: bytes, name: str, series: str | None, limit: int) -> Scan:
-    stream = _Stream(data, name, limit)
-    head = stream.take(348).tobytes()
-    size = {int.from_bytes(head[:4], order) for order in ("little", "big")}
-    if 348 in size and len(head) == 348:
-        header = nibabel.Nifti1Header(head, check=False)
-    elif 540 in size and len(head) == 348:
-        head += stream.take(540 - 348).tobytes()
-        header = nibabel.Nifti2Header(head, check=False)
-    else:
-        stream.finish()
-        raise ScanError("bad-header", f"{name}: not a NIfTI header; export the scan again as .nii.gz")
-    rank = int(header["dim"][0])
-    shape = tuple(int(n) for n in header["dim"][1:rank + 1])
-    dtype = header.get_data_dtype()
-    offset = int(header["vox_offset"])
-    needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
-    stream.take(offset - len(head))
-    raw = stream.take(needed)
-    stream.finish()
-    voxels = raw.view(dtype)
-    slope, inter = header.get_slope_inter()
-    voxels = voxels.reshape(shape, order="F")
-    known = bool(header["qform_code"] or header["sform_code"])
-    return _volume(voxels, header.get_best_affine(), name, "NIfTI", known, slope, inter)
-
-
-def _volume(voxels: np.ndarray, affine: np.ndarray, name: str, form: str, known: bool,
-            slope: float | None = None, inter: float | None = None, **facts: Any) -> Scan:
-    """What every volume goes through, whatever its file: one volume, finite, not constant, native numbers."""
-    stored = voxels.dtype.name
-    voxels = voxels.reshape(voxels.shape[:3], order="F")
-    native = voxels.dtype.newbyteorder("=")
-    if native.itemsize > 2 or native.kind == "f":
-        native = np.dtype(np.float32)
-    voxels = voxels.astype(native, copy=False)
-    if slope not in (None, 1) or inter not in (None, 0):
-        voxels = voxels.astype(np.float32) * np.float32(slope or 1) + np.float32(inter or 0)
-    facts = {
-        "format": form, "shape": list(voxels.shape), "dtype": stored,
-        "spacing": [round(float(s), 4) for s in np.linalg.norm(affine[:3, :3], axis=0)],
-        "orientation": "".join(nibabel.aff2axcodes(affine)) if known else "unknown",
-        "affine_known": known, "oblique": known and grid.is_oblique(affine), "repaired": 0, **facts,
-    }
-    return Scan(voxels, np.asarray(affine, float), "volume", facts)
-
-
-READERS: dict[str, Callable[[bytes, str, str | None, int], Scan]] = {
-    ".nii": _read_nifti,
-    ".nii.gz": _read_nifti,
-}
-
-
-# --- preparing -----------------------------------------------------------------------------------------------
 
 def prepare(scan: Scan, contract: Contract) -> Prepared:
     """The scan on the grid of the contract, its intensities scaled, with the way back."""
     if scan.kind != contract.kind:
-        raise ScanError("wrong-kind", f"this study reads a {contract.kind} and this is a {scan.kind} "
-                                      f"({'×'.join(map(str, scan.voxels.shape))}); {REMEDIES[contract.kind]}")
-    return _prepare_volume(scan, contract) if scan.kind == "volume" else _prepare_image(scan, contract)
+        raise ScanError("wrong-kind", f"this study reads a {contract.kind} and this file holds one {scan.kind} "
+                                      f"({dims(scan.voxels.shape)}); {REMEDIES[contract.kind]}")
+    return prepare_volume(scan, contract) if scan.kind == "volume" else prepare_image(scan, contract)
 
 
-REMEDIES = {
-    "volume": "upload the whole scan as .nii.gz or as a zip of its DICOM series",
-    "image": "upload one picture as .png, .jpg or .dcm",
-}
+def prepare_volume(scan: Scan, contract: Contract) -> Prepared:
+    """A volume on its grid.
 
-
-def _tensor(voxels: np.ndarray) -> torch.Tensor:
-    if not voxels.flags.writeable or min(voxels.strides) < 0:
-        voxels = voxels.copy(order="K")
-    return torch.from_numpy(voxels)
-
-
-def _prepare_volume(scan: Scan, contract: Contract) -> Prepared:
+    "head" lays the head's middle on the contract's anchor, axes along the world's; "fill" stretches the
+    voxels as stored, first on first and last on last, whatever way they lie, and is what a scan without an
+    affine gets. "foreground" scales by the mean and deviation of the foreground in the middle of the head;
+    "stored" leaves the numbers alone.
+    """
     known = scan.facts.get("affine_known", True)
     notes = [] if known else ["no-affine"]
     found = grid.find_foreground(scan.voxels, scan.affine)
-    shape = contract.shape
-    if contract.place == "head" and known:
+    head = contract.place == "head" and known
+    if head:
         affine = scan.affine
         if grid.is_oblique(affine):
             notes.append("oblique")
         else:
             affine = grid.straighten(affine)
-        on_grid = np.diag([*contract.spacing, 1.0])
-        on_grid[:3, 3] = found.anchor - np.array(contract.spacing) * np.array(contract.anchor) * (
-            np.array(shape) - 1)
-        to_scan = np.linalg.inv(affine) @ on_grid
-    else:  # stretched to the grid as stored, first voxel on first voxel and last on last
-        to_scan = np.diag([*((np.array(scan.voxels.shape) - 1) / (np.array(shape) - 1)), 1.0])
-    if contract.planes is not None:
-        shape = (contract.planes, *shape[1:])
-    stretch = contract.place != "head" or not known
-
-    voxels = _tensor(scan.voxels)
-    if contract.scale == "foreground":
-        values = grid.resample(voxels, to_scan, shape, not stretch, -found.air, 1 / found.deviation)
-        zero = -found.mean / found.deviation  # where the scan has no signal
-        values = values.add_(zero).clamp_(zero, BRIGHTEST)
-        threshold = (found.threshold - found.air - found.mean) / found.deviation
+        spacing, full = np.array(contract.spacing), np.array(contract.shape)
+        to_world = np.diag([*spacing, 1.0])
+        to_world[:3, 3] = found.anchor - spacing * np.array(contract.anchor) * (full - 1)
+        to_scan = np.linalg.inv(affine) @ to_world
     else:
-        values = grid.resample(voxels, to_scan, shape, smooth=False)
+        to_scan = np.diag([*((np.array(scan.voxels.shape) - 1) / (np.array(contract.shape) - 1)), 1.0])
+    shape = contract.shape if contract.planes is None else (contract.planes, *contract.shape[1:])
+
+    voxels = as_tensor(scan.voxels)
+    if contract.scale == "foreground":
+        zero = -found.mean / found.deviation  # what no signal becomes, and what lies outside the scan
+        values = grid.resample(voxels, to_scan, shape, head, -found.air, 1 / found.deviation)
+        values.add_(zero).clamp_(zero, BRIGHTEST)
+        threshold = (found.threshold - found.air) / found.deviation + zero
+    else:
+        values = grid.resample(voxels, to_scan, shape, smooth=head)
         threshold = found.threshold
     foreground = grid.on_grid(found, to_scan, shape).logical_and_(values > threshold)
     return Prepared(values[None], to_scan, foreground, scan.affine @ to_scan, notes, dict(scan.facts))
 
 
+def as_tensor(voxels: np.ndarray) -> torch.Tensor:
+    """The same memory where torch can take it."""
+    if not voxels.flags.writeable or min(voxels.strides) < 0 or not voxels.dtype.isnative:
+        voxels = voxels.astype(voxels.dtype.newbyteorder("="), order="K")
+        voxels = voxels.copy() if min(voxels.strides) < 0 else voxels
+    return torch.from_numpy(voxels)
+
+
+def prepare_image(scan: Scan, contract: Contract) -> Prepared:
+    """A picture on its grid.
+
+    "crop" scales the picture until it just covers the grid and keeps its centre; "squeeze" stretches it to
+    the grid. Brightness becomes 0 to 1 ("unit"), or ImageNet's scale ("imagenet"), or stays ("stored").
+    """
+    pixels = torch.from_numpy(scan.voxels.astype(np.float32))
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)  # (1 or 3, H, W)
+    size, target = np.array(pixels.shape[1:]), np.array(contract.shape)
+    covering = np.maximum(target, np.round(size * (target / size).max()))
+    wanted = (covering if contract.place == "crop" else target).astype(int)
+    start = (wanted - target) // 2
+    if contract.channels == 1 and len(pixels) == 3:
+        pixels = (pixels * torch.tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True)
+    if contract.scale != "stored":
+        whole = scan.voxels.dtype == np.uint8
+        low, high = (0.0, 255.0) if whole else (float(pixels.min()), float(pixels.max()))
+        pixels = (pixels - low) / (high - low)
+    values = functional.interpolate(pixels[None], wanted.tolist(), mode="bilinear", antialias=True)[0]
+    values = values[:, start[0]:start[0] + target[0], start[1]:start[1] + target[1]]
+    foreground = values.mean(0) > DARK * float(values.max())
+    if contract.channels == 3:
+        values = values.expand(3, -1, -1)
+    if contract.scale == "imagenet":
+        mean, deviation = torch.tensor(IMAGENET).view(2, -1, 1, 1)[:, :len(values)]
+        values = (values - mean) / deviation
+    step = size / wanted  # pixels of the scan a grid pixel, centres half a pixel in
+    to_scan = np.diag([*step, 1.0, 1.0])
+    to_scan[:2, 3] = (start + 0.5) * step - 0.5
+    return Prepared(values.contiguous(), to_scan, foreground, to_scan, [], dict(scan.facts))
+
+
 def restore(values: np.ndarray | torch.Tensor, prepared: Prepared, scan: Scan) -> np.ndarray:
-    """A map on the grid, read at the scan's own voxels; zero outside the grid."""
-    values = torch.as_tensor(np.asarray(values, dtype=np.float32))
+    """A map on the grid, read at the scan's own voxels (float32); zero where the grid does not reach."""
+    values = torch.as_tensor(values).detach().cpu().float()
+    to_grid = np.linalg.inv(prepared.to_scan)
     if scan.kind == "volume":
-        return grid.resample(values, np.linalg.inv(prepared.to_scan), scan.voxels.shape, smooth=False).numpy()
-    raise NotImplementedError
+        return grid.resample(values, to_grid, scan.voxels.shape, smooth=False).numpy()
+    return grid.resample(values[..., None], to_grid, (*scan.voxels.shape[:2], 1), smooth=False)[..., 0].numpy()
