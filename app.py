@@ -25,6 +25,7 @@ import page
 import receive
 import scans
 import server
+import words
 from desk import Desk, Pool, Uploads
 from diagnose import ROOT
 
@@ -85,7 +86,7 @@ def make_app(desk: Desk, host: str, extra_hosts: list[str], password: str | None
     ]
     return tornado.web.Application(
         routes, desk=desk, hosts=server.hosts(host, extra_hosts), password=password, visitors=set(),
-        words=lambda request: page.Texts(page.language_of(request.headers.get("Accept-Language", ""))),
+        words=lambda request: words.Texts(words.language_of(request.headers.get("Accept-Language", ""))),
         template_path=str(server.WEB / "pages"), log_function=server.access, default_handler_class=server.Missing,
         websocket_max_message_size=MESSAGE, websocket_ping_interval=30, debug=False,
     )

@@ -1,16 +1,16 @@
 """The page: one PyWebIO session a visitor, which hears what was pressed and shows the next view.
 
-The words stand in `web/texts.json`, the markup in `web/pages/` (tornado templates, which escape what they are
+The words come from `words`, the markup stands in `web/pages/` (tornado templates, which escape what they are
 given), the handling of files and canvases in `web/page.js` and `web/viewer.js`. What the browser says is
 checked before use: it may say anything.
 """
 
 import json
 import logging
+import secrets
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import wait as wait_for
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,48 +22,14 @@ from pywebio.session import defer_call, eval_js, get_current_session, info, run_
 import scans
 import views
 from desk import Busy, Cancelled, Desk, Person, Result, Ticket, Upload, failure
+from words import LANGUAGES, WEB, Texts, language_of
 
 log = logging.getLogger("scanwise")
 
-WEB = Path(__file__).resolve().parent / "web"
-LANGUAGES = {"en": "English", "zh": "中文"}
 STEPS = ("read", "prepare", "check", "predict")
 KINDS = {"fit": "fit", "doubtful": "doubtful", "cannot be judged": "unfit"}
 IN_BROWSER = ("upload.failed", "lost", "reload")  # texts that scripts need on every page
 IN_VIEWER = ("viewer.", "map.", "region.", "warning.")  # and in the viewer
-
-
-@cache
-def tables() -> dict[str, dict[str, str]]:
-    """The words by language and key: the page's own, and those that it shares with the report."""
-    found: dict[str, dict[str, str]] = {}
-    for name in ("report.json", "texts.json"):
-        for language, words in json.loads((WEB / name).read_text(encoding="utf-8")).items():
-            found.setdefault(language, {}).update(words)
-    return found
-
-
-class Texts:
-    """The words of one language; English where one is missing."""
-
-    def __init__(self, language: str):
-        self.tables = tables()
-        self.language = language if language in self.tables else "en"
-
-    def has(self, key: str) -> bool:
-        return key in self.tables["en"]
-
-    def __call__(self, key: str, **values: Any) -> str:
-        words = self.tables[self.language].get(key) or self.tables["en"][key]
-        return words.format(**values) if values else words
-
-    def some(self, *starts: str) -> dict[str, str]:
-        return {key: self(key) for key in self.tables["en"] if key.startswith(starts)}
-
-
-def language_of(accepted: str) -> str:
-    """The page's language for what the browser prefers."""
-    return "zh" if accepted.lower().startswith("zh") else "en"
 
 
 class Visit:
@@ -77,8 +43,8 @@ class Visit:
         self.view: Callable[[], None] = self.start
         self.results: list[Result] = []
         self.opened: Result | None = None
-        self.sent: list[Upload] = []  # what was asked last, for "try again"
-        self.refused: list[Result] = []
+        self.sent: list[Upload | Result] = []  # what was asked last, refused uploads among it, for "try again"
+        self.anyway = False
 
     # --- the loop ----------------------------------------------------------------------------------------
 
@@ -134,27 +100,27 @@ class Visit:
         files = value.get("files") if isinstance(value, dict) else None
         if not isinstance(files, list):
             return
-        uploads, self.refused = [], []
+        sent: list[Upload | Result] = []
         for file in files[:self.person.FILES]:
             if not isinstance(file, dict):
                 continue
             upload = self.person.uploads.get(str(file.get("id")))
             if upload is not None:
-                uploads.append(upload)
+                sent.append(upload)
             elif isinstance(file.get("error"), dict):
                 error = {key: str(file["error"].get(key, ""))[:500] for key in ("code", "message")}
                 name = scans.safe_name(str(file.get("name", ""))[:255])
-                self.refused.append(Result("", Upload(Path(), name, ours=False), self.weights,
-                                           {"file": name, "error": error}))
-        if uploads or self.refused:
-            self.judge(uploads)
+                sent.append(Result(secrets.token_urlsafe(8), Upload(Path(), name, ours=False), self.weights,
+                                   {"file": name, "error": error}))
+        if sent:
+            self.judge(sent)
 
     def on_again(self, value: Any) -> None:
         if self.sent:
-            self.judge(self.sent)
+            self.judge(self.sent, self.anyway)
 
     def on_open(self, value: Any) -> None:
-        self.opened = next((result for result in self.results if result.id and result.id == value), None)
+        self.opened = next((result for result in self.results if result.id == value), None)
         if self.opened is not None:
             self.view = self.result
             self.view()
@@ -170,15 +136,16 @@ class Visit:
 
     def on_new(self, value: Any) -> None:
         self.person.clear()
-        self.results, self.opened, self.sent, self.refused = [], None, [], []
+        self.results, self.opened, self.sent = [], None, []
         self.view = self.start
         self.view()
 
     # --- judging -----------------------------------------------------------------------------------------
 
-    def judge(self, uploads: list[Upload], anyway: bool = False) -> None:
+    def judge(self, sent: list[Upload | Result], anyway: bool = False) -> None:
         """Put the files in the queue, show how it goes, and show the result, the table or the refusal."""
-        self.sent = uploads
+        self.sent, self.anyway = sent, anyway
+        uploads = [file for file in sent if isinstance(file, Upload)]
         heard = {"file": 0, "step": ""}
         weights = self.weights
 
@@ -207,11 +174,15 @@ class Visit:
         if self.person.closed:  # it closed between the job's end and this line
             self.desk.forget([result.id for result in answers])
             return
-        if anyway and len(self.results) > 1:
-            self.results = [answers[0] if result is self.opened else result for result in self.results]
+        if len(answers) < len(uploads):  # stopped
+            self.on_new(None)
+            return
+        judged = iter(answers)
+        if anyway:
+            self.results = [next(judged) if result is self.opened else result for result in self.results]
         else:
-            self.results = answers + self.refused
-        self.opened = answers[0] if answers else self.results[0]
+            self.results = [next(judged) if isinstance(file, Upload) else file for file in sent]
+        self.opened = next((result for result in answers if anyway), self.results[0])
         self.view = self.table if len(self.results) > 1 and not anyway else self.result
         self.view()
 
@@ -242,13 +213,15 @@ class Visit:
 
     def start(self) -> None:
         weights = self.desk.diagnosers[self.weights].weights
-        choices = [(name, f"{self.study_title(d.study)} · {d.weights.header.get('title', name)}")
+        choices = [(name, f"{self.t.study_title(d.study)} · {d.weights.header.get('title', name)}")
                    for name, d in self.desk.diagnosers.items()]
         study = weights.study
-        self.show("start", study=self.study_title(study),
-                  question=self.of_study("question", study, study.question), choices=choices, weights=self.weights, formats=" ".join(scans.READERS),
-                  limit=self.desk.uploads.limit >> 20, example=self.example is not None,
-                  title=weights.header.get("title", weights.name), measured=self.measured(weights.header))
+        self.show(
+            "start", study=self.t.study_title(study), question=self.t.of_study("question", study, study.question),
+            choices=choices, weights=self.weights, formats=" ".join(scans.READERS),
+            limit=self.desk.uploads.limit >> 20, example=self.example is not None,
+            title=weights.header.get("title", weights.name), measured=self.t.measured(weights.header),
+        )
 
     def result(self) -> None:
         result = self.opened
@@ -260,22 +233,22 @@ class Visit:
         study, label = weights.study, record["label"]
         calibration = weights.header.get("calibration") or {}
         chances = record["probabilities"] or {}
-        bars = [{"code": code, "name": self.class_name(study, code), "percent": 100 * chances[code],
+        bars = [{"code": code, "name": self.t.class_name(study, code), "percent": 100 * chances[code],
                  "top": code == label, "in": code in record["set"]} for code in study.by_severity if chances]
         level = f"{record['level']:.0%}"
         note = self.t("result.set.note", miss=f"{1 - record['level']:.0%}") if calibration.get("scores") else \
             self.t("result.set.raw")
         ends = (study.by_severity[0], study.by_severity[-1])
         self.show(
-            "result", key=result.id, file=self.file_name(result), back=len(self.results) > 1, label=label,
-            name=self.class_name(study, label) if label else None, verdict=record["gate"]["verdict"],
+            "result", key=result.id, file=self.t.file_name(result), back=len(self.results) > 1, label=label,
+            name=self.t.class_name(study, label) if label else None, verdict=record["gate"]["verdict"],
             kind=KINDS[record["gate"]["verdict"]], judged_anyway=record["gate"]["judged_anyway"],
-            reasons=[self.reason(finding) for finding in result.findings], level=level,
-            answers=[(code, self.class_name(study, code)) for code in record["set"] or ()],
+            reasons=[self.t.reason(finding) for finding in result.findings], level=level,
+            answers=[(code, self.t.class_name(study, code)) for code in record["set"] or ()],
             set_note=note, calibrated="temperature" in calibration, ordered=study.ordered, bars=bars,
             severity=record["severity"], ends=ends, methods=views.methods(),
             viewer_texts=json.dumps(self.t.some(*IN_VIEWER)),
-            details=self.details(result), card=weights.header.get("card"),
+            details=self.t.details(result, weights), card=weights.header.get("card"),
         )
 
     def table(self) -> None:
@@ -284,14 +257,14 @@ class Visit:
             record = result.record
             if result.refused:
                 rows.append({"id": result.id, "file": record["file"], "name": None, "code": "", "chance": None,
-                             "why": self.error_title(record["error"]["code"]), "kind": "unfit",
+                             "why": self.t.error_title(record["error"]["code"]), "kind": "unfit",
                              "verdict": self.t("table.refused")})
                 continue
             study, label, verdict = self.desk.diagnosers[result.weights].study, record["label"], \
                 record["gate"]["verdict"]
             rows.append({
-                "id": result.id, "file": self.file_name(result), "code": label,
-                "name": self.class_name(study, label) if label else None, "why": self.t("result.none"),
+                "id": result.id, "file": self.t.file_name(result), "code": label,
+                "name": self.t.class_name(study, label) if label else None, "why": self.t("result.none"),
                 "chance": 100 * record["probabilities"][label] if label else None, "kind": KINDS[verdict],
                 "verdict": self.t(f"verdict.{verdict}"),
             })
@@ -302,87 +275,10 @@ class Visit:
         code = error["code"] if self.t.has(f"remedy.{error['code']}") else "other"
         english = self.t.language == "en"
         words = error["message"] if english and error["message"] else self.t(f"remedy.{code}")
-        self.show("refusal", heading=self.error_title(error["code"]), file=result.record["file"] if result else "",
+        file = result.record["file"] if result else ""
+        self.show("refusal", heading=self.t.error_title(error["code"]), file=file,
                   words=words, detail="" if english else error["message"], number=error.get("id"),
                   back=len(self.results) > 1)
-
-    # --- words -------------------------------------------------------------------------------------------
-
-    def of_study(self, what: str, study: Any, otherwise: str) -> str:
-        key = f"{what}.{study.key}"
-        return self.t(key) if self.t.has(key) else otherwise
-
-    def study_title(self, study: Any) -> str:
-        return self.of_study("study", study, study.title)
-
-    def class_name(self, study: Any, code: str) -> str:
-        key = f"class.{study.key}.{code}"
-        if self.t.has(key):
-            return self.t(key)
-        return next(label.name for label in study.labels if label.code == code)
-
-    def error_title(self, code: str) -> str:
-        return self.t(f"error.{code}" if self.t.has(f"error.{code}") else "error.other")
-
-    def reason(self, finding: Any) -> str:
-        key = f"reason.{finding.code}"
-        return self.t(key, **finding.values) if self.t.has(key) else finding.text
-
-    def file_name(self, result: Result) -> str:
-        return result.record["file"] if result.upload.ours else self.t("result.example")
-
-    def measured(self, header: dict[str, Any]) -> str:
-        """The first score that the weights carry, in a sentence, or that there is none."""
-        scores = header.get("scores") or {}
-        for name, score in (scores.get("metrics") or {}).items():
-            return self.t("start.measured", metric=self.metric(name), value=interval(score),
-                          subjects=scores.get("subjects", "?"), cohort=scores.get("cohort", "?"))
-        return self.t("start.untrained")
-
-    def metric(self, name: str) -> str:
-        return self.t(f"metric.{name}") if self.t.has(f"metric.{name}") else name
-
-    def details(self, result: Result) -> list[tuple[str, list[tuple[str, str]]]]:
-        """Four short lists: the file, the grid, the time, the network."""
-        t, facts, record = self.t, result.facts, result.record
-        weights = self.desk.diagnosers[result.weights].weights
-        header, contract = weights.header, weights.contract
-        yes = {True: t("fact.yes"), False: t("fact.no")}
-        read = [(t("fact.file"), self.file_name(result)), (t("fact.format"), facts.get("format"))]
-        read += [(t("fact.shape"), " × ".join(map(str, facts.get("shape", ()))))]
-        if facts.get("spacing"):
-            read.append((t("fact.spacing"), " × ".join(f"{mm:g}" for mm in facts["spacing"]) + " mm"))
-        if result.record and contract.kind == "volume":
-            read.append((t("fact.orientation"), facts["orientation"] if facts.get("affine_known") else
-                         t("fact.unknown")))
-            read.append((t("fact.oblique"), yes[bool(facts.get("oblique"))]))
-        read.append((t("fact.dtype"), facts.get("dtype")))
-        read += [(t("fact.modality"), facts["modality"])] if facts.get("modality") else []
-        read += [(t("fact.repaired"), f"{facts['repaired']:,}")] if facts.get("repaired") else []
-        grid = " × ".join(map(str, contract.shape))
-        spacing = " × ".join(f"{mm:g}" for mm in contract.spacing)
-        prepared = [(t("fact.grid"), f"{grid}{f' · {spacing} mm' if spacing else ''}"),
-                    (t("fact.place"), t(f"place.{contract.place}")),
-                    (t("fact.scale"), t(f"scale.{contract.scale}"))]
-        seconds, versions = record["seconds"], record["versions"]
-        times = [(t(f"step.{step}"), t("seconds", value=f"{spent:.2f}")) for step, spent in seconds.items()]
-        times.append((t("fact.total"), t("seconds", value=f"{sum(seconds.values()):.2f}")))
-        times.append((t("fact.versions"), " · ".join(f"{name} {value}" for name, value in versions.items())))
-        network = [(t("fact.weights"), header.get("title", weights.name)),
-                   (t("fact.sha"), f"{weights.sha256[:16]}…"), (t("fact.use"), weights.study.use)]
-        trained = (header.get("training") or {}).get("data")
-        network += [(t("fact.trained"), trained)] if trained else []
-        scores = (header.get("scores") or {}).get("metrics") or {}
-        network += [(t("fact.scores"), ", ".join(
-            f"{self.metric(name)} {interval(score)}" for name, score in scores.items()) or t("fact.noscores"))]
-        return [(t("details.scan"), read), (t("details.prepared"), prepared), (t("details.time"), times),
-                (t("details.network"), network)]
-
-
-def interval(score: dict[str, Any]) -> str:
-    """A score with its interval; a dash where one could not be had."""
-    value, low, high = ("–" if score.get(key) is None else f"{score[key]:.2f}" for key in ("value", "low", "high"))
-    return f"{value} ({low}–{high})"
 
 
 def application(desk: Desk, example: Path | None) -> Callable[[], None]:

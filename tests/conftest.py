@@ -28,7 +28,7 @@ MARK = (-34.0, 38.0, 22.0)  # mm right, front, up of the head's middle: the left
 
 
 def phantom(step: float = 3.0, mark: bool = True, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A head-like volume (x right, y front, z up) and its affine: scalp, skull, brain, ventricles, a bright mark."""
+    """A head-like volume (x right, y front, z up) and its affine, with a bright mark in its left frontal lobe."""
     half = np.array([96.0, 120.0, 108.0])
     axes = [np.arange(-h, h + step / 2, step) for h in half]
     x, y, z = np.meshgrid(*axes, indexing="ij")
@@ -69,10 +69,9 @@ def head_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_nifti(tmp_path_factory.mktemp("head") / "head.nii.gz", *phantom(), "LIA")
 
 
-@pytest.fixture(scope="session")
-def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one weights file of the main study, untrained, the same at every run."""
-    folder = tmp_path_factory.mktemp("weights")
+def untrained(folder: Path) -> Path:
+    """The folder, with one weights file of the main study in it: untrained, the same at every run."""
+    folder.mkdir(parents=True, exist_ok=True)
     study = STUDIES["alzheimers"]
     with torch.random.fork_rng():
         torch.manual_seed(7)
@@ -86,7 +85,12 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0, what: str = "it") -> object:
+@pytest.fixture(scope="session")
+def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return untrained(tmp_path_factory.mktemp("weights"))
+
+
+def until(condition: Callable[[], object], seconds: float = 180.0, what: str = "it") -> object:
     """Wait until the condition holds and give its value."""
     end = time.monotonic() + seconds
     pause = threading.Event()
@@ -129,7 +133,7 @@ class Server:
 
 @contextlib.contextmanager
 def running(folder: Path, *arguments: str | Path) -> Iterator[Server]:
-    """The server with the given arguments until the block ends; it must then stop by itself, at once and cleanly."""
+    """The server with the given arguments until the block ends; it must then stop by itself and leave nothing."""
     folder.mkdir(parents=True, exist_ok=True)
     log, uploads = folder / "log.txt", folder / "uploads"
     command = [sys.executable, ROOT / "app.py", "--port", "0", "--uploads", uploads, *arguments]
@@ -141,10 +145,10 @@ def running(folder: Path, *arguments: str | Path) -> Iterator[Server]:
                 assert process.poll() is None, log.read_text()
                 return re.search(r"ready: http://\S+:(\d+)/", log.read_text())
 
-            port = int(until(ready, 120, "the server to be ready").group(1))
+            port = int(until(ready, 300, "the server to be ready").group(1))
             yield Server(process, port, uploads, log)
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0, log.read_text()
+            assert process.wait(60) == 0, log.read_text()
         finally:
             if process.poll() is None:
                 process.kill()

@@ -1,0 +1,126 @@
+"""What the page says: the words of each language, and how a result, a reason or a score is put into them.
+
+The words themselves stand in `web/texts.json`, and those shared with the report in `web/report.json`.
+"""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from desk import Result
+from gate import Finding
+from model import Weights
+from studies import Study
+
+WEB = Path(__file__).resolve().parent / "web"
+LANGUAGES = {"en": "English", "zh": "中文"}
+
+
+@cache
+def tables() -> dict[str, dict[str, str]]:
+    """The words by language and key: the page's own, and those that it shares with the report."""
+    found: dict[str, dict[str, str]] = {}
+    for name in ("report.json", "texts.json"):
+        for language, words in json.loads((WEB / name).read_text(encoding="utf-8")).items():
+            found.setdefault(language, {}).update(words)
+    return found
+
+
+class Texts:
+    """The words of one language; English where one is missing."""
+
+    def __init__(self, language: str):
+        self.tables = tables()
+        self.language = language if language in self.tables else "en"
+
+    def has(self, key: str) -> bool:
+        return key in self.tables["en"]
+
+    def __call__(self, key: str, **values: Any) -> str:
+        words = self.tables[self.language].get(key) or self.tables["en"][key]
+        return words.format(**values) if values else words
+
+    def some(self, *starts: str) -> dict[str, str]:
+        return {key: self(key) for key in self.tables["en"] if key.startswith(starts)}
+
+    def of_study(self, what: str, study: Study, otherwise: str) -> str:
+        key = f"{what}.{study.key}"
+        return self(key) if self.has(key) else otherwise
+
+    def study_title(self, study: Study) -> str:
+        return self.of_study("study", study, study.title)
+
+    def class_name(self, study: Study, code: str) -> str:
+        key = f"class.{study.key}.{code}"
+        if self.has(key):
+            return self(key)
+        return next(label.name for label in study.labels if label.code == code)
+
+    def error_title(self, code: str) -> str:
+        return self(f"error.{code}" if self.has(f"error.{code}") else "error.other")
+
+    def reason(self, finding: Finding) -> str:
+        key = f"reason.{finding.code}"
+        return self(key, **finding.values) if self.has(key) else finding.text
+
+    def file_name(self, result: Result) -> str:
+        return result.record["file"] if result.upload.ours else self("result.example")
+
+    def measured(self, header: dict[str, Any]) -> str:
+        """The first score that the weights carry, in a sentence, or that there is none."""
+        scores = header.get("scores") or {}
+        for name, score in (scores.get("metrics") or {}).items():
+            return self("start.measured", metric=self.metric(name), value=interval(score),
+                          subjects=scores.get("subjects", "?"), cohort=scores.get("cohort", "?"))
+        return self("start.untrained")
+
+    def metric(self, name: str) -> str:
+        return self(f"metric.{name}") if self.has(f"metric.{name}") else name
+
+    def details(self, result: Result, weights: Weights) -> list[tuple[str, list[tuple[str, str]]]]:
+        """Four short lists: the file, the grid, the time, the network."""
+        t, facts, record = self, result.facts, result.record
+        header, contract = weights.header, weights.contract
+        yes = {True: t("fact.yes"), False: t("fact.no")}
+        read = [(t("fact.file"), self.file_name(result)), (t("fact.format"), facts.get("format"))]
+        read += [(t("fact.shape"), " × ".join(map(str, facts.get("shape", ()))))]
+        if facts.get("spacing"):
+            read.append((t("fact.spacing"), " × ".join(f"{mm:g}" for mm in facts["spacing"]) + " mm"))
+        if result.record and contract.kind == "volume":
+            read.append((t("fact.orientation"), facts["orientation"] if facts.get("affine_known") else
+                         t("fact.unknown")))
+            read.append((t("fact.oblique"), yes[bool(facts.get("oblique"))]))
+        read.append((t("fact.dtype"), facts.get("dtype")))
+        read += [(t("fact.modality"), facts["modality"])] if facts.get("modality") else []
+        read += [(t("fact.repaired"), f"{facts['repaired']:,}")] if facts.get("repaired") else []
+        grid = " × ".join(map(str, contract.shape))
+        spacing = " × ".join(f"{mm:g}" for mm in contract.spacing)
+        prepared = [(t("fact.grid"), f"{grid}{f' · {spacing} mm' if spacing else ''}"),
+                    (t("fact.place"), t(f"place.{contract.place}")),
+                    (t("fact.scale"), t(f"scale.{contract.scale}"))]
+        seconds, versions = record["seconds"], record["versions"]
+        times = [(t(f"step.{step}"), t("seconds", value=f"{spent:.2f}")) for step, spent in seconds.items()]
+        times.append((t("fact.total"), t("seconds", value=f"{sum(seconds.values()):.2f}")))
+        times.append((t("fact.versions"), " · ".join(f"{name} {value}" for name, value in versions.items())))
+        network = [(t("fact.weights"), header.get("title", weights.name)),
+                   (t("fact.sha"), f"{weights.sha256[:16]}…"),
+                   (t("fact.use"), self.of_study("use", weights.study, weights.study.use))]
+        trained = (header.get("training") or {}).get("data")
+        network += [(t("fact.trained"), trained)] if trained else []
+        scores = (header.get("scores") or {}).get("metrics") or {}
+        network += [(t("fact.scores"), ", ".join(
+            f"{self.metric(name)} {interval(score)}" for name, score in scores.items()) or t("fact.noscores"))]
+        return [(t("details.scan"), read), (t("details.prepared"), prepared), (t("details.time"), times),
+                (t("details.network"), network)]
+
+
+def interval(score: dict[str, Any]) -> str:
+    """A score with its interval; a dash where one could not be had."""
+    value, low, high = ("–" if score.get(key) is None else f"{score[key]:.2f}" for key in ("value", "low", "high"))
+    return f"{value} ({low}–{high})"
+
+
+def language_of(accepted: str) -> str:
+    """The page's language for what the browser prefers."""
+    return "zh" if accepted.lower().startswith("zh") else "en"
