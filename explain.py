@@ -7,7 +7,7 @@ for the class. The maps show regions that moved the answer; none of them shows a
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,15 +15,12 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
-from torch.overrides import TorchFunctionMode
 
-from model import ClassificationModel3D, Weights
+from layers import CONVS, Cells, View
+from model import Weights
 from scans import Prepared
 from studies import Contract
 
-CONVS = (nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Progress = Callable[[float], None]
 
 
@@ -56,125 +53,6 @@ def explain(weights: Weights, prepared: Prepared, code: str, method: str = "grad
     return Map(values.float().cpu().numpy(), method, code, score, absorbed)
 
 
-# --- the network, made ready ------------------------------------------------------------------------------
-
-
-class View:
-    """A private copy of a network, batch norm folded into what stands before it, cut into a front and a tail.
-
-    The front of the big 3-D network (blocks 1 and 2, nearly all of the work and of the memory) runs on pieces of
-    its input: each cell of its output sees `FIELD` voxels and lies `STEP` further on. Other networks have none.
-    """
-
-    STEP, FIELD = 6, 12
-
-    def __init__(self, network: nn.Module, shape: torch.Size, target: int):
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self.target, self.cam_layer = target, network.cam_layer
-        self.first, pairs, self.cells = survey(network, shape)
-        for before, norm in pairs:
-            folded, bn = self.network.get_submodule(before), self.network.get_submodule(norm)
-            fuse = fuse_linear_bn_eval if isinstance(folded, nn.Linear) else fuse_conv_bn_eval
-            self.network.set_submodule(before, fuse(folded, bn))
-            self.network.set_submodule(norm, nn.Identity())
-        self.network.requires_grad_(False)
-        self.cut = isinstance(network, ClassificationModel3D)
-        if self.cut:
-            self.network.to(memory_format=torch.channels_last_3d)
-
-    def front(self, x: Tensor) -> Tensor:
-        """From the input to where the network is cut, without gradients, in slabs along the first axis."""
-        if not self.cut:
-            return x
-        with torch.no_grad():
-            done = [self.piece(slabs) for _, slabs in self.slabs(x)]  # each (n, 16, k, 41, 41)
-        return torch.cat(done).transpose(0, 1).flatten(1, 2)[None]  # (1, 16, 26, 41, 41)
-
-    def piece(self, x: Tensor) -> Tensor:
-        """The front of some pieces (n, 1, X, Y, Z) of an input."""
-        return self.network.block(2, self.network.block(1, x))
-
-    def slabs(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The input (1, 1, X, Y, Z) in batches of overlapping slabs, each with its first cell's number."""
-        count = (x.shape[2] - self.FIELD) // self.STEP + 1  # cells along the first axis: 26
-        thick = next(k for k in (2, 3, 1) if count % k == 0)  # cells a slab
-        size = self.STEP * (thick - 1) + self.FIELD
-        slabs = x[0, 0].unfold(0, size, self.STEP * thick)  # (13, Y, Z, 18)
-        slabs = slabs.movedim(-1, 1)[:count // thick, None]  # (13, 1, 18, Y, Z)
-        for start in range(0, len(slabs), 3):
-            yield start * thick, slabs[start:start + 3].contiguous()
-
-    def tail(self, x: Tensor) -> Tensor:
-        """From where the network is cut to the logits."""
-        network = self.network
-        if not self.cut:
-            return network(x)
-        x = network.block(4, network.block(3, x))  # (N, 64, 3, 5, 5)
-        return network.head(network.relu(network.dense_1(x.flatten(1))))  # (N, 4800) → (N, classes)
-
-    def score(self, logits: Tensor) -> Tensor:
-        """(N, classes) → (N,): the class's logit above the mean of the others."""
-        others = logits.sum(1) - logits[:, self.target]
-        return logits[:, self.target] - others / max(1, logits.shape[1] - 1)
-
-
-class _Cells(TorchFunctionMode):
-    """Follows through a forward pass where on the input the cells of every tensor lie: (start, step) an axis."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
-        name = getattr(function, "__name__", "")
-        source = next((a for a in args if isinstance(a, Tensor | list | tuple)), None)
-        source = source[0] if isinstance(source, list | tuple) and source else source  # torch.cat
-        cells = getattr(source, "cells", None)
-        if cells and isinstance(made, Tensor):
-            made.cells = [self.move(name, axis, cell, args, kwargs or {}) for axis, cell in enumerate(cells)]
-        return made
-
-    @staticmethod
-    def move(name: str, axis: int, cell: tuple[float, float], args: tuple, kwargs: dict) -> tuple[float, float]:
-        """Where the cells lie after one function: a window's cell lies at the window's middle."""
-        if not name.startswith(("conv2d", "conv3d", "max_pool", "avg_pool")):
-            return cell
-
-        def pick(value):
-            return value[axis] if isinstance(value, tuple | list) else value
-
-        if name.startswith("conv"):
-            size, stride, padding, dilation = args[1].shape[2 + axis], *map(pick, args[3:6])
-        else:
-            size, stride, padding = pick(args[1]), pick(kwargs["stride"]), pick(kwargs["padding"])
-            dilation = pick(kwargs.get("dilation", 1))
-        start, step = cell
-        return start + step * (dilation * (size - 1) / 2 - padding), step * stride
-
-
-def survey(network: nn.Module, shape: torch.Size):
-    """One forward pass without numbers: the first layer, the batch norms to fold, the cells of the CAM layer."""
-    ghost = copy.deepcopy(network).eval().to("meta")
-    made: dict[int, tuple[str, Tensor]] = {}
-    layers, pairs, found = [], [], []
-
-    def look(name):
-        def hook(module, inputs, output):
-            if isinstance(module, NORMS) and id(inputs[0]) in made:
-                pairs.append((made[id(inputs[0])][0], name))
-            if isinstance(module, (*CONVS, nn.Linear)):
-                made[id(output)] = (name, output)  # kept, so that the id stays its own
-                layers.append(name)
-            if name == network.cam_layer:
-                found.append(output.cells)
-        return hook
-
-    for name, module in ghost.named_modules():
-        module.register_forward_hook(look(name))
-    x = torch.empty(shape, device="meta")
-    x.cells = [(0.0, 1.0)] * (len(shape) - 2)
-    with torch.no_grad(), _Cells():
-        ghost(x)
-    return layers[0], pairs, found[0]
-
-
 # --- Grad-CAM ---------------------------------------------------------------------------------------------
 
 
@@ -195,10 +73,10 @@ def grad_cam(view: View, x: Tensor, prepared: Prepared, progress: Progress) -> t
     weight = gradient.mean(axes, keepdim=True)  # (1, C, 1, 1, 1)
     cam = (weight * kept[0].detach()).sum(1)[0].relu()  # (3, 5, 5)
     progress(1.0)
-    return place(cam, view.cells, x.shape[2:]), float(score)
+    return place(cam, view.cells, x.shape[2:]), score.item()
 
 
-def place(cam: Tensor, cells: list[tuple[float, float]], shape: torch.Size) -> Tensor:
+def place(cam: Tensor, cells: Cells, shape: torch.Size) -> Tensor:
     """A coarse map on the input's grid: linear between the places where its cells lie, constant beyond."""
     for axis, ((start, step), size) in enumerate(zip(cells, shape, strict=True)):
         count = cam.shape[axis]
@@ -217,23 +95,22 @@ GAMMA, EPSILON = 0.25, 1e-6
 def relevance(view: View, x: Tensor, prepared: Prepared, progress: Progress) -> tuple[Tensor, float]:
     """Layer-wise relevance: the score handed back layer by layer, each input paid by its share of the output.
 
-    γ rule (what speaks for an output counts 1 + γ times) in the convolutions, ε rule in the first layer, whose
-    input has both signs, and in the dense ones; a max-pool pays its winner. Written as gradient × input of a
-    network in which each layer's output is its rule's output times a constant that restores the true value: the
-    gradient of that is the rule. A sum of two branches then shares out by size, so networks that are no chains
-    go through too; an attention's weights take part as plain gradients, and only there is nothing conserved.
+    γ rule (what speaks for an output counts 1 + γ times) in the convolutions, ε rule in the dense layers, plain
+    shares in the first layer, whose input has both signs; a max-pool pays its winner. Written as gradient × input
+    of a network whose layers give their rule's output times a constant that restores the true value: the gradient
+    of that is the rule. A sum of branches then shares out by size, so networks that are no chains go through too;
+    only where an attention multiplies is nothing conserved.
     """
     for name, layer in view.network.named_modules():
-        if isinstance(layer, (*CONVS, nn.Linear)):
-            gamma = GAMMA if isinstance(layer, CONVS) and name != view.first else 0.0
-            layer.register_forward_hook(rule(gamma))
+        if isinstance(layer, (*CONVS, nn.Linear)) and name != view.first:
+            layer.register_forward_hook(rule(GAMMA if isinstance(layer, CONVS) else 0.0))
     with torch.enable_grad():
         middle = view.front(x).detach().requires_grad_()
         score = view.score(view.tail(middle))
     (gradient,) = torch.autograd.grad(score.sum(), middle)
     progress(0.2)
     if not view.cut:
-        return (gradient * x).sum(1)[0], float(score)
+        return (gradient * x).sum(1)[0], score.item()
     values = torch.zeros_like(x[0, 0])
     for start, slabs in view.slabs(x):
         slabs.requires_grad_()
@@ -247,7 +124,7 @@ def relevance(view: View, x: Tensor, prepared: Prepared, progress: Progress) -> 
             first = view.STEP * (start + number * thick)
             values[first:first + len(slab)] += slab
         progress(0.2 + 0.8 * (start + len(made) * thick) / gradient.shape[2])
-    return values, float(score)
+    return values, score.item()
 
 
 def rule(gamma: float) -> Callable:
@@ -312,7 +189,7 @@ def occlusion(view: View, x: Tensor, prepared: Prepared, progress: Progress,
             strongest = sorted(asked, key=asked.get, reverse=True)[:FINER]
             families = {spot: tiles(spot, finer) for spot in strongest} if finer else {}
     progress(1.0)
-    return values, float(whole)
+    return values, whole.item()
 
 
 def cut(spot: Iterable[tuple[int, int]]) -> tuple[slice, ...]:
@@ -372,11 +249,9 @@ def occluded(view: View, x: Tensor, middle: Tensor, filled: Tensor, spots: list[
     return view.tail(copies)
 
 
-METHODS: dict[str, Callable[..., tuple[Tensor, float]]] = {  # name → map on the grid, score
-    "grad-cam": grad_cam,
-    "occlusion": occlusion,
-    "relevance": relevance,
-}
+# name → how to get a map on the grid, and the score that it explains
+METHODS: dict[str, Callable[..., tuple[Tensor, float]]] = {
+    "grad-cam": grad_cam, "occlusion": occlusion, "relevance": relevance}
 
 
 # --- may it be believed? ----------------------------------------------------------------------------------
@@ -399,17 +274,14 @@ def randomised(weights: Weights, prepared: Prepared, made: Map, seed: int = 0) -
 
     A map that hardly changes (SAME or more) shows the picture's edges rather than the network's reasons.
     """
-    network = copy.deepcopy(weights.network)
-    draw = torch.Generator().manual_seed(seed)
+    network, draw = copy.deepcopy(weights.network), torch.Generator().manual_seed(seed)
     dense = [module for module in network.modules() if isinstance(module, nn.Linear)]
     last = dense or [module for module in network.modules() if isinstance(module, CONVS)][-1:]
-    with torch.no_grad():
-        for layer in last:
-            for value in layer.parameters(recurse=False):
-                order = torch.randperm(value.numel(), generator=draw).to(value.device)
-                value.copy_(value.flatten()[order].view_as(value))
-    shuffled = replace(weights, network=network)
-    return agreement(made, explain(shuffled, prepared, made.code, made.method), prepared.foreground)
+    for value in (value for layer in last for value in layer.parameters()):
+        order = torch.randperm(value.numel(), generator=draw).to(value.device)
+        value.data = value.data.flatten()[order].view_as(value)
+    other = explain(replace(weights, network=network), prepared, made.code, made.method)
+    return agreement(made, other, prepared.foreground)
 
 
 # --- where it looks ---------------------------------------------------------------------------------------
@@ -433,6 +305,15 @@ OUTSIDE = "outside"
 MOSTLY = 0.5  # more than this outside the brain is worth a warning
 
 
+def brain(contract: Contract) -> tuple[list[np.ndarray], np.ndarray]:
+    """The head grid's axes in MNI mm, and the grid's voxels (X, Y, Z) that lie in an average brain."""
+    anchor = np.array(contract.anchor) * (np.array(contract.shape) - 1)  # as scans.prepare places it
+    axes = [(np.arange(n) - a) * mm - below for n, a, mm, below in
+            zip(contract.shape, anchor, contract.spacing, BELOW, strict=True)]  # mm from the brain's middle
+    x, y, z = (part / half for part, half in zip(np.ix_(*axes), HALF, strict=True))
+    return [axis + middle for axis, middle in zip(axes, BRAIN, strict=True)], x**2 + y**2 + z**2 <= 1
+
+
 def regions(made: Map, prepared: Prepared, contract: Contract) -> dict[str, float]:
     """The share of a map's positive part by coarse region; empty where the grid holds no placed head.
 
@@ -440,19 +321,13 @@ def regions(made: Map, prepared: Prepared, contract: Contract) -> dict[str, floa
     """
     positive = np.clip(made.values, 0, None)
     total = float(positive.sum(dtype=np.float64))
-    if contract.place != "head" or total == 0:
+    if contract.place != "head" or "no-affine" in prepared.notes or total == 0:
         return {}
-    anchor = np.array(contract.anchor) * (np.array(contract.shape) - 1)  # as scans.prepare places it
-    axes = [(np.arange(n) - a) * mm - below for n, a, mm, below in
-            zip(contract.shape, anchor, contract.spacing, BELOW, strict=True)]  # mm from the brain's middle
-    x, y, z = np.ix_(*axes)
-    a, b, c = HALF
-    free = (x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2 <= 1  # inside the brain and not yet given to a box
+    axes, free = brain(contract)  # free: in the brain and not yet given to a box
     shares = {}
     for name, *box in REGIONS:
-        spot = tuple(slice(*np.searchsorted(axis + middle, side)) for axis, middle, side in
-                     zip(axes, BRAIN, box, strict=True))
-        shares[name] = shares.get(name, 0.0) + float(positive[spot][free[spot]].sum(dtype=np.float64)) / total
+        spot = tuple(slice(*np.searchsorted(axis, side)) for axis, side in zip(axes, box, strict=True))
+        shares[name] = float(positive[spot][free[spot]].sum(dtype=np.float64)) / total
         free[spot] = False
     shares["deep"] += float(positive[free].sum(dtype=np.float64)) / total
     shares[OUTSIDE] = max(0.0, 1 - sum(shares.values()))
