@@ -16,9 +16,11 @@ import scans
 from cases import DataError
 from studies import Contract
 
+PREPARING = ("scans", "formats", "dicoms", "grid")  # the code that an entry depends on
+
 
 class Cache:
-    """Prepared tensors on disk, one .npy for each content of a file, contract and version of `scans.py`.
+    """Prepared tensors on disk, one .npy for each content of a file, contract and version of our own code.
 
     Entries are float16 (float32 where that overflows) with a CRC-32 behind; a damaged or vanished one is made
     anew. Writes are atomic, so processes may share the folder; the least recently used go when it is full.
@@ -27,8 +29,8 @@ class Cache:
     def __init__(self, folder: str | Path, contract: Contract, limit_bytes: int = 64 << 30):
         self.folder, self.contract, self.limit = Path(folder), contract, limit_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
-        code = hashlib.sha256(Path(scans.__file__).read_bytes()).hexdigest()[:8]
-        self.ending = f"-{contract.hash()}-{code}.npy"
+        code = b"".join(Path(scans.__file__).with_name(f"{room}.py").read_bytes() for room in PREPARING)
+        self.ending = f"-{contract.hash()}-{hashlib.sha256(code).hexdigest()[:8]}.npy"
         self.contents: dict[str, tuple[int, int, str]] = {}  # path → size, mtime, hash: hashed once a process
         self.room = 0  # bytes that may still be written before the folder is measured again
 
