@@ -220,7 +220,7 @@
       this.radiological = localStorage.getItem("scanwise.display") !== "neurological";
       this.cross = true;
       this.brightness = this.contrast = 0;
-      this.mapOn = true;
+      this.mapOn = localStorage.getItem("scanwise.map") !== "off";
       this.map = null;
       this.opacity = 0.55;
       this.threshold = 76;
@@ -262,8 +262,10 @@
       this.find("reset").onclick = () => { this.window(0, 0, false); this.centre(); };
       this.section.querySelector("#panes").oncontextmenu = (event) => event.preventDefault();
       if (!this.find("map-on")) return;
+      this.find("map-on").checked = this.mapOn;
       this.find("map-on").onchange = (event) => {
         this.mapOn = event.target.checked;
+        localStorage.setItem("scanwise.map", this.mapOn ? "on" : "off");
         if (this.mapOn) this.askMap();
         this.draw();
       };

@@ -1,0 +1,415 @@
+"""The page in real Chromium: from the example to its result, uploads, the viewer's sides, languages, leaving."""
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pydicom
+import pytest
+from conftest import Server, phantom, save_nifti, until
+from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage, generate_uid
+
+import gate
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+SLOW = 180_000  # ms that a busy machine may take
+
+if not CHROMIUM and os.environ.get("SCANWISE_NEEDS_BROWSER") != "1":
+    pytest.skip("no Chromium here; install `chromium` to run the browser tests", allow_module_level=True)
+
+Open = Callable[..., "Page"]  # noqa: F821
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM, "the browser tests need Chromium here (SCANWISE_NEEDS_BROWSER=1) and there is none"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser, server: Server) -> Iterator[Open]:
+    """Opens pages of one's own, each a person's; a script's error or a request to elsewhere fails the test."""
+    contexts, problems = [], []
+
+    def go(width: int = 1280, height: int = 900, maps: bool = False, **wishes):
+        context = browser.new_context(viewport={"width": width, "height": height},
+                                      **({"locale": "en-GB"} | wishes))
+        context.set_default_timeout(SLOW)
+        if not maps:  # a visitor who switched the heat map off before: the other tests need not wait for one
+            context.add_init_script("localStorage.setItem('scanwise.map', 'off')")
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("request", lambda request: request.url.startswith((server.url, "data:", "blob:"))
+                or problems.append(f"asked for {request.url}"))
+        page.goto(server.url)
+        page.wait_for_selector("html[data-view=start]")
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert problems == []
+    until(lambda: server.files() == [], what="the uploads of closed pages to go")
+
+
+def result_of(page) -> None:
+    page.wait_for_selector("html[data-view=result]")
+    page.wait_for_selector("#viewer[data-ready=yes]")
+
+
+def send(page, *files: Path | dict) -> None:
+    page.set_input_files("#files", list(files))
+
+
+def pixels(page, plane: str) -> np.ndarray:
+    """What stands on a plane's canvas: (rows, columns, 3)."""
+    url = page.evaluate("plane => document.querySelector(`.pane.${plane} canvas`).toDataURL('image/png')", plane)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
+
+
+def drawn_after(page, action: Callable[[], object]) -> None:
+    """Do something to the viewer and wait until it has drawn again."""
+    before = page.get_attribute("#viewer", "data-drawn")
+    action()
+    page.wait_for_function("before => document.querySelector('#viewer').dataset.drawn !== before", arg=before)
+
+
+def dicom_zip(folder: Path, step: float = 4.0) -> Path:
+    """The phantom as a zipped series of axial DICOM slices (LPS), with a patient's name to be kept quiet."""
+    voxels, affine = phantom(step)
+    series, study, frame = generate_uid(), generate_uid(), generate_uid()
+    slices = folder / "series"
+    slices.mkdir()
+    for index in range(voxels.shape[2]):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = MRImageStorage, ExplicitVRLittleEndian
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        data = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+        data.SOPClassUID, data.SOPInstanceUID = MRImageStorage, meta.MediaStorageSOPInstanceUID
+        data.SeriesInstanceUID, data.StudyInstanceUID, data.FrameOfReferenceUID = series, study, frame
+        data.PatientName, data.PatientID, data.Modality = "Secret^Name", "0815", "MR"
+        data.SeriesNumber, data.InstanceNumber = 1, index + 1
+        data.Rows, data.Columns = voxels.shape[1], voxels.shape[0]
+        data.PixelSpacing, data.SliceThickness, data.SpacingBetweenSlices = [step, step], step, step
+        data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]  # columns run to the left, rows to the back
+        corner = affine @ [voxels.shape[0] - 1, voxels.shape[1] - 1, index, 1]
+        data.ImagePositionPatient = [float(-corner[0]), float(-corner[1]), float(corner[2])]
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated = data.BitsStored = 16
+        data.HighBit, data.PixelRepresentation = 15, 1
+        data.PixelData = voxels[::-1, ::-1, index].T.astype("<i2").tobytes()  # (rows, columns)
+        pydicom.dcmwrite(slices / f"{index:03}.dcm", data, enforce_file_format=True)
+    return Path(shutil.make_archive(str(folder / "series"), "zip", slices))
+
+
+# --- from a scan to its result ---------------------------------------------------------------------------
+
+
+def test_the_example_leads_to_its_result(visit: Open, server: Server):
+    page = visit(maps=True)
+    assert "Not a medical device" in page.inner_text(".notice")
+    page.click("#example")
+    result_of(page)
+    label = page.inner_text("#answer .code")
+    shown = page.locator(".bars > div")
+    assert shown.locator(".code").all_inner_texts() == ["CN", "EMCI", "MCI", "LMCI", "AD"]
+    percents = [float(text.removesuffix(" %")) for text in shown.locator("b").all_inner_texts()]
+    assert sum(percents) == pytest.approx(100, abs=0.3)
+    assert ["CN", "EMCI", "MCI", "LMCI", "AD"][int(np.argmax(percents))] == label
+    assert page.locator(".pane canvas").count() == 3
+    assert "not calibrated" in page.inner_text(".chart h2")
+    assert "untrained" in page.inner_text(".details")
+    page.wait_for_selector(f"#viewer[data-map='method=grad-cam&code={label}']")
+    with page.expect_download() as download:
+        page.click("text=Data (JSON)")
+    assert json.loads(Path(download.value.path()).read_text())["label"] == label
+    page.click("text=New scan")
+    page.wait_for_selector("html[data-view=start]")
+
+
+def test_the_marked_lobe_stands_on_its_own_side(visit: Open, head_file: Path):
+    """The mark in the LEFT FRONTAL lobe: at the right and in the upper half of the radiological axial view."""
+    page = visit()
+    send(page, head_file)
+    result_of(page)
+    drawn_after(page, lambda: page.uncheck("#cross"))
+
+    brightest = page.evaluate("""() => {
+        const {shape, data} = scanwiseViewer.current.volume;
+        const at = [0, 0, 0];
+        let count = 0;
+        data.forEach((value, i) => {
+            if (value < 235) return;
+            [Math.floor(i / (shape[1] * shape[2])), Math.floor(i / shape[2]) % shape[1], i % shape[2]]
+                .forEach((v, axis) => { at[axis] += v; });
+            count += 1;
+        });
+        return at.map((sum) => Math.round(sum / count));
+    }""")
+
+    def turn_to_mark(plane: str, axis: int) -> None:
+        drawn_after(page, lambda: page.fill(f".pane.{plane} input", str(brightest[axis])))
+
+    def mark(plane: str) -> tuple[float, float]:
+        """Where the brightest patch lies, −1 to 1, right and down of the head's own middle."""
+        picture = pixels(page, plane)[..., 0].astype(float)
+        rows, columns = np.nonzero(picture > 225)
+        head_rows, head_columns = np.nonzero(picture > 30)
+        assert len(rows) > 20
+        return (2 * (columns.mean() - head_columns.min()) / np.ptp(head_columns) - 1,
+                2 * (rows.mean() - head_rows.min()) / np.ptp(head_rows) - 1)
+
+    turn_to_mark("axial", 2)
+    across, down = mark("axial")
+    assert across > 0.2  # the patient's left is on the right
+    assert down < -0.2  # the front is up
+    letters = page.locator(".pane.axial .stage b")
+    assert letters.all_inner_texts() == ["R", "L", "A", "P"]
+    turn_to_mark("coronal", 1)
+    across, down = mark("coronal")
+    assert across > 0.2
+    assert down < 0
+    turn_to_mark("sagittal", 0)
+    across, down = mark("sagittal")
+    assert across < -0.2  # the face looks left
+    assert down < 0
+    assert page.locator(".pane.sagittal .stage b").all_inner_texts() == ["A", "P", "S", "I"]
+
+    drawn_after(page, lambda: page.select_option("#display", "neurological"))
+    across, down = mark("axial")
+    assert across < -0.2
+    assert down < -0.2
+    assert letters.all_inner_texts() == ["L", "R", "A", "P"]
+
+
+def test_the_viewer_by_keyboard_wheel_and_pointer(visit: Open):
+    page = visit()
+    page.click("#example")
+    result_of(page)
+    count = page.locator(".pane.axial output")
+    assert count.inner_text() == "129 / 256"
+    page.focus(".pane.axial canvas")
+    drawn_after(page, lambda: page.keyboard.press("PageUp"))
+    assert count.inner_text() == "130 / 256"
+    drawn_after(page, lambda: page.keyboard.press("ArrowUp"))  # towards the front: the coronal plane follows
+    assert page.inner_text(".pane.coronal output") == "130 / 256"
+    page.hover(".pane.axial canvas")
+    drawn_after(page, lambda: page.mouse.wheel(0, 100))
+    assert count.inner_text() == "129 / 256"
+    box = page.locator(".pane.axial canvas").bounding_box()
+    drawn_after(page, lambda: page.mouse.click(box["x"] + 2, box["y"] + 2))
+    assert page.inner_text(".pane.sagittal output").startswith("16")  # far right of the patient
+    drawn_after(page, lambda: page.click("#reset"))
+    assert count.inner_text() == "129 / 256"
+
+
+def test_the_heat_map_follows_its_controls(visit: Open):
+    page = visit(maps=True)
+    page.click("#example")
+    result_of(page)
+    page.wait_for_selector("#viewer[data-map]")
+    drawn_after(page, lambda: page.click("#map-peak"))
+    coloured = pixels(page, "axial").astype(int)
+    drawn_after(page, lambda: page.uncheck("#map-on"))
+    plain = pixels(page, "axial").astype(int)
+    assert np.abs(coloured - plain).max() > 30
+    drawn_after(page, lambda: page.check("#map-on"))
+    drawn_after(page, lambda: page.fill("#map-opacity", "0"))
+    assert np.abs(pixels(page, "axial").astype(int) - plain).max() <= 1
+    other = next(code for code in ("CN", "AD") if code != page.inner_text("#answer .code"))
+    page.select_option("#map-class", other)
+    page.wait_for_selector(f"#viewer[data-map='method=grad-cam&code={other}']")
+    assert page.get_attribute("a[data-map='nii.gz']", "href").endswith(f"code={other}")
+
+
+def test_a_zipped_dicom_series(visit: Open, server: Server, tmp_path: Path):
+    page = visit()
+    send(page, dicom_zip(tmp_path))
+    result_of(page)
+    assert "DICOM" in page.inner_text(".details")
+    assert "Secret" not in page.content()
+    assert "0815" not in page.inner_text("body")
+    assert "Secret" not in server.log.read_text()
+
+
+def test_a_refused_file_and_a_good_one_after_it(visit: Open, head_file: Path, tmp_path: Path):
+    page = visit()
+    cut = tmp_path / "cut.nii.gz"
+    cut.write_bytes(head_file.read_bytes()[:9000])
+    send(page, cut)
+    page.wait_for_selector("html[data-view=refusal]")
+    assert "cut off" in page.inner_text("main h1")
+    assert "cut.nii.gz" in page.inner_text("main")
+    page.click("main .primary")
+    page.wait_for_selector("html[data-view=start]")
+    send(page, head_file)
+    result_of(page)
+
+
+def test_several_files_make_a_table(visit: Open, head_file: Path, tmp_path: Path):
+    page = visit()
+    letter = tmp_path / "letter.docx"
+    letter.write_bytes(b"PK")
+    other = save_nifti(tmp_path / "other.nii.gz", *phantom(4.0, mark=False), "RAS")
+    send(page, head_file, letter, other)
+    page.wait_for_selector("html[data-view=table]")
+    rows = page.locator("tbody tr")
+    assert rows.count() == 3
+    texts = sorted(rows.all_inner_texts())
+    assert [re.split(r"\s", text)[0] for text in texts] == ["head.nii.gz", "letter.docx", "other.nii.gz"]
+    assert "cannot be read" in texts[1]
+    page.click("tr:has-text('other.nii.gz') button")
+    result_of(page)
+    assert page.inner_text(".result-top .file") == "other.nii.gz"
+    page.click("text=All scans")
+    page.wait_for_selector("html[data-view=table]")
+
+
+# --- words and sizes -------------------------------------------------------------------------------------
+
+
+def test_two_languages(visit: Open):
+    page = visit(locale="zh-CN")
+    assert page.get_attribute("html", "lang") == "zh-CN"
+    assert "仅供研究使用" in page.inner_text(".notice")
+    page.click("#example")
+    result_of(page)
+    assert "最接近的类别" in page.inner_text(".answer")
+    page.click(".languages button[lang=en]")
+    page.wait_for_selector("html[lang=en]")
+    result_of(page)
+    assert "Looks most like" in page.inner_text(".answer")
+
+
+def test_both_tables_hold_the_same_keys_and_values():
+    tables = json.loads((Path(__file__).parent.parent / "web" / "texts.json").read_text(encoding="utf-8"))
+    assert set(tables) == {"en", "zh"}
+    assert tables["en"].keys() == tables["zh"].keys()
+    for key, words in tables["en"].items():
+        assert words.strip(), key
+        assert set(re.findall(r"\{\w+", words)) == set(re.findall(r"\{\w+", tables["zh"][key])), key
+
+
+def test_every_refusal_and_reason_has_its_words():
+    root = Path(__file__).parent.parent
+    words = json.loads((root / "web" / "texts.json").read_text(encoding="utf-8"))["zh"]
+    code = "".join((root / name).read_text(encoding="utf-8") for name in ("scans.py", "formats.py", "dicoms.py"))
+    refusals = set(re.findall(r'ScanError\(\s*"([a-z-]+)"', code))
+    assert len(refusals) > 15
+    assert {f"{what}.{code}" for code in refusals for what in ("error", "remedy")} <= words.keys()
+    assert {f"reason.{code}" for code in gate.REASONS} <= words.keys()
+
+
+def test_a_phone_has_no_sideways_scrolling(visit: Open):
+    page = visit(360, 740)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.click("#example")
+    result_of(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(visit: Open, scheme: str):
+    """Every visible text on the start and result views has a contrast of at least 4.5 to 1."""
+    page = visit(color_scheme=scheme)
+    look = """() => {
+        const parse = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+        const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+            .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+        const ground = (node) => {
+            for (let at = node; at; at = at.parentElement) {
+                const colour = parse(getComputedStyle(at).backgroundColor);
+                if (colour.length && (colour[3] === undefined || colour[3] > 0.95)) return colour;
+            }
+            return [255, 255, 255];
+        };
+        const poor = [];
+        for (const node of document.querySelectorAll("body *")) {
+            const own = [...node.childNodes].some((c) => c.nodeType === 3 && c.textContent.trim());
+            if (!own || !node.offsetParent || node.tagName === "OPTION" || node.closest(".unseen")) continue;
+            const [a, b] = [light(parse(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+            if ((a + 0.05) / (b + 0.05) < 4.5) poor.push(`${node.className}: ${node.textContent.trim()}`);
+        }
+        return poor;
+    }"""
+    assert page.evaluate(look) == []
+    page.click("#example")
+    result_of(page)
+    assert page.evaluate(look) == []
+
+
+def test_every_control_has_a_name(visit: Open):
+    page = visit()
+    page.click("#example")
+    result_of(page)
+    nameless = page.evaluate("""() => [...document.querySelectorAll("button, input, select, a, canvas[tabindex]")]
+        .filter((node) => node.offsetParent && !node.getAttribute("aria-label") && !node.textContent.trim()
+            && !(node.labels && node.labels.length)).map((node) => node.outerHTML)""")
+    assert nameless == []
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement !== document.body")
+
+
+# --- other people ----------------------------------------------------------------------------------------
+
+
+def test_a_hostile_file_name_stays_text(visit: Open, head_file: Path):
+    page = visit()
+    name = "<img src=x onerror=document.title='hurt'>.nii.gz"
+    send(page, {"name": name, "mimeType": "application/gzip", "buffer": head_file.read_bytes()[:9000]})
+    page.wait_for_selector("html[data-view=refusal]")
+    assert page.locator("main img").count() == 0
+    assert page.title() == "Scanwise"
+    page.click("main .primary")
+    page.wait_for_selector("html[data-view=start]")
+    send(page, {"name": "<b id=bold>.txt", "mimeType": "text/plain", "buffer": b"x"})
+    page.wait_for_selector("html[data-view=refusal]")
+    assert page.locator("#bold").count() == 0
+
+
+def test_two_people_get_their_own_results(visit: Open, head_file: Path, tmp_path: Path):
+    first, second = visit(), visit(locale="zh-CN")
+    other = save_nifti(tmp_path / "second.nii.gz", *phantom(4.0, mark=False), "RAS")
+    send(first, head_file)
+    send(second, other)
+    result_of(first)
+    result_of(second)
+    assert first.inner_text(".result-top .file") == "head.nii.gz"
+    assert second.inner_text(".result-top .file") == "second.nii.gz"
+
+
+def test_leaving_mid_run_leaves_no_file_and_no_thread(visit: Open, server: Server, head_file: Path):
+    until(lambda: server.metric("scanwise_pages_open") == 0, what="the pages of other tests to close")
+    threads = psutil.Process(server.process.pid).num_threads()
+    page = visit()
+    send(page, head_file)
+    page.wait_for_selector("html[data-view=work], html[data-view=result]")
+    page.close(run_before_unload=False)
+    until(lambda: server.metric("scanwise_pages_open") == 0, what="the page to be given up")
+    until(lambda: server.files() == [], what="the upload to go")
+    until(lambda: psutil.Process(server.process.pid).num_threads() <= threads, what="its threads to end")
+
+
+def test_a_lost_server_is_told(visit: Open):
+    page = visit()
+    page.evaluate("WebIO._state.CurrentSession.close_session()")
+    page.wait_for_selector("#lost")
+    assert "connection" in page.inner_text("#lost")
