@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import pictures
 import slabs
 from studies import PUBLISHED, STUDIES, Study, from_record, to_record
 
@@ -59,8 +60,11 @@ class ClassificationModel3D(nn.Module):
             nn.init.kaiming_normal_(dense.weight, nonlinearity="relu")
             nn.init.zeros_(dense.bias)
 
+    def blocks(self) -> list[tuple[nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d]]:
+        return [tuple(getattr(self, f"Conv_{n}{part}") for part in ("", "_bn", "_mp")) for n in range(1, 5)]
+
     def block(self, number: int, x: Tensor) -> Tensor:
-        conv, norm, pool = (getattr(self, f"Conv_{number}{part}") for part in ("", "_bn", "_mp"))
+        conv, norm, pool = self.blocks()[number - 1]
         if self.training and number <= 2 and slabs.walks(x, conv, norm, pool):
             return slabs.train_block(x, conv, norm, pool)  # the same, in a third of the time and memory
         return pool(self.relu(norm(conv(x))))
@@ -70,6 +74,9 @@ class ClassificationModel3D(nn.Module):
         x = self.block(2, x)  # (N, 16, 26, 41, 41)
         x = self.block(3, x)  # (N, 32, 12, 19, 19)
         x = self.block(4, x)  # (N, 64, 3, 5, 5)
+        return self.dense(x)
+
+    def dense(self, x: Tensor) -> Tensor:
         return self.relu(self.dense_1(self.dropout(x.flatten(1))))  # (N, 4800) → (N, 128)
 
     def head(self, features: Tensor) -> Tensor:
@@ -79,7 +86,7 @@ class ClassificationModel3D(nn.Module):
         return self.head(self.features(x))
 
 
-NETWORKS: dict[str, type[nn.Module]] = {"ClassificationModel3D": ClassificationModel3D}
+NETWORKS: dict[str, type[nn.Module]] = {"ClassificationModel3D": ClassificationModel3D, **pictures.NETWORKS}
 
 
 # --- the weights file -------------------------------------------------------------------------------------
@@ -291,14 +298,44 @@ def _tensors(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
 
 
 class Forward:
-    """One way through loaded weights: `forward(x) -> (logits, features)`, safe to call from several threads."""
+    """One way through loaded weights: `forward(x) -> (logits, features)`, safe to call from several threads.
+
+    The 3-D network takes the slab walk on the processor; on CUDA all run channels-last in bfloat16 up to the
+    penultimate features; the others are the plain modules in eval mode.
+    """
 
     def __init__(self, weights: Weights, precision: str = "fp32"):
-        self.network, self.device = copy.deepcopy(weights.network).eval(), weights.device
+        if precision not in PRECISIONS:
+            raise WeightsError(f"precision {precision!r} is unknown; use {' or '.join(PRECISIONS)}")
+        self.network, self.device = weights.network, weights.device
+        self.walk = None
+        if self.device.type == "cuda":
+            self.network = copy.deepcopy(self.network)
+            for module in self.network.modules():
+                if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+                    last = torch.channels_last_3d if isinstance(module, nn.Conv3d) else torch.channels_last
+                    module.to(memory_format=last)
+            return
+        if precision == "bf16" and not slabs.has_bf16():
+            raise WeightsError("precision bf16 asks for a processor with AVX512-BF16 or AMX, which this one "
+                               "lacks; use --precision fp32")
+        if isinstance(self.network, ClassificationModel3D):
+            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            self.walk = slabs.Folded(self.network.blocks(), dtype)
+        elif precision == "bf16":
+            raise WeightsError(f"precision bf16 is not made for {type(self.network).__name__}; use --precision "
+                               "fp32")
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.network.features(x.to(self.device))
+        """(N, C, …) → logits (N, K) and penultimate features (N, F), both float32 on the device."""
+        x = x.to(self.device)
+        if self.walk:
+            x = torch.cat([self.walk(volume[None]) for volume in x])  # (N, 64, 3, 5, 5)
+            features = self.network.dense(x.float())
+        else:
+            with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):
+                features = self.network.features(x).float()
         return self.network.head(features), features
 
 

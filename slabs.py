@@ -1,8 +1,10 @@
-"""The 3-D block conv → batch norm → ReLU → max pool walked a few planes at a time, in training.
+"""The 3-D block conv → batch norm → ReLU → max pool walked a few planes at a time: the fast forward and training.
 
 The conv's output, by far the largest tensor, never exists whole: each slab of it is pooled while it is still in
 the cache. Values and gradients are those of the plain modules; batch norm's statistics cover every conv output.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,12 +14,91 @@ LAST = torch.channels_last_3d
 BYTES = 16 << 20  # of one slab's conv output: more leaves the cache, and malloc hands it back to the system
 
 
+def has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; others only imitate it, slowly."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int, int] = (1, 1, 1)) -> Tensor:
+    """conv3d by oneDNN where torch has it: left to itself, torch takes a slow path for one small volume."""
+    if torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution"):
+        return torch.mkldnn_convolution(x, weight, bias, [0] * 3, list(stride), [1] * 3, 1)
+    return F.conv3d(x, weight, bias, stride)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    if x.shape[1] == 1:  # torch cannot tell the two orders apart for one channel, oneDNN goes by the strides
+        return x.contiguous().view(x.shape[0], *x.shape[2:], 1).permute(0, 4, 1, 2, 3)
+    return x.contiguous(memory_format=LAST)
+
+
+# --- the fast forward -------------------------------------------------------------------------------------
+
+
+class Folded:
+    """Four blocks in eval mode, batch norm folded into the conv's weights: one volume in, block 4 out.
+
+    Folding comes before pooling, so ReLU after the pool is exact whatever the sign of the batch-norm scale.
+    """
+
+    def __init__(self, blocks: Sequence[tuple[nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d]], dtype: torch.dtype):
+        self.layers = []  # (weight, bias, pool)
+        for conv, norm, pool in blocks:
+            scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+            weight = conv.weight.double() * _wide(scale)
+            bias = (conv.bias.double() - norm.running_mean) * scale + norm.bias
+            self.layers.append((channels_last(weight.detach()).to(dtype), bias.detach().to(dtype),
+                                pool.kernel_size))
+        self.dtype = dtype
+        weight, bias, pool = self.layers[0]
+        # Eight outputs fill half an AVX-512 register: do two neighbours along the last axis as sixteen.
+        self.pair = pool == 2 and len(weight) == 8 and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        if self.pair:
+            both = torch.cat([F.pad(weight, (0, 1)), F.pad(weight, (1, 0))])  # (16, 1, 3, 3, 4)
+            self.paired = channels_last(both), bias.repeat(2)
+
+    def __call__(self, x: Tensor, planes: int = 2) -> Tensor:
+        """(1, 1, D, H, W) → (1, C, …), blocks 1 and 2 `planes` of block 2's planes at a time.
+
+        A slab of k planes needs input planes 6a … 6(a + k) + 6; what its last two planes of block 1 share with
+        the next slab is kept, not done twice.
+        """
+        x = channels_last(x.to(self.dtype))
+        pool_1, pool_2 = self.layers[0][2], self.layers[1][2]
+        depth = ((x.shape[2] - 2) // pool_1 - 2) // pool_2  # 26
+        done, kept, slabs = 0, [], []
+        for start in range(0, depth, planes):
+            stop = pool_2 * min(start + planes, depth) + 2  # of block 1's planes
+            kept.append(self._first(x[:, :, pool_1 * done : pool_1 * stop + 2]))
+            h = torch.cat(kept, 2)  # (1, 8, 3k + 2, 127, 127)
+            slabs.append(self._block(h, 1))  # (1, 16, k, 41, 41)
+            done, kept = stop, [h[:, :, -2:]]
+        x = torch.cat(slabs, 2)  # (1, 16, 26, 41, 41)
+        for number in range(2, len(self.layers)):
+            x = self._block(x, number)
+        return x
+
+    def _block(self, x: Tensor, number: int) -> Tensor:
+        weight, bias, pool = self.layers[number]
+        return F.max_pool3d(convolve(x, weight, bias), pool).relu_()
+
+    def _first(self, x: Tensor) -> Tensor:
+        if not self.pair or x.shape[4] % 2:
+            return self._block(x, 0)
+        x = F.max_pool3d(convolve(x, *self.paired, (1, 1, 2)), (2, 2, 1))  # (1, 16, D, 127, 127)
+        return torch.maximum(x[:, :8], x[:, 8:]).relu_()
+
+
+# --- training ---------------------------------------------------------------------------------------------
+
+
 def walks(x: Tensor, conv: nn.Module, norm: nn.Module, pool: nn.Module) -> bool:
     """Whether `train_block` can stand in for the modules: CPU, float32, plain 3-D kernels, batch statistics."""
     return (x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_grad_enabled() and norm.training
             and type(norm) is nn.BatchNorm3d and norm.affine and norm.track_running_stats
             and norm.momentum is not None and not torch.is_autocast_enabled("cpu")
-            and conv.kernel_size == (3, 3, 3) and conv.bias is not None and hasattr(torch, "mkldnn_convolution")
+            and conv.kernel_size == (3, 3, 3) and conv.bias is not None and torch.backends.mkldnn.is_available()
             and min(x.shape[2:]) >= pool.kernel_size + 2)
 
 
@@ -34,14 +115,7 @@ def train_block(x: Tensor, conv: nn.Conv3d, norm: nn.BatchNorm3d, pool: nn.MaxPo
 
 def _cut(x: Tensor, planes: list[tuple[int, int, int]]) -> Tensor:
     """Planes start…stop of volume n, one after the other along the batch, channels last."""
-    x = torch.cat([x[n : n + 1, :, start:stop] for n, start, stop in planes])  # (B, C, D, H, W)
-    if x.shape[1] == 1:  # torch cannot tell the two orders apart for one channel, oneDNN goes by the strides
-        return x.contiguous().view(x.shape[0], *x.shape[2:], 1).permute(0, 4, 1, 2, 3)
-    return x.contiguous(memory_format=LAST)
-
-
-def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.mkldnn_convolution(x, weight, bias, [0] * 3, [1] * 3, [1] * 3, 1)
+    return channels_last(torch.cat([x[n : n + 1, :, start:stop] for n, start, stop in planes]))
 
 
 def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, to_x: bool):
@@ -91,7 +165,7 @@ class _Block(torch.autograd.Function):
         rest = [[(n, depth - depth % pool, depth + 2) for n in range(len(x))]] if depth % pool else []
         for slab in ctx.slabs + rest:  # the rest is met by no pooling window, but counts in the statistics
             cut = _cut(x, slab)
-            y = _conv(cut, w32, b32)  # (B, C, pool, H, W)
+            y = convolve(cut, w32, b32)  # (B, C, pool, H, W)
             if slab not in rest:
                 top, place = F.max_pool3d(y, pool, return_indices=True)  # (B, C, 1, H / pool, W / pool)
                 places.append(place)
@@ -171,7 +245,7 @@ def _backward_to_x(ctx, grad, x, out, pooled, w32, b32, products, patch, mean, i
     rest = [[(n, depth - depth % ctx.pool, depth + 2) for n in range(len(x))]] if depth % ctx.pool else []
     for i, slab in enumerate(ctx.slabs + rest):
         cut = _cut(x, slab)
-        gy = _conv(cut, w_share, b_share)  # (B, C, pool, H, W)
+        gy = convolve(cut, w_share, b_share)  # (B, C, pool, H, W)
         if slab not in rest:
             rows = [(n, z // ctx.pool, z // ctx.pool + 1) for n, z, _ in slab]
             gy += torch.ops.aten.max_pool3d_with_indices_backward(
