@@ -175,7 +175,7 @@ def assemble(datasets: list[pydicom.Dataset], name: str, modality: str) -> Any:
             except ConversionValidationError as error:
                 if str(error) != "SLICE_INCREMENT_INCONSISTENT" or modality != "CT":
                     raise
-            settings.validate_slice_increment, settings.resample = False, True
+            settings.validate_slice_increment, settings.resample, settings.resample_padding = False, True, -1000
             return convert_generic.dicom_to_nifti(list(datasets), None)["NII"]  # CT changes its step on purpose
         except (ConversionError, ConversionValidationError) as error:
             code, words = REFUSALS.get(str(error), UNKNOWN)

@@ -5,6 +5,7 @@ Axis-aligned maps are three small banded matrices, one an axis, applied as matri
 orders and anti-aliasing cost nothing extra. Anything oblique goes through `grid_sample`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ TAPER = 20.0  # mm over which either fades out, so that the anchor moves smoothl
 TIP = 5000.0  # mm³ of foreground above what counts as the top
 CORE = 50.0  # mm around the middle of the brain whose foreground sets the intensities: no scalp, no face
 BRAIN = (0.0, -6.0, 0.0)  # mm from the anchor to the middle of the brain, in 20 adults
+BAND = 32  # rows of a resampling matrix multiplied at once; it is zero but for a narrow band
 ALIGNED = 2e-3  # sine of the angle below which a grid counts as parallel to the world's axes
 
 
@@ -91,23 +93,37 @@ def resample(values: torch.Tensor, matrix: np.ndarray, shape: tuple[int, ...], s
         low, high = int(used[0]), int(used[-1]) + 1
         crop[source] = slice(low, high)
         tables.append(table[:, low:high])
-    part = values[tuple(crop)]
-    part = part + offset if part.is_floating_point() else part.float().add_(offset)
-    part = part.permute(order)  # (x, y, z) of the input, in the output's order
+    part = values[tuple(crop)].permute(order)  # the input's axes in the output's order
     tables[0] = tables[0] * factor
-    return _three_products(part.float(), tables)
+    return _three_products((part + offset).float(), tables)
+
+
+def _bands(table: torch.Tensor) -> Iterator[tuple[slice, slice]]:
+    """A few rows at a time of a banded matrix, with the columns that they use."""
+    for start in range(0, len(table), BAND):
+        rows = slice(start, start + BAND)
+        used = torch.nonzero(table[rows].any(0)).flatten()
+        yield rows, slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
 
 
 def _three_products(part: torch.Tensor, tables: list[torch.Tensor]) -> torch.Tensor:
-    """One product an axis, arranged so that no axis order needs a copy of the big array first."""
-    x, y, z = part.shape
+    """One banded product an axis, each written in place, so that no axis order needs a copy first."""
+    _, y, z = part.shape
     first, second, third = tables
-    if part.stride(0) == min(part.stride()):  # x runs fastest in memory, as NIfTI stores it
-        flat = part.permute(2, 1, 0).reshape(z * y, x)  # (Z·Y, X)
-        planes = (first @ flat.T).view(-1, z, y).transpose(1, 2)  # (x, Y, Z)
-    else:
-        planes = torch.tensordot(first, part, dims=1)  # (x, Y, Z)
-    return second @ (planes @ third.T)  # (x, y, z)
+    turned = part.stride(2) > part.stride(1)  # as NIfTI stores it: x fastest, z slowest
+    flat = (part.permute(0, 2, 1) if turned else part).reshape(len(part), y * z)  # (X, Z·Y) or (X, Y·Z)
+    planes = torch.empty(len(first), y * z)
+    for rows, columns in _bands(first):
+        torch.mm(first[rows, columns], flat[columns], out=planes[rows])
+    planes = planes.view(-1, z, y).transpose(1, 2) if turned else planes.view(-1, y, z)  # (x, Y, Z)
+    lines = torch.empty(len(first), len(second), z)  # (x, y, Z)
+    for rows, columns in _bands(second):
+        some = second[rows, columns].expand(len(first), -1, -1)
+        torch.bmm(some, planes[:, columns], out=lines[:, rows])
+    whole = torch.empty(len(first), len(second), len(third))  # (x, y, z)
+    for rows, columns in _bands(third):
+        torch.mm(lines.view(-1, z)[:, columns], third[rows, columns].T, out=whole.view(-1, len(third))[:, rows])
+    return whole
 
 
 def _resample_oblique(values: torch.Tensor, matrix: np.ndarray, shape: tuple[int, ...], smooth: bool,
@@ -217,11 +233,9 @@ def on_grid(found: Foreground, to_scan: np.ndarray, shape: tuple[int, ...]) -> t
     mask = torch.from_numpy(ndimage.binary_dilation(found.mask))
     if is_oblique(matrix):
         return resample(mask, matrix, shape, smooth=False) > 0.5
-    order = axes(matrix)
-    mask = mask.permute(order) if order != [0, 1, 2] else mask
-    for axis, source in enumerate(order):
-        at = torch.round(matrix[source, axis] * torch.arange(shape[axis]) + matrix[source, 3]).long()
-        inside = (at >= 0) & (at < mask.shape[axis])
+    mask = functional.pad(mask.permute(axes(matrix.T)), [1] * 6)  # the rim reads as background
+    for axis in (2, 1, 0):  # the big copies last, along whole rows
+        source = axes(matrix.T)[axis]
+        at = torch.round(matrix[source, axis] * torch.arange(shape[axis]) + matrix[source, 3]).long() + 1
         mask = mask.index_select(axis, at.clamp(0, mask.shape[axis] - 1))
-        mask &= inside.view([-1 if a == axis else 1 for a in range(3)])
     return mask
