@@ -1,0 +1,176 @@
+"""What a map costs, how far the methods agree, whether they outlive shuffled weights, and where they look.
+
+    python benchmarks/explain.py [--weights FILE] [--scan FILE] [--rounds N] [--simulated N] [--json]
+
+Without weights in `weights/` untrained ones are used, without a scan a simulated head. Times are taken in one
+process, in turn (A B C A B C) with one eager forward pass; peak memory is that of a process of its own each.
+`--simulated N` asks, on N simulated heads of severe atrophy, how much denser the map of the last class lies on
+ventricles and hippocampal areas than on as much brain anywhere else.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import nibabel  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import explain  # noqa: E402
+import model  # noqa: E402
+import scans  # noqa: E402
+import simulate  # noqa: E402
+from studies import STUDIES, to_record  # noqa: E402
+
+TARGETS = ("hippocampus-left", "hippocampus-right", "ventricles")
+MOVES = 200  # other places in the brain that the targets' boxes are moved to
+
+
+def weights_file(given: Path | None, folder: Path) -> Path:
+    study = STUDIES["alzheimers"]
+    known = [path for path in model.list_weights(ROOT / "weights") if path.name.startswith(study.key)]
+    if given or known:
+        return given or known[0]
+    torch.manual_seed(0)
+    network = model.NETWORKS[study.network](len(study.labels), **study.arguments)
+    return model.save(folder / "untrained.safetensors", network, {
+        "title": "untrained", "study": to_record(study), "network": {"name": study.network}})
+
+
+def simulated(folder: Path, seed: int, severity: float) -> Path:
+    path = folder / f"{seed}.nii"
+    nibabel.save(simulate.head(seed, severity=severity), path)
+    return path
+
+
+def prepare(weights: model.Weights, file: Path) -> scans.Prepared:
+    return scans.prepare(scans.read(file), weights.contract)
+
+
+def times(weights: model.Weights, prepared: scans.Prepared, code: str, rounds: int) -> dict[str, float]:
+    """Median seconds of an eager forward and of each method, taken in turn."""
+    spent: dict[str, list[float]] = {"forward, eager": [], **{method: [] for method in explain.METHODS}}
+    for _ in range(rounds):
+        for name, taken in spent.items():
+            start = time.perf_counter()
+            if name in explain.METHODS:
+                explain.explain(weights, prepared, code, name)
+            else:
+                with torch.inference_mode():
+                    weights.network(prepared.tensor[None].to(weights.device))
+            taken.append(time.perf_counter() - start)
+    return {name: statistics.median(taken) for name, taken in spent.items()}
+
+
+def peak(weights: Path, scan: Path, method: str) -> float:
+    """Peak memory in MB of a process that makes one map."""
+    command = [sys.executable, __file__, "--alone", method, "--weights", str(weights), "--scan", str(scan)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def density(made: explain.Map, weights: model.Weights, seed: int = 0) -> tuple[float, float]:
+    """The map's mean over the targets, against the mean over the same boxes moved elsewhere in the brain; and
+    the share of those other places that the targets surpass."""
+    axes, inside = explain.brain(weights.contract)
+    positive, targets = np.clip(made.values, 0, None), np.zeros_like(inside)
+    for name, *box in explain.REGIONS:
+        if name in TARGETS:
+            spot = tuple(slice(*np.searchsorted(axis, side)) for axis, side in zip(axes, box, strict=True))
+            targets[spot] = True
+    index, draw, others = np.argwhere(targets & inside), np.random.default_rng(seed), []
+    here = positive[tuple(index.T)].mean()
+    reach = np.array([70, 80, 60]) / weights.contract.spacing
+    while len(others) < MOVES:
+        moved = index + np.round(draw.uniform(-reach, reach)).astype(int)
+        moved = moved[((moved >= 0) & (moved < inside.shape)).all(1)]
+        moved = moved[inside[tuple(moved.T)] & ~targets[tuple(moved.T)]]
+        if len(moved) > 0.5 * len(index):
+            others.append(positive[tuple(moved.T)].mean())
+    return here / max(np.mean(others), 1e-12), float(np.mean(here > np.array(others)))
+
+
+def measure(options: argparse.Namespace, folder: Path) -> dict:
+    path = weights_file(options.weights, folder)
+    weights = model.load(path, options.device)
+    code = weights.study.by_severity[-1]
+    scan = options.scan or simulated(folder, 1, 0.9)
+    prepared = prepare(weights, scan)
+    spent = times(weights, prepared, code, options.rounds)
+    maps = {method: explain.explain(weights, prepared, code, method) for method in explain.METHODS}
+    methods = list(maps)
+    found = {
+        "weights": weights.header.get("title", weights.name),
+        "seconds": spent,
+        "against_forward": {name: spent[name] / spent["forward, eager"] for name in methods},
+        "peak_mb": {method: peak(path, scan, method) for method in methods},
+        "absorbed": maps["relevance"].absorbed,
+        "agreement": {f"{a} / {b}": explain.agreement(maps[a], maps[b], prepared.foreground)
+                      for n, a in enumerate(methods) for b in methods[n + 1:]},
+        "shuffled": {method: explain.randomised(weights, prepared, maps[method])
+                     for method in methods if method != "occlusion"},
+        "outside": {method: explain.regions(maps[method], prepared, weights.contract).get(explain.OUTSIDE)
+                    for method in methods},
+    }
+    ratios: dict[str, list[tuple[float, float]]] = {"grad-cam": [], "relevance": []}
+    for seed in range(options.simulated):
+        prepared = prepare(weights, simulated(folder, 7000 + seed, 0.95))
+        for method, values in ratios.items():
+            values.append(density(explain.explain(weights, prepared, code, method), weights))
+    found["target_density"] = {method: {"ratio": statistics.median(ratio for ratio, _ in values),
+                                        "surpassed": statistics.median(share for _, share in values)}
+                               for method, values in ratios.items() if values}
+    return found
+
+
+def show(found: dict) -> None:
+    print(f"weights: {found['weights']}\n\n{'':18}{'median':>10}{'× forward':>12}{'peak':>12}{'outside':>10}")
+    for name, seconds in found["seconds"].items():
+        row = f"{name:18}{seconds:8.2f} s"
+        if name in found["against_forward"]:
+            row += f"{found['against_forward'][name]:12.2f}{found['peak_mb'][name]:9.0f} MB"
+            row += f"{found['outside'][name] or 0:10.0%}"
+        print(row)
+    print(f"\nrelevance kept by biases: {found['absorbed']:.1%}")
+    for pair, value in found["agreement"].items():
+        print(f"rank correlation, {pair}: {value:.2f}")
+    for method, value in found["shuffled"].items():
+        print(f"rank correlation with shuffled last layers, {method}: {value:.2f} (flagged from {explain.SAME})")
+    for method, value in found["target_density"].items():
+        print(f"on simulated heads, {method}: {value['ratio']:.2f} times as dense on ventricles and hippocampal "
+              f"areas as elsewhere in the brain, more than on {value['surpassed']:.0%} of other places")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="default: the study's in weights/")
+    parser.add_argument("--scan", type=Path, metavar="FILE", help="default: a simulated head")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is timed (%(default)s)")
+    parser.add_argument("--simulated", type=int, default=0, metavar="N", help="simulated heads to look at (none)")
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one object with the figures")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.alone:
+        weights = model.load(options.weights, options.device)
+        explain.explain(weights, prepare(weights, options.scan), weights.study.by_severity[-1], options.alone)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(options, Path(folder))
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        show(found)
+
+
+if __name__ == "__main__":
+    main()
