@@ -216,7 +216,8 @@ def blurred(x: Tensor, size: tuple[int, ...]) -> Tensor:
     pool, mode = (F.avg_pool3d, "trilinear") if x.ndim == 5 else (F.avg_pool2d, "bilinear")
     half = [max(1, n // 2) for n in size]
     small = pool(x, half, ceil_mode=True, count_include_pad=False)
-    small = pool(small, 5, stride=1, padding=2, count_include_pad=False)
+    reach = min(2, (min(small.shape[2:]) - 1) // 2)
+    small = pool(small, 2 * reach + 1, stride=1, padding=reach, count_include_pad=False)
     return F.interpolate(small, x.shape[2:], mode=mode)
 
 
@@ -321,7 +322,8 @@ def regions(made: Map, prepared: Prepared, contract: Contract) -> dict[str, floa
     """
     positive = np.clip(made.values, 0, None)
     total = float(positive.sum(dtype=np.float64))
-    if contract.place != "head" or "no-affine" in prepared.notes or total == 0:
+    placed = contract.kind == "volume" and contract.place == "head" and "no-affine" not in prepared.notes
+    if not placed or total == 0:
         return {}
     axes, free = brain(contract)  # free: in the brain and not yet given to a box
     shares = {}

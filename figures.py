@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # diagnose writes reports, so it cannot be imported from here
 WEB = Path(__file__).resolve().parent / "web"
 INK, ACCENT, PLAIN = "#1b2733", "#1f6f8b", "#9db4c0"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#2f7fff", "#66c6ff", "#ffb000", "#ff3d00"])
+MARGIN = 8  # voxels shown around the head
 FAINT = 0.12  # of the strongest; weaker influence is not shown
 drawing = threading.Lock()  # matplotlib's font cache is shared
 
@@ -92,79 +93,94 @@ class Plane:
 def planes(diagnosis: "Diagnosis", found: Map | None) -> list[Plane]:
     """Axial, coronal and sagittal planes through where the map is strongest, else through the middle."""
     prepared, study = diagnosis.prepared, diagnosis.weights.study
-    values = prepared.tensor.mean(0).numpy()  # (X, Y, Z) or (H, W)
+    grey = prepared.tensor.mean(0).numpy()  # (X, Y, Z) or (H, W)
     inside = prepared.foreground.numpy()
     if not inside.any():
         inside = np.ones_like(inside)
-    low, high = values.min(), np.percentile(values[inside], 99.5)
-    grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1)
-    heat = None if found is None else scaled(found)
+    low, high = grey.min(), np.percentile(grey[inside], 99.5)
+    heat = None if found is None else found.values
+    blur = 1.5 if found and found.method == "relevance" else 0.0  # spiky by nature; calmer for the eye
     if study.contract.kind == "image":
-        return [Plane(grey, heat, (1.0, 1.0), ("", ""))]
+        views = [Plane(grey, heat, (1.0, 1.0), ("", ""))]
+        return [finished(view, low, high, strongest(views, blur), blur) for view in views]
     turn = nibabel.io_orientation(prepared.affine)
-    grey, inside = (nibabel.apply_orientation(part, turn) for part in (grey, inside))
     spacing = np.linalg.norm(prepared.affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+    grey, inside = (nibabel.apply_orientation(part, turn) for part in (grey, inside))
     if heat is not None:
         heat = nibabel.apply_orientation(heat, turn)
+        speaks = np.where(inside, heat, 0).clip(0)
     box, cuts = [], []
     for axis in range(3):
         others = tuple(other for other in range(3) if other != axis)
         occupied = np.flatnonzero(inside.any(others))
-        first, last = max(0, occupied[0] - 8), min(grey.shape[axis], occupied[-1] + 9)
-        box.append(slice(first, last))
-        strength = np.zeros(0) if heat is None else np.where(inside, heat, 0).clip(0).sum(others)
+        box.append(slice(max(0, occupied[0] - MARGIN), occupied[-1] + MARGIN + 1))
+        strength = np.zeros(0) if heat is None else speaks.sum(others)
         cuts.append(int(strength.argmax()) if strength.any() else (occupied[0] + occupied[-1]) // 2)
     known = "no-affine" not in prepared.notes
-    made = []
+    views = []
     for axis, letters in ((2, "RL"), (1, "RL"), (0, "AP")):
-        place = [*box[:axis], cuts[axis], *box[axis + 1:]]
+        place = (*box[:axis], cuts[axis], *box[axis + 1:])
         # (first, second) axis → rows from the top down, columns mirrored: right and front lie on the left
-        views = [None if part is None else part[tuple(place)].T[::-1, ::-1] for part in (grey, heat)]
+        parts = [None if part is None else part[place].T[::-1, ::-1] for part in (grey, heat)]
         across, up = (n for n in range(3) if n != axis)
-        made.append(Plane(*views, (spacing[across], spacing[up]), tuple(letters) if known else ("", "")))
-    return made
+        views.append(Plane(*parts, (spacing[across], spacing[up]), tuple(letters) if known else ("", "")))
+    return [finished(view, low, high, strongest(views, blur), blur) for view in views]
 
 
-def scaled(found: Map) -> np.ndarray:
-    """A map as −1 to 1 of its strongest; relevance, which is spiky by nature, smoothed a little for the eye."""
-    values = gaussian_filter(found.values, 1.5) if found.method == "relevance" else found.values
-    top = np.percentile(np.abs(values), 99.95)
-    return np.clip(values / top, -1, 1) if top > 0 else np.zeros_like(values)
+def strongest(views: list[Plane], blur: float) -> float:
+    """The strongest influence that the planes show, for or against."""
+    return max((float(np.abs(gaussian_filter(view.heat, blur)).max()) for view in views if view.heat is not None),
+               default=0.0)
+
+
+def finished(view: Plane, low: float, high: float, top: float, blur: float) -> Plane:
+    """The plane with its grey values brought to 0…1 and its map to −1…1."""
+    grey = np.clip((view.grey - low) / max(high - low, 1e-6), 0, 1)
+    heat = None if view.heat is None else gaussian_filter(view.heat, blur) / (top or 1.0)
+    return replace(view, grey=grey, heat=heat)
+
+
+def panels(views: list[Plane]) -> list[list[tuple[Plane, bool]]]:
+    """Rows of panels, each with or without its map: three planes above their maps, one picture beside its own."""
+    plain, mapped = ([(view, heated) for view in views] for heated in (False, True))
+    if views[0].heat is None:
+        return [plain]
+    return [plain, mapped] if len(views) > 1 else [plain + mapped]
+
+
+def extent(view: Plane) -> tuple[float, float]:
+    """Half the plane's width and height, mm."""
+    return view.grey.shape[1] * view.voxel[0] / 2, view.grey.shape[0] * view.voxel[1] / 2
 
 
 def proportion(views: list[Plane]) -> float:
-    """The height of all planes together over their width."""
-    spans = [view.grey.shape[1] * view.voxel[0] for view in views]
-    tall = max(view.grey.shape[0] * view.voxel[1] for view in views)
-    return tall / sum(spans) * (2 if views[0].heat is not None else 1)
+    """The height of all panels together over their width."""
+    rows = panels(views)
+    return len(rows) * max(extent(view)[1] for view in views) / sum(extent(view)[0] for view, _ in rows[0])
 
 
 def draw_planes(figure: Figure, area: tuple[float, float, float, float], views: list[Plane]) -> None:
-    """The planes side by side, all to one scale, in an area (left, bottom, width, height) of the figure.
-
-    Under a map they come twice: as they are, and below that with the map.
-    """
+    """The panels, all to one scale, in an area (left, bottom, width, height) of the figure."""
     left, bottom, width, height = area
-    rows = 2 if views[0].heat is not None else 1
-    spans = [view.grey.shape[1] * view.voxel[0] for view in views]  # mm
-    tall = max(view.grey.shape[0] * view.voxel[1] for view in views) / 2
-    for view, span in zip(views, spans, strict=True):
-        share = width * span / sum(spans)
-        for row in range(rows):
-            corner = left, bottom + (rows - 1 - row) * height / rows
-            axes = figure.add_axes((*corner, share, height / rows), facecolor="black")
+    rows = panels(views)
+    wide, tall = sum(extent(view)[0] for view, _ in rows[0]), max(extent(view)[1] for view in views)
+    for number, row in enumerate(rows):
+        x = left
+        for view, heated in row:
+            across, up = extent(view)
+            corner = x, bottom + (len(rows) - 1 - number) * height / len(rows)
+            axes = figure.add_axes((*corner, width * across / wide, height / len(rows)), facecolor="black")
             axes.set_axis_off()
-            across, up = view.grey.shape[1] * view.voxel[0] / 2, view.grey.shape[0] * view.voxel[1] / 2
             look = {"extent": (-across, across, -up, up), "interpolation": "bilinear"}  # mm from the middle
             axes.imshow(view.grey, cmap="gray", vmin=0, vmax=1, **look)
-            if row:
+            if heated:
                 strength = np.abs(view.heat)
                 veil = np.where(strength < FAINT, 0, 0.25 + 0.5 * strength)
                 axes.imshow(view.heat, cmap=HEAT, vmin=-1, vmax=1, alpha=veil, **look)
             axes.set_ylim(-tall, tall)
-            for x, letter, side in ((0.02, view.sides[0], "left"), (0.98, view.sides[1], "right")):
-                axes.text(x, 0.5, letter, color="white", size=9, ha=side, va="center", transform=axes.transAxes)
-        left += share
+            for at, letter, side in ((0.02, view.sides[0], "left"), (0.98, view.sides[1], "right")):
+                axes.text(at, 0.5, letter, color="white", size=9, ha=side, va="center", transform=axes.transAxes)
+            x += width * across / wide
 
 
 def draw_chart(axes: Axes, diagnosis: "Diagnosis", say: dict[str, str], font: FontProperties) -> None:

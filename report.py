@@ -102,6 +102,8 @@ def pictures(diagnosis: "Diagnosis", found: Map | None, say: dict[str, str]) -> 
         blocks.append(Block("small", say["report.middle" if found is None else "report.planes"]))
         if "no-affine" in diagnosis.prepared.notes:
             blocks.append(Block("small", say["report.unoriented"], colour=DOUBT))
+    elif found is not None:
+        blocks.append(Block("small", say["report.beside"]))
     if found is None:
         return blocks
     if found.absorbed is not None:
