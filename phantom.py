@@ -37,7 +37,7 @@ class Recipe:
     gamma: float = 1.0
     bias: float = 0.0
     noise: float = 0.0  # of white matter's brightness
-    shell: dict[str, float] = field(default_factory=dict)
+    shell: dict[str, float] = field(default_factory=dict)  # of skull, scalp, face and neck, for whole heads
     dtype: str = "float32"
     white: float = 1.0  # stored value of white matter
     slope: float = 1.0
@@ -186,7 +186,8 @@ def render(recipe: Recipe) -> nib.Nifti1Image:
     away = sample(known.surface, (points - known.wide_origin.view(3, 1, 1, 1)) / 2)[0]  # (x, y, z)
 
     # The brain, within its own box of the grid.
-    rim = recipe.shell.get("gap", 1.0) + 5
+    shell = {} if recipe.stripped else recipe.shell
+    rim = shell.get("gap", 1.0) + 5
     where = (away < rim).nonzero()
     start, stop = where.min(0).values.tolist(), (where.max(0).values + 2).tolist()
     stop = [min(b, n) for b, n in zip(stop, nodes, strict=True)]
@@ -198,7 +199,7 @@ def render(recipe: Recipe) -> nib.Nifti1Image:
     brain = sample(_toned(recipe), index)[0]
     full = tuple(2 * n - 1 for n in nodes)
 
-    if recipe.shell:
+    if shell:
         fields = torch.stack([away, *_around(points, away, recipe, generator)])
         image = _covered(recipe, doubled(fields), brain, inner)
     else:
@@ -207,7 +208,7 @@ def render(recipe: Recipe) -> nib.Nifti1Image:
     gain = waves(nodes, 90 / step, 1, generator)[0] * recipe.bias
     if recipe.bias:
         gain = gain + 0.1 * recipe.bias * waves(nodes, 4 / step, 1, generator)[0]
-        gain = gain + recipe.shell.get("coil", 0.0) * ((points[2] + 20) / 150).clamp(-1, 0)
+        gain = gain + shell.get("coil", 0.0) * ((points[2] + 20) / 150).clamp(-1, 0)
         image *= doubled(gain.exp()[None])[0]
     keep = _mask(recipe, away, index, brain, full, inner) if recipe.stripped else None
     image, keep = (v if v is None else _averaged(v[tuple(map(slice, fine))], parts) for v in (image, keep))

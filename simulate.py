@@ -95,7 +95,7 @@ def draw(seed: tuple[int, ...], label: str | None = None, severity: float | None
         orientation=str(rng.choice(ORIENTATIONS)) if chance(0.8) else _any_orientation(rng),
         tones=(between(0.08, 0.36), between(0.5, 0.8), 1.0), edge=between(0.1, 0.95), sharpen=between(-0.4, 2.2),
         gamma=float(np.exp(between(math.log(0.7), math.log(1.3)))), bias=between(0.03, 0.22),
-        noise=between(0.004, 0.045), shell=shell if not stripped else {}, dtype=dtype,
+        noise=between(0.004, 0.045), shell=shell, dtype=dtype,
         white=float({"int16": np.exp(between(4.8, 7.6)), "uint8": between(110, 200),
                      "float32": np.exp(between(-2, 9))}[dtype]),
         slope=float(rng.choice([1.0, 1.0, 1.0, between(0.05, 4)])) if dtype != "float32" else 1.0,
