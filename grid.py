@@ -14,6 +14,7 @@ from scipy import ndimage
 from torch.nn import functional
 
 COARSE = 3.0  # mm; the foreground is sought on about every third voxel of a 1 mm scan
+BLUR = 2.5  # mm; against noise, and so that sulci do not cut the head to pieces
 HEIGHT = 118.0  # mm below the top that set the anchor's height; on both whole heads and bare brains this
 VAULT = 75.0  # lands in the middle of the brain, and the vault, above the face, sets it front to back
 TAPER = 20.0  # mm over which either fades out, so that the anchor moves smoothly
@@ -171,7 +172,9 @@ def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
     air = float(np.percentile(sample, 0.5))
     high = np.percentile(sample[sample > air], 99.9) if (sample > air).any() else air
     threshold = air + 0.6 * (_otsu(sample, air, high) - air)
-    blurred = ndimage.uniform_filter(np.minimum(sample, high), 3, mode="nearest")
+    cell = affine[:3, :3] @ to_scan[:3, :3]
+    blur = BLUR / np.linalg.norm(cell, axis=0)
+    blurred = ndimage.gaussian_filter(np.minimum(sample, high), blur, mode="nearest", truncate=2)
     mask = _largest(blurred > threshold)
     if not mask.any():
         mask = _largest(sample > air)
@@ -181,7 +184,7 @@ def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
     index = np.argwhere(mask)  # (n, 3)
     to_world = affine @ to_scan
     world = index @ to_world[:3, :3].T + to_world[:3, 3]
-    anchor = _anchor(world, to_world[:3, :3])
+    anchor = _anchor(world, cell)
     core = ((world - anchor - BRAIN) ** 2).sum(1) < CORE**2
     values = np.minimum(sample[mask], high)
     values = values[core] if core.mean() > 0.05 else values
