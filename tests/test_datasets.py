@@ -397,12 +397,12 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path, cases, mo
 HAMMER = """
 import sys
 from pathlib import Path
-import test_datasets as t
-from datasets import Cache
-files = sorted(Path(sys.argv[1]).glob("*.nii"))
-cache = Cache(sys.argv[2], t.VOLUME.contract, limit_bytes=2 * (12 * 14 * 10 * 2 + 132))
+from cache import Cache
+from studies import Contract
+contract = Contract(kind="volume", shape=(12, 14, 10), place="fill")
+cache = Cache(sys.argv[2], contract, limit_bytes=2 * (12 * 14 * 10 * 2 + 132))
 for turn in range(4):
-    for file in files:
+    for file in sorted(Path(sys.argv[1]).glob("*.nii")):
         assert cache.get(file).isfinite().all()
 """
 
@@ -410,10 +410,9 @@ for turn in range(4):
 def test_two_processes_share_a_cache_too_small_for_both(tmp_path):
     for n in range(4):
         volume(tmp_path / "data" / f"{n}.nii", n)
-    here = Path(__file__).parent
-    paths = {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]), "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen([sys.executable, "-c", HAMMER, tmp_path / "data", tmp_path / "cache"],
-                             env=os.environ | paths, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    settings = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen([sys.executable, "-c", HAMMER, tmp_path / "data", tmp_path / "cache"], env=settings,
+                             stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [(process.communicate()[1], process.returncode) for process in both] == [("", 0), ("", 0)]
     assert not list((tmp_path / "cache").glob("*.part"))
 
@@ -475,7 +474,7 @@ def test_check_and_split_from_the_command_line(tmp_path, capsys):
     table(tmp_path / "by-hand.csv", "file,label,split\n" + "".join(
         f"no/{name}.png,no,{split}\n" for name, split in (("0", "train"), ("copy", "test"))))
     assert datasets.main(["check", str(data), "--split", str(tmp_path / "by-hand.csv")]) == 1
-    assert "same bytes: train 0.png – test copy.png" in capsys.readouterr().out
+    assert "same bytes: train no/0.png – test no/copy.png" in capsys.readouterr().out
     out = tmp_path / "split.csv"
     assert datasets.main(["split", str(data), "--out", str(out), "--deduplicate"]) == 0
     assert len(datasets.read_split(out, data)) == 10
