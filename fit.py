@@ -195,11 +195,59 @@ class State:
 def build(study: Study, settings: dict[str, Any], device: torch.device, precision: str) -> State:
     """The network with the seed's first weights, and its optimiser."""
     torch.manual_seed(settings["seed"])
-    network = model.NETWORKS[settings["network"]](len(study.labels), **settings["arguments"]).to(device)
+    try:
+        network = model.NETWORKS[settings["network"]](len(study.labels), **settings["arguments"]).to(device)
+    except TypeError as error:
+        raise TrainError(f"{settings['network']} does not take {settings['arguments']}: {error}") from error
     network.to(memory_format=layout(study))
+    if settings["init"]:
+        take(network, Path(settings["init"]))
+    if settings["freeze"]:
+        if not hasattr(network, "frozen"):
+            raise TrainError(f"--freeze: {settings['network']} has no part that can be kept as it is; leave it out")
+        for module in network.stem():
+            module.requires_grad_(False)
     trained = [p for p in network.parameters() if p.requires_grad]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "amp")
     return State(network, OPTIMISERS[settings["optimiser"]](trained, settings), scaler)
+
+
+def take(network: nn.Module, file: Path) -> None:
+    """Begin with the tensors of another weights file that fit by name and shape; the others stay as they are."""
+    own, other = network.state_dict(), model.load(file, "cpu").network.state_dict()
+    fitting = {key: value for key, value in other.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        raise TrainError(f"--init {file.name}: none of its tensors fits; give weights of the same network")
+    network.load_state_dict(fitting, strict=False)
+    left = sorted({key.rpartition(".")[0] for key in own if key not in fitting})
+    print(f"began with {file.name}" + (f", but for {', '.join(left)}" if left else ""), flush=True)
+
+
+class Tail(nn.Module):
+    """A network fed with what its frozen part gave."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frozen: Tensor) -> Tensor:
+        return self.network.head(self.network.thaw(frozen.float()))
+
+
+class Stored(torch.utils.data.Dataset):
+    """What the frozen part gives for each case, computed once; never augmented."""
+
+    def __init__(self, frozen: Tensor, targets: Tensor) -> None:
+        self.frozen, self.targets = frozen, targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.frozen[index], self.targets[index]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing changes from epoch to epoch."""
 
 
 def layout(study: Study) -> torch.memory_format:
@@ -224,6 +272,7 @@ class Trainer:
         self.study, self.settings, self.out, self.device = study, settings, out, device
         self.cases: list[Case] = []
         self.facts: dict[str, Any] = {}
+        self.stored: dict[str, Stored] = {}  # what frozen layers gave, by part
         self.cache = datasets.Cache(Path(settings["cache"]), study.contract, int(settings["cache_limit"] * 1e9))
         self.precision = settings["precision"] or ("amp" if device.type == "cuda" else "fp32")
         if self.precision == "amp" and device.type != "cuda":
@@ -242,6 +291,25 @@ class Trainer:
             raise TrainError("no training case is left; check the split")
         return chosen
 
+    def scans(self, name: str, halt: Halt) -> datasets.Scans | Stored:
+        """The cases of a part as the trained layers see them: prepared, or already through the frozen ones."""
+        cases, settings = part(self.cases, name), self.settings
+        if not settings["freeze"]:
+            augment = settings["augment"] if name == "train" else "none"
+            return datasets.Scans(cases, self.study, self.cache, augment, settings["seed"])
+        if name not in self.stored:
+            plain = datasets.Scans(cases, self.study, self.cache)
+            network, found, targets = self.state.network.eval(), [], []
+            bar = tqdm(total=len(cases), desc=f"frozen layers, {name}", disable=None)
+            for x, y in batches(plain, range(len(cases)), settings["batch"], settings["workers"]):
+                found.append(network.frozen(x.to(self.device)).half().cpu())
+                targets.append(y)
+                bar.update(len(y))
+                halt.check()
+            bar.close()
+            self.stored[name] = Stored(torch.cat(found), torch.cat(targets))
+        return self.stored[name]
+
     def fit(self, halt: Halt) -> None:
         """Trains from the epoch where the state stands to the last, or until patience runs out."""
         settings, state = self.settings, self.state
@@ -251,9 +319,9 @@ class Trainer:
             raise TrainError(f"--batch {settings['batch']} does not divide among {many} processes; use a multiple")
         size = settings["batch"] * settings["accumulate"]
         cases = part(self.cases, "train")
-        train = datasets.Scans(cases, self.study, self.cache, settings["augment"], settings["seed"])
+        train = self.scans("train", halt)
         loss = loss_of(self.study, cases, settings, self.device)
-        network = wrap(state.network, self.device)
+        network = wrap(Tail(state.network) if settings["freeze"] else state.network, self.device)
         total = sum(math.ceil(len(self.indices(e)) / size) for e in range(settings["epochs"]))
         board = self.board() if rank == 0 else None
         while state.epoch < settings["epochs"] and not self.stale():
@@ -300,7 +368,8 @@ class Trainer:
                 group["lr"] = lr
             for turn in range(settings["accumulate"]):
                 x, y = next(loader)  # (B, C, …), (B,)
-                x = x.to(device, memory_format=layout(self.study), non_blocking=True)
+                x = x.to(device, non_blocking=True) if settings["freeze"] else x.to(
+                    device, memory_format=layout(self.study), non_blocking=True)
                 y = y.to(device, non_blocking=True)
                 last = turn == settings["accumulate"] - 1
                 with nullcontext() if many == 1 or last else network.no_sync(), cast(self.precision, device):
@@ -333,16 +402,16 @@ class Trainer:
         for buffer in network.buffers() if many > 1 else ():
             dist.broadcast(buffer, src=0)  # without this each process would judge by its own batch-norm statistics
         network.eval()
-        scans = datasets.Scans(cases, self.study, self.cache)
+        scans = self.scans("val", halt)
         mine = range(rank, len(cases), many)
         parts: list[Any] = []
-        fast = self.device.type == "cpu" and self.precision == "fp32"
+        fast = self.device.type == "cpu" and self.precision == "fp32" and not self.settings["freeze"]
         weights = model.Weights("", "", {}, self.study, network, self.device)
         forward = model.Forward(weights) if fast else None
+        whole = Tail(network) if self.settings["freeze"] else network
         for x, y in batches(scans, mine, max(1, self.settings["batch"] // many), self.settings["workers"]):
             with cast(self.precision, self.device):
-                logits = (forward(x)[0] if forward else
-                          network(x.to(self.device, memory_format=layout(self.study))))
+                logits = forward(x)[0] if forward else whole(x.to(self.device))
             parts.append((logits.float().cpu(), y))
             if many == 1:
                 halt.check()

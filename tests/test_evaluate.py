@@ -134,12 +134,12 @@ def test_intervals_are_over_people_not_scans():
     a = answers(40, LABELS)
     ten_times = a.take(np.repeat(np.arange(40), 10))
     people = [f"{i}" for i in range(40)]
-    alone = evaluate.with_intervals(a, people, 200, 1)["accuracy"]
-    scans = evaluate.with_intervals(ten_times, list(np.repeat(people, 10)), 200, 1)["accuracy"]
+    alone = evaluate.with_intervals(a, people, 100, 1)["accuracy"]
+    scans = evaluate.with_intervals(ten_times, list(np.repeat(people, 10)), 100, 1)["accuracy"]
     assert scans == pytest.approx(alone)  # ten copies of each person tell nothing new
     share = alone["value"]
     normal = 1.96 * np.sqrt(share * (1 - share) / 40)
-    assert alone["high"] - alone["low"] == pytest.approx(2 * normal, rel=0.25)
+    assert alone["high"] - alone["low"] == pytest.approx(2 * normal, rel=0.35)
 
 
 def test_a_class_missing_from_a_resample_is_no_crash():
