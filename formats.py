@@ -30,6 +30,7 @@ MIN_SIDE = 4  # voxels or pixels
 MAX_BAD = 0.01  # share of NaN and Inf voxels that is repaired
 SPACINGS = (0.01, 50.0)  # mm that a voxel can measure
 CHUNK = 1 << 20
+MGH_OFFSET = 284  # bytes of an MGH header
 
 MAGIC = {  # how a file begins -> what it is
     b"\x1f\x8b": "a gzip file",
@@ -180,7 +181,7 @@ def read_nifti(data: bytes, name: str, series: str | None, limit: int) -> Scan:
     try:
         dtype = header.get_data_dtype()
         slope, inter = header.get_slope_inter()
-    except HeaderDataError as error:
+    except (HeaderDataError, KeyError) as error:
         raise ScanError("bad-header", f"{name}: its header does not hold together ({error}); export the scan "
                                       "again") from error
     check_dtype(dtype, name)
@@ -225,26 +226,24 @@ def check_spacing(spacing: np.ndarray, name: str) -> None:
 def read_mgh(data: bytes, name: str, series: str | None, limit: int) -> Scan:
     check_gzip(data, name)
     stream = Stream(data, name, limit)
-    head = stream.take(MGHHeader.template_dtype.itemsize).tobytes()
-    if len(head) < 284:
-        stream.finish()
-        raise ScanError("truncated", f"{name}: {len(head)} bytes, less than an MGH header; copy it again")
+    head = stream.take(MGH_OFFSET).tobytes()
     if head[:4] != b"\x00\x00\x00\x01":
         stream.finish()
-        raise ScanError("not-what-it-says", f"{name}: no MGH volume inside but {what(head)}; rename it by "
-                                            "what it is, or convert it with `mri_convert`")
-    raw = np.frombuffer(head[:284], MGHHeader.template_dtype.newbyteorder(">"), 1)[0]
-    shape = tuple(int(n) for n in raw["dims"])
-    known = bool(raw["goodRASFlag"] == 1)
+        raise ScanError("not-what-it-says", f"{name}: no MGH volume inside but {what(head)}; rename it by what it "
+                                            "is, or convert it with `mri_convert`")
+    if len(head) < MGH_OFFSET:
+        stream.finish()
+        raise ScanError("truncated", f"{name}: {len(head)} bytes, less than an MGH header; copy it again")
+    known = head[28:30] == b"\x00\x01"  # its "good RAS" flag
+    header = MGHHeader(head[:90], check=False)
     if known:
-        check_spacing(raw["delta"], name)
+        check_spacing(header["delta"], name)
     try:
-        header = MGHHeader(head, check=False)
         dtype = header.get_data_dtype()
     except (HeaderDataError, KeyError) as error:
-        raise ScanError("bad-header", f"{name}: voxels of type {int(raw['type'])}, which MGH does not have; "
+        raise ScanError("bad-header", f"{name}: voxels of type {int(header['type'])}, which MGH does not have; "
                                       "convert it with `mri_convert`") from error
-    voxels = stream.array(dtype, shape, 284)
+    voxels = stream.array(dtype, tuple(int(n) for n in header["dims"]), MGH_OFFSET)
     affine = header.get_affine()
     known = known and bool(np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-6)
     return volume(voxels, affine if known else np.eye(4), name, "MGH", known)

@@ -78,8 +78,10 @@ def read(file: str | Path | bytes, name: str | None = None, series: str | None =
 def prepare(scan: Scan, contract: Contract) -> Prepared:
     """The scan on the grid of the contract, its intensities scaled, with the way back."""
     if scan.kind != contract.kind:
-        raise ScanError("wrong-kind", f"this study reads a {contract.kind} and this file holds one {scan.kind} "
-                                      f"({dims(scan.voxels.shape)}); {REMEDIES[contract.kind]}")
+        article = {"volume": "a volume", "image": "an image"}
+        raise ScanError("wrong-kind", f"this study reads {article[contract.kind]} and the file holds "
+                                      f"{article[scan.kind]} ({dims(scan.voxels.shape)}); "
+                                      f"{REMEDIES[contract.kind]}")
     return prepare_volume(scan, contract) if scan.kind == "volume" else prepare_image(scan, contract)
 
 
