@@ -129,12 +129,12 @@ class Diagnoser:
         with step("prepare"):
             prepared = scans.prepare(scan, self.weights.contract)
         with step("check"):
-            findings = gate.before(scan, prepared, self.weights.contract)
+            findings = gate.before(scan, prepared, self.weights)
         label = probabilities = answers = None
         if judge_anyway or gate.verdict(findings) != gate.UNFIT:
             with step("predict"):
                 logits, features = self.forward(prepared.tensor[None])
-                findings += gate.after(features[0].float().cpu().numpy(), self.weights)
+                findings += gate.after(features[0], self.weights)
             if judge_anyway or gate.verdict(findings) != gate.UNFIT:
                 label, probabilities, answers = self._read_out(logits, level)
         shown = name or (str(file) if isinstance(file, str | Path) else "scan")

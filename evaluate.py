@@ -24,12 +24,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import datasets
+import likeness
 import model
 import scans
 from cache import write_whole
 from card import card, confusion, reliability_plot, roc
 from datasets import Case, DataError
-from studies import Label, Study
+from studies import Contract, Label, Study
 
 __all__ = ["Predictions", "card", "fit_calibration", "fit_likeness", "predict", "readable", "scores", "write"]
 
@@ -54,27 +55,30 @@ class Predictions:
     labels: list[str]
     logits: np.ndarray  # (n, K)
     features: np.ndarray  # (n, F)
+    sketches: np.ndarray | None = None  # (n, …) where asked for
 
     def targets(self, study: Study) -> np.ndarray:
         return np.array([study.codes.index(label) for label in self.labels], int)
 
 
 def predict(weights: model.Weights, cases: Sequence[Case], cache: datasets.Cache | None = None, batch: int = 4,
-            workers: int = 0, progress: Callable[[], None] | None = None) -> Predictions:
+            workers: int = 0, progress: Callable[[], None] | None = None, sketches: bool = False) -> Predictions:
     """Every case through the network, prepared as the weights file says; `progress` is called as it goes on."""
     forward = model.Forward(weights)
     loader = DataLoader(datasets.Scans(cases, weights.study, cache), batch_size=batch, num_workers=workers)
-    parts: list[tuple[np.ndarray, np.ndarray]] = []
+    logits, features, drawn = [np.empty((0, len(weights.study.labels)))], [], []
     for x, _ in loader:
-        logits, features = forward(x)  # (B, K), (B, F)
-        parts.append((logits.float().cpu().numpy(), features.float().cpu().numpy()))
+        some_logits, some_features = forward(x)  # (B, K), (B, F)
+        logits.append(some_logits.float().cpu().numpy())
+        features.append(some_features.float().cpu().numpy())
+        if sketches:
+            drawn += [likeness.sketch(one, weights.contract).half().numpy() for one in x]
         if progress:
             progress()
-    if not parts:
-        parts = [(np.empty((0, len(weights.study.labels))), np.empty((0, 0)))]
-    logits, features = (np.concatenate(side) for side in zip(*parts, strict=True))
     return Predictions([case.file.as_posix() for case in cases], [case.subject for case in cases],
-                       [case.label for case in cases], logits, features)
+                       [case.label for case in cases], np.concatenate(logits),
+                       np.concatenate(features) if features else np.empty((0, 0)),
+                       np.stack(drawn) if drawn else None)
 
 
 def readable(cases: list[Case], cache: datasets.Cache, workers: int) -> list[Case]:
@@ -234,15 +238,20 @@ def fit_calibration(logits: np.ndarray, targets: np.ndarray, cohort: str, subjec
             "reliability": reliability(targets, p)}
 
 
-def fit_likeness(train: np.ndarray, val: np.ndarray) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Mean and shrunk precision of training features, and how far off 99 of 100 validation features stay."""
-    known = LedoitWolf().fit(train)
-    offset = val - known.location_
-    distances = np.sqrt(np.einsum("nf,fg,ng->n", offset, known.precision_, offset))
+def fit_likeness(train: Predictions, val: Predictions, contract: Contract
+                 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What the training scans look like to the network (feature mean, shrunk precision) and to the eye (mean
+    sketch), and how far off 99 of 100 validation scans stay."""
+    known = LedoitWolf().fit(train.features)
     extras = {"features.mean": torch.tensor(known.location_, dtype=torch.float32),
-              "features.precision": torch.tensor(known.precision_, dtype=torch.float32)}
+              "features.precision": torch.tensor(known.precision_, dtype=torch.float32),
+              "likeness.sketch": torch.from_numpy(train.sketches).float().mean(0)}
+    distances = [likeness.distance(row, extras) for row in torch.from_numpy(val.features).float()]
+    matches = [likeness.match(row, extras["likeness.sketch"], contract).score
+               for row in torch.from_numpy(val.sketches).float()]
     return {"threshold": float(np.quantile(distances, 0.99)), "median": float(np.median(distances)),
-            "train_cases": len(train), "val_cases": len(val)}, extras
+            "match": float(np.quantile(matches, 0.01)), "train_cases": len(train.files),
+            "val_cases": len(val.files)}, extras
 
 
 def example(weights: model.Weights, file: Path) -> dict[str, Any]:

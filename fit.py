@@ -204,7 +204,7 @@ def build(study: Study, settings: dict[str, Any], device: torch.device, precisio
         take(network, Path(settings["init"]))
     if settings["freeze"]:
         if not hasattr(network, "frozen"):
-            raise TrainError(f"--freeze: {settings['network']} has no part that can be kept as it is; leave it out")
+            raise TrainError(f"--freeze: {settings['network']} has no part to keep as it is; leave it out")
         for module in network.stem():
             module.requires_grad_(False)
     trained = [p for p in network.parameters() if p.requires_grad]

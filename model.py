@@ -76,6 +76,21 @@ class ClassificationModel3D(nn.Module):
         x = self.block(4, x)  # (N, 64, 3, 5, 5)
         return self.dense(x)
 
+    def stem(self) -> list[nn.Module]:
+        """What `frozen` runs: the costly part of a step, and the part least bound to one task."""
+        return [module for block in self.blocks()[:2] for module in block]
+
+    @torch.no_grad()
+    def frozen(self, x: Tensor) -> Tensor:
+        """What blocks 1 and 2 give in eval mode, for training the rest on it: (N, 16, 26, 41, 41)."""
+        if x.is_cuda:
+            return self.block(2, self.block(1, x))
+        walk = slabs.Folded(self.blocks()[:2], torch.float32)
+        return torch.cat([walk(volume[None]) for volume in x])
+
+    def thaw(self, frozen: Tensor) -> Tensor:
+        return self.dense(self.block(4, self.block(3, frozen)))  # (N, 128)
+
     def dense(self, x: Tensor) -> Tensor:
         return self.relu(self.dense_1(self.dropout(x.flatten(1))))  # (N, 4800) → (N, 128)
 

@@ -139,6 +139,10 @@ class VGGFeatures(PictureNetwork):
     def trunk(self) -> nn.Module:
         return self.vgg
 
+    def stem(self) -> list[nn.Module]:
+        return [self.vgg]
+
+    @torch.no_grad()
     def frozen(self, x: Tensor) -> Tensor:
         return self.vgg.features(x).flatten(1)  # (N, 512, 7, 7) → (N, 25088)
 

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,11 @@ DEFAULTS: dict[str, Any] = {
     "ends_first": 0, "dropout": None, "class_weights": False, "clip": 0.0, "augment": "full", "precision": None,
     "device": "auto", "split": None, "val": 0.15, "test": 0.2, "subject_regex": None, "label_column": None,
     "cache": None, "cache_limit": 64.0, "allow_leak": False, "network": None, "title": None, "threads": 0,
-    "example": None, "rounds": 1000,
+    "example": None, "rounds": 1000, "init": None, "freeze": False, "shape": None,
 }  # fmt: skip
+BRAIN = (0.5, 0.475, 0.54)  # of the full grid: what a smaller one is cut about
 MOVABLE = {"data", "device", "workers", "threads", "cache", "cache_limit", "title", "example", "rounds"}
-PATHS = {"data", "out", "split", "cache", "example"}  # named without their folders in the weights file
+PATHS = {"data", "out", "split", "cache", "example", "init"}  # named without their folders in the weights file
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -86,12 +87,12 @@ def finish(run: Trainer, halt: Halt) -> Path:
     network.to(memory_format=torch.contiguous_format).eval()
     header = heading(run)
     weights = model.Weights("", "", header, study, network, run.device, {})
-    seen = {name: evaluate.predict(weights, part(run.cases, name), run.cache, progress=halt.check)
-            for name in ("train", "val", "test")}
+    seen = {name: evaluate.predict(weights, part(run.cases, name), run.cache, progress=halt.check,
+                                   sketches=name != "test") for name in ("train", "val", "test")}
     cohort = f"validation subjects of “{Path(settings['data']).resolve().name}”"
     header["calibration"] = evaluate.fit_calibration(seen["val"].logits, seen["val"].targets(study), cohort,
                                                      len(set(seen["val"].subjects)))
-    header["likeness"], extras = evaluate.fit_likeness(seen["train"].features, seen["val"].features)
+    header["likeness"], extras = evaluate.fit_likeness(seen["train"], seen["val"], study.contract)
     if settings["example"]:
         header["example"] = evaluate.example(weights, Path(settings["example"]))
     if seen["test"].files:
@@ -113,6 +114,13 @@ def heading(run: Trainer) -> dict[str, Any]:
         cases = part(run.cases, name)
         subjects[name] = {c: len({case.subject for case in cases if case.label == c}) for c in study.codes}
         hashes[name] = sorted({datasets.subject_hash(case.subject) for case in cases})
+    if settings["init"]:  # whom the first tensors were learned from counts as learned from
+        known = model.read_header(settings["init"]).get("training", {}).get("subject_hashes", {})
+        before = {digest for name in ("train", "val") for digest in known.get(name, [])}
+        if before & set(hashes["test"]):
+            raise TrainError(f"--init {Path(settings['init']).name}: it learned from subjects to be tested "
+                             "on here; use the same split for both")
+        hashes["train"] = sorted((before | set(hashes["train"])) - set(hashes["val"]))
     count = len({case.subject for case in run.cases})
     data = f"“{Path(settings['data']).resolve().name}”: {len(run.cases)} scans of {count} subjects"
     here = Path(__file__).resolve().parent
@@ -170,6 +178,11 @@ def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     add("--precision", choices=("fp32", "bf16", "amp"), help="default amp on CUDA, else fp32")
     add("--device", help="auto, cpu, cuda or cuda:N")
     add("--network", help="one of the study's networks")
+    add("--init", metavar="FILE", help="begin with the tensors of this weights file that fit")
+    add("--freeze", action=argparse.BooleanOptionalAction,
+        help="keep the network's first part as it is; what it gives is computed once, so epochs are quick")
+    add("--shape", type=int, nargs="+", metavar="N",
+        help="a smaller grid about the same place: quick runs, for recipes and to begin a full-size run with")
     add("--split", metavar="FILE", help="a CSV that fixes which case is in which part")
     add("--val", type=float, help="share of subjects to validate and calibrate on")
     add("--test", type=float, help="share of subjects to test on")
@@ -204,6 +217,22 @@ def settle(given: dict[str, Any]) -> dict[str, Any]:
     return settings | {"command": command(given)}
 
 
+def shaped(study: Study, settings: dict[str, Any]) -> Study:
+    """The study on the grid that was asked for: its own, or a smaller one about the same place."""
+    shape = settings["shape"]
+    if not shape:
+        return study
+    own = study.contract.shape
+    if len(shape) != len(own) or any(n > m for n, m in zip(shape, own, strict=True)):
+        raise TrainError(f"--shape {' '.join(map(str, shape))}: give {len(own)} numbers of at most "
+                         f"{' '.join(map(str, own))}")
+    middle = study.contract.anchor
+    if middle:  # the middle of the smaller grid is where the larger one has the middle of the brain
+        middle = tuple(0.5 + (a - b) * m / n for a, b, m, n in zip(middle, BRAIN, own, shape, strict=True))
+    settings["arguments"] = settings["arguments"] | {"shape": list(shape)}
+    return replace(study, contract=replace(study.contract, shape=tuple(shape), anchor=middle))
+
+
 def command(given: dict[str, Any]) -> str:
     """The command line again, paths without their folders: it goes into a file that others will read."""
     words = ["python", "train.py"]
@@ -211,6 +240,8 @@ def command(given: dict[str, Any]) -> str:
         flag = key.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            words += [f"--{flag}", *map(str, value)]
         else:
             words += [f"--{flag}", Path(value).resolve().name if key in PATHS else str(value)]
     return shlex.join(words)
@@ -237,7 +268,7 @@ def begin(given: dict[str, Any]) -> tuple[Trainer, Path]:
     if settings["threads"]:
         torch.set_num_threads(settings["threads"])
     device = join(model.pick_device(settings["device"]))
-    study = studies.STUDIES[settings["study"]]
+    study = shaped(studies.STUDIES[settings["study"]], settings)
     settings = shared(settings)
     out = Path(shared(str(out)))
     run = Trainer(study, settings, out, device)

@@ -194,8 +194,15 @@ def test_prediction_sets_cover_new_cases_as_promised():
 def test_likeness_knows_strangers():
     random = np.random.default_rng(5)
     spread = np.diag([1.0, 5.0, 0.2])
-    train, val = random.normal(size=(600, 3)) @ spread, random.normal(size=(400, 3)) @ spread
-    record, extras = evaluate.fit_likeness(train, val)
+    contract = Contract(kind="image", shape=(48, 48))
+
+    def draw(n):
+        features = random.normal(size=(n, 3)) @ spread
+        picture = np.outer(np.hanning(48), np.hanning(48))  # the same in all, but for its noise
+        sketches = (picture + random.normal(0, 0.1, (n, 48, 48))).astype(np.float16)
+        return evaluate.Predictions([""] * n, [""] * n, [""] * n, np.empty((n, 2)), features, sketches)
+
+    record, extras = evaluate.fit_likeness(draw(600), draw(400), contract)
     assert extras["features.mean"].dtype == extras["features.precision"].dtype == torch.float32
     # distances of a normal cloud follow chi with 3 degrees of freedom: 99 of 100 are below 3.37
     assert record["threshold"] == pytest.approx(3.37, rel=0.12)
