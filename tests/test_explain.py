@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LRP, LayerGradCam, Occlusion
-from captum.attr._utils.lrp_rules import EpsilonRule, GammaRule, IdentityRule
+from captum.attr._utils.lrp_rules import EpsilonRule, GammaRule
 from torch import nn
 
 import explain
@@ -267,18 +267,29 @@ def test_occlusion_agrees_with_captum(cube, target):
     torch.testing.assert_close(ours, expected[0, 0].detach().float(), atol=1e-3, rtol=1e-3)
 
 
+def without_flatten(network: nn.Sequential) -> nn.Sequential:
+    """The same with dense layers written as convolutions: captum's LRP knows no layer that flattens."""
+    layers_, shape = [], (3, 3, 3)
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            conv = nn.Conv3d(layer.in_features // int(np.prod(shape)), layer.out_features, shape)
+            conv.weight.data = layer.weight.data.view_as(conv.weight)
+            conv.bias.data = torch.zeros_like(conv.bias) if layer.bias is None else layer.bias.data
+            layer, shape = conv, (1, 1, 1)
+        if not isinstance(layer, nn.Flatten):
+            layers_.append(layer)
+    return nn.Sequential(*layers_).requires_grad_(True)
+
+
 @pytest.mark.parametrize("target", [0, 2])
 def test_relevance_agrees_with_captum(cube, target):
     network = chain()
-    theirs = with_score(network, target)
+    theirs = without_flatten(with_score(network, target))
     for number, layer in enumerate(theirs):
-        if isinstance(layer, nn.Conv3d) and number:
-            layer.rule = GammaRule(gamma=explain.GAMMA)
-        elif isinstance(layer, (nn.Conv3d, nn.Linear)):
-            layer.rule = EpsilonRule(epsilon=explain.EPSILON)
-        elif isinstance(layer, nn.Flatten):
-            layer.rule = IdentityRule()
-    expected = LRP(theirs).attribute(cube.clone().requires_grad_(), target=0)[0, 0].detach()
+        if isinstance(layer, nn.Conv3d):
+            gamma = number and layer.kernel_size == (3, 3, 3) and layer.out_channels == 6
+            layer.rule = GammaRule(gamma=explain.GAMMA) if gamma else EpsilonRule(epsilon=explain.EPSILON)
+    expected = LRP(theirs).attribute(cube.clone().requires_grad_(), target=(0, 0, 0, 0))[0, 0].detach()
     ours, _ = explain.relevance(View(network, cube.shape, target), cube, prepared_of(cube[0]), lambda f: None)
     torch.testing.assert_close(ours, expected, atol=1e-3 * float(expected.abs().max()), rtol=1e-3)
 
@@ -320,10 +331,10 @@ def test_a_map_that_outlives_shuffled_weights_is_told_from_one_that_does_not(cub
     class Deaf(Finder):  # answers by its own rule, whatever its last layer says
 
         def head(self, features):
-            return torch.stack([features.sum(1), torch.zeros(len(features))], 1)
+            return torch.stack([features.sum(1), features.new_zeros(len(features))], 1)
 
     prepared = prepared_of(torch.randn(1, *SMALL.shape, generator=torch.Generator().manual_seed(2)) * 3)
-    deaf = weights_of(Deaf())
+    deaf = weights_of(Deaf(bright=0.0))
     made = explain.explain(deaf, prepared, "yes", "relevance")
     assert explain.randomised(deaf, prepared, made) >= explain.SAME
 
