@@ -287,7 +287,7 @@ def _published_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         with _unpickling, torch.serialization.safe_globals(ALLOWED):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError,
-            IndexError) as error:
+            IndexError, OSError) as error:
         reason = str(error).replace("\n", " ")
         named = reason.partition("GLOBAL ")[2].split(" ")[0]
         said = f"it names {named}, which is not allowed" if named else f"torch cannot read it ({reason[:120]})"

@@ -118,6 +118,18 @@ def _cut(x: Tensor, planes: list[tuple[int, int, int]]) -> Tensor:
     return channels_last(torch.cat([x[n : n + 1, :, start:stop] for n, start, stop in planes]))
 
 
+def _plan(x: Tensor, outputs: int, pool: int) -> tuple[list, list]:
+    """Slabs of (volume, start, stop) that pooling meets, and one of the planes left over at the end, if any.
+
+    Each entry gives one pooled plane. A slab has two or more, since torch's backward of one volume is slow.
+    """
+    depth, height, width = (size - 2 for size in x.shape[2:])  # of the conv's output
+    per = max(2, BYTES // (4 * outputs * pool * height * width))
+    planes = [(n, z, z + pool + 2) for n in range(len(x)) for z in range(0, depth - pool + 1, pool)]
+    rest = [(n, depth - depth % pool, depth + 2) for n in range(len(x))]
+    return [planes[i : i + per] for i in range(0, len(planes), per)], [rest] if depth % pool else []
+
+
 def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, to_x: bool):
     return torch.ops.aten.convolution_backward(grad, x, weight, [len(weight)], [1] * 3, [0] * 3, [1] * 3, False,
                                                [0] * 3, 1, [to_x, True, True])
@@ -154,19 +166,16 @@ class _Block(torch.autograd.Function):
         w = weight.double() * _wide(sign)
         centre = (w * patch).sum((1, 2, 3, 4)) / count  # the mean of sign(γ)·conv(x), bias aside
         w32, b32 = w.float().contiguous(memory_format=LAST), (-centre).float()
-        per = max(2, BYTES // (4 * len(w) * pool * height * width))
-        planes = [(n, z, z + pool + 2) for n in range(len(x)) for z in range(0, depth - pool + 1, pool)]
-        ctx.slabs = [planes[i : i + per] for i in range(0, len(planes), per)]
+        ctx.slabs, ctx.rest = _plan(x, len(w), pool)
         pooled = x.new_empty((len(x), len(w), depth // pool, height // pool, width // pool)).contiguous(
             memory_format=LAST)
         products, total = torch.zeros_like(w), torch.zeros_like(centre)  # T (or only Σ y², by channel) and Σ y
         squares = torch.zeros_like(centre)
         places = []
-        rest = [[(n, depth - depth % pool, depth + 2) for n in range(len(x))]] if depth % pool else []
-        for slab in ctx.slabs + rest:  # the rest is met by no pooling window, but counts in the statistics
+        for slab in ctx.slabs + ctx.rest:  # the rest is met by no pooling window, but counts in the statistics
             cut = _cut(x, slab)
             y = convolve(cut, w32, b32)  # (B, C, pool, H, W)
-            if slab not in rest:
+            if slab not in ctx.rest:
                 top, place = F.max_pool3d(y, pool, return_indices=True)  # (B, C, 1, H / pool, W / pool)
                 places.append(place)
                 for i, (n, z, _) in enumerate(slab):
@@ -185,8 +194,8 @@ class _Block(torch.autograd.Function):
         inverse = (variance + eps).rsqrt()
         scale = gamma.double().abs() * inverse
         out = pooled.clone() if ctx.to_x else pooled
-        out.mul_(_wide(scale.float())[:, 0].unsqueeze(0)).add_(
-            _wide((beta - scale * mean).float())[:, 0].unsqueeze(0)).clamp_(min=0)
+        shift = (beta - scale * mean).float()
+        out.mul_(scale.float().view(1, -1, 1, 1, 1)).add_(shift.view(1, -1, 1, 1, 1)).clamp_(min=0)
         ctx.pool, ctx.count = pool, count
         ctx.save_for_backward(x, out, pooled, w32, b32, products, patch, mean, inverse, scale, sign, *places)
         mean = ((mean + centre) * sign + bias).float()
@@ -205,10 +214,13 @@ class _Block(torch.autograd.Function):
         return grad_x, (grad_w * _wide(sign)).float(), torch.zeros_like(b32), grad_gamma, sums.float(), None, None
 
 
-def _scatter(grad: Tensor, out: Tensor, slab, place: Tensor, like: Tensor, pool: int) -> Tensor:
-    """The gradient at ReLU's input, put back where each pooled maximum came from."""
-    rows = [(n, z // pool, z // pool + 1) for n, z, _ in slab]
-    grad = torch.ops.aten.threshold_backward(_cut(grad, rows), _cut(out, rows), 0)
+def _rows(slab: list, pool: int) -> list:
+    """The pooled planes that a slab gives."""
+    return [(n, z // pool, z // pool + 1) for n, z, _ in slab]
+
+
+def _scatter(grad: Tensor, place: Tensor, like: Tensor, pool: int) -> Tensor:
+    """The pooled gradient, put back where each maximum came from in a tensor like `like`."""
     return torch.ops.aten.max_pool3d_with_indices_backward(grad, like, [pool] * 3, [pool] * 3, [0] * 3, [1] * 3,
                                                            False, place)
 
@@ -219,7 +231,9 @@ def _backward_closed(ctx, grad, x, out, _, w32, b32, products, patch, mean, inve
     shape = (len(w32), ctx.pool, x.shape[3] - 2, x.shape[4] - 2)
     for slab, place in zip(ctx.slabs, places, strict=True):
         like = torch.empty((len(slab), *shape), memory_format=LAST)
-        gy = _scatter(grad, out, slab, place, like, ctx.pool)
+        rows = _rows(slab, ctx.pool)
+        masked = torch.ops.aten.threshold_backward(_cut(grad, rows), _cut(out, rows), 0)
+        gy = _scatter(masked, place, like, ctx.pool)  # (B, C, pool, H, W)
         _, part, total = _conv_backward(gy, _cut(x, slab), w32, False)
         grad_w += part
         sums += total
@@ -241,15 +255,11 @@ def _backward_to_x(ctx, grad, x, out, pooled, w32, b32, products, patch, mean, i
     masked *= scale.float().view(1, -1, 1, 1, 1)
     grad_x = torch.zeros_like(x, memory_format=LAST)
     grad_w = torch.zeros_like(products)
-    depth = x.shape[2] - 2
-    rest = [[(n, depth - depth % ctx.pool, depth + 2) for n in range(len(x))]] if depth % ctx.pool else []
-    for i, slab in enumerate(ctx.slabs + rest):
+    for i, slab in enumerate(ctx.slabs + ctx.rest):
         cut = _cut(x, slab)
         gy = convolve(cut, w_share, b_share)  # (B, C, pool, H, W)
-        if slab not in rest:
-            rows = [(n, z // ctx.pool, z // ctx.pool + 1) for n, z, _ in slab]
-            gy += torch.ops.aten.max_pool3d_with_indices_backward(
-                _cut(masked, rows), gy, [ctx.pool] * 3, [ctx.pool] * 3, [0] * 3, [1] * 3, False, places[i])
+        if slab not in ctx.rest:
+            gy += _scatter(_cut(masked, _rows(slab, ctx.pool)), places[i], gy, ctx.pool)
         part_x, part_w, _ = _conv_backward(gy, cut, w32, True)
         grad_w += part_w
         for k, (n, start, stop) in enumerate(slab):
