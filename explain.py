@@ -128,18 +128,23 @@ def relevance(view: View, x: Tensor, prepared: Prepared, progress: Progress) -> 
 
 
 def rule(gamma: float) -> Callable:
-    """A forward hook under which gradient × input of its layer is the γ rule (γ = 0: the ε rule)."""
+    """A forward hook under which gradient × input of its layer is the γ rule (γ = 0: the ε rule).
+
+    Where an output is negative, as before the sum of two branches, it is what speaks against that counts 1 + γ
+    times; so the rule's output is never smaller than the true one, and nothing is divided by almost nothing.
+    """
 
     def hook(layer, inputs, output):
         if not torch.is_grad_enabled():
             return None
         ruled = output
         if gamma:
-            weighted = copy.copy(layer)  # the same layer with other parameters
-            weighted._parameters = {name: value if value is None else value + gamma * value.clamp(min=0)
+            favoured = copy.copy(layer)  # the same layer with what is positive in it alone
+            favoured._parameters = {name: None if value is None else value.clamp(min=0)
                                     for name, value in layer._parameters.items()}
-            weighted._forward_hooks = {}
-            ruled = weighted(inputs[0])
+            favoured._forward_hooks = {}
+            speaks = favoured(inputs[0].clamp(min=0))
+            ruled = output + gamma * torch.where(output < 0, output - speaks, speaks)
         steady = ruled.detach() + EPSILON * torch.where(ruled.detach() < 0, -1.0, 1.0)
         return ruled * (output.detach() / steady)
 

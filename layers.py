@@ -68,6 +68,8 @@ class View:
     def tail(self, x: Tensor) -> Tensor:
         """From where the network is cut to the logits."""
         network = self.network
+        if hasattr(network, "thaw"):  # its lower part shuts gradients out, which maps need
+            return network.head(network.thaw(type(network).frozen.__wrapped__(network, x)))
         if not self.cut:
             return network(x)
         x = network.block(4, network.block(3, x))  # (N, 64, 3, 5, 5)

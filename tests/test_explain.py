@@ -15,7 +15,7 @@ import layers
 import scans
 from explain import Map
 from layers import View
-from model import ClassificationModel3D, Weights
+from model import NETWORKS, ClassificationModel3D, Weights
 from studies import HEAD, Contract, Label, Study
 
 SMALL = Contract(kind="volume", shape=(64, 76, 76), spacing=(3.0, 3.0, 3.0), place="head", scale="foreground",
@@ -394,6 +394,24 @@ def test_progress_ends_at_one(cube):
     heard = []
     explain.explain(weights_of(chain(), codes="abc"), prepared_of(cube[0]), "a", "occlusion", heard.append)
     assert heard == sorted(heard) and heard[-1] == 1
+
+
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"ClassificationModel3D"}))
+def test_every_picture_network_has_its_maps(name):
+    torch.manual_seed(0)
+    network = randomise(NETWORKS[name](2))
+    side = {"SliceCNN": 100, "VGGFeatures": 224}.get(name, 64)
+    weights = weights_of(network, Contract(kind="image", shape=(side, side), channels=3))
+    x = torch.randn(3, side, side)
+    view = View(network, torch.Size([1, 3, side, side]), 0)
+    expected = view.score(network(x[None])).item()
+    for method in ("grad-cam", "relevance"):
+        found = explain.explain(weights, prepared_of(x), "yes", method)
+        assert found.values.shape == (side, side) and np.isfinite(found.values).all()
+        assert found.score == pytest.approx(expected, rel=1e-3, abs=1e-3)
+    assert np.abs(found.values).sum() < 1000 * abs(expected)  # shares that do not blow up
+    [(start, step), _] = view.cells
+    assert -1 <= start < step <= 64
 
 
 def test_the_network_in_use_is_left_as_it_is(cube):

@@ -128,7 +128,7 @@ def test_english_report_says_what_was_found(diagnosis, found):
     for words in ("Alzheimer's disease (AD)", "55.0% probability", "AD, LMCI", "made-up heads",
                   gate.REASONS["no-affine"],
                   "0.81 (0.70 to 0.90)", "77 subjects", "41 subjects", "abababab", HEAD.hash(),
-                  "2026-01-02 03:04 UTC", "0.75 s", "Of the score, 25%", NOTICE, "A made-up network"):
+                  "2026-01-02 03:04 UTC", "0.75 s", "25% of the score", NOTICE, "A made-up network"):
         assert words in page.text, words
     # 1·0.55 + 0·0.15 + 0.5·0.05 + 0.25·0.05 + 0.75·0.2
     assert "0.74" in page.text
