@@ -200,12 +200,16 @@ def _otsu(sample: np.ndarray, air: float, high: float) -> float:
     if counts is None or not counts.sum():
         return air
     middle = (edges[1:] + edges[:-1]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
+    below = np.cumsum(counts)[:-1]
+    above = counts.sum() - below
     mass = np.cumsum(counts * middle)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
-    return float(middle[int(np.nanargmax(between[:-1]))]) if np.isfinite(between[:-1]).any() else air
+    possible = (below > 0) & (above > 0)
+    if not possible.any():
+        return air
+    low = mass[:-1] / np.maximum(below, 1)
+    high = (mass[-1] - mass[:-1]) / np.maximum(above, 1)
+    best = int(np.argmax(np.where(possible, below * above * (high - low) ** 2, -1)))
+    return float(low[best] + high[best]) / 2  # steadier than the edge of a bin
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

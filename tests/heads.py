@@ -14,6 +14,8 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 MR, ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1"
 RTPLAN = "1.2.840.10008.5.1.4.1.1.481.5"
 
+WHITE, FOLDS = 140, 30  # brightness of white matter, and how much it varies
+
 # centre and half axes in mm (x to the right, y forward, z up), brightness, belongs to the brain
 SHAPES = [
     ((0, 0, -90), (50, 55, 60), 90, False),  # neck
@@ -22,7 +24,7 @@ SHAPES = [
     ((0, 0, 0), (74, 91, 80), 15, False),  # skull
     ((0, -2, 2), (67, 84, 70), 95, True),  # grey matter
     ((0, -18, -75), (15, 15, 40), 130, True),  # brain stem
-    ((0, -2, 4), (56, 72, 58), 140, True),  # white matter
+    ((0, -2, 4), (56, 72, 58), WHITE, True),  # white matter
     ((14, 5, 8), (7, 28, 12), 25, True),  # ventricles
     ((-14, 5, 8), (7, 28, 12), 25, True),
     ((-40, 40, 15), (9, 9, 9), 190, True),  # a mark on the left, in front, above the middle
@@ -38,13 +40,15 @@ def head(spacing=2.0, field=(196, 232, 240), stripped=False):
     affine[:3, 3] = -step * (shape - 1) / 2 - (0, 0, 20)
     x, y, z = (affine[a, a] * np.arange(shape[a]) + affine[a, 3] for a in range(3))
     points = x[:, None, None], y[None, :, None], z[None, None, :]
+    points = [p.astype(np.float32) for p in points]
+    folds = FOLDS * np.cos(points[0] * (2 * np.pi / 22)) * np.cos(points[1] * (2 * np.pi / 22))
     voxels = np.zeros(shape, np.float32)
     for centre, half, brightness, brain in SHAPES:
         if brain or not stripped:
             radius = np.sqrt(sum(((p - c) / h) ** 2 for p, c, h in zip(points, centre, half, strict=True)))
             inside = np.clip((1 - radius) * np.mean(half) / SOFT + 0.5, 0, 1)  # 1 inside, 0 outside
-            voxels += inside * (brightness - voxels)
-    return voxels.astype(np.float32), affine
+            voxels += inside * (brightness + (folds if brightness == WHITE else 0) - voxels)
+    return voxels, affine
 
 
 def reorder(voxels, affine, codes):

@@ -10,7 +10,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # room -> what it may import of ours
 MAY_IMPORT = {
     "studies": set(),
-    "scans": {"studies"},
+    "grid": set(),
+    "formats": {"grid"},
+    "dicoms": {"formats"},
+    "scans": {"dicoms", "formats", "grid", "studies"},
     "model": {"studies"},
     "augment": set(),
     "datasets": {"augment", "scans", "studies"},
