@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 # Without an NVIDIA card, Linux gets the small CPU build of torch where its index can be reached.
 CARD := $(shell test -e /dev/nvidiactl -o -e /proc/driver/nvidia && echo yes)
-UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
 
 .PHONY: run test lint clean
 run: .venv/run.done

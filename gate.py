@@ -46,7 +46,8 @@ REASONS = {
     "cut-off":
         "About {percent:.0f} % of the brain lies outside the scan. Use a scan of the whole head.",
     "turned":
-        "The head seems to lie {how}: its orientation in the file is probably wrong. Export it again.",
+        "The head seems to lie upside down or back to front: the orientation in the file is probably wrong. "
+        "Export it again.",
     "no-head":
         "This does not look like a T1 scan of a head (likeness {score:.2f}, heads reach {least:.2f}). "
         "Check that it is the right file.",
@@ -155,7 +156,7 @@ def _head(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
 
 def _likeness(found: likeness.Match) -> list[Finding]:
     if found.turned and found.score - found.margin > LIKE[0]:
-        return [Finding(UNFIT, "turned", {"how": found.turned})]
+        return [Finding(UNFIT, "turned")]
     if found.score < LIKE[0] or found.margin < UPRIGHT:
         return [Finding(UNFIT, "no-head", {"score": found.score, "least": LIKE[1]})]
     if found.score < LIKE[1]:

@@ -1,0 +1,209 @@
+"""The gate: heads pass, what is no head or half of one does not, and each reason is said in words."""
+
+import dataclasses
+import math
+import string
+from pathlib import Path
+from types import SimpleNamespace
+
+import heads
+import numpy as np
+import pytest
+import torch
+
+import gate
+import likeness
+import scans
+from studies import HEAD, Contract
+
+
+def scan_of(voxels, affine, **facts):
+    """A scan as `read` gives it, without the way over a file."""
+    known = {"format": "test", "shape": list(voxels.shape), "affine_known": True, "oblique": False,
+             "spacing": np.linalg.norm(affine[:3, :3], axis=0).tolist()}
+    return scans.Scan(np.asarray(voxels, np.float32), affine, "volume", known | facts)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """What the gate asks of a weights file: the mean sketch of a few phantom heads, and its contract."""
+    drawn = [likeness.sketch(scans.prepare(scan_of(*heads.head(3.0, stripped=bare)), HEAD).tensor, HEAD)
+             for bare in (False, True)]
+    return SimpleNamespace(contract=HEAD, header={}, extras={"likeness.sketch": torch.stack(drawn).mean(0)})
+
+
+def codes(scan, weights):
+    findings = gate.before(scan, scans.prepare(scan, weights.contract), weights)
+    for finding in findings:
+        assert finding.text and "{" not in finding.text
+    return gate.verdict(findings), {finding.code for finding in findings}
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["whole", "skull-stripped"])
+@pytest.mark.parametrize("axes", ["RAS", "LPI", "SAL"])
+def test_a_head_is_fit(weights, bare, axes):
+    voxels, affine = heads.reorder(*heads.head(2.5, stripped=bare), tuple(axes))
+    assert codes(scan_of(voxels * 7 + 100, affine), weights) == (gate.FIT, set())
+
+
+def ball(radius=70.0):
+    at = (np.indices((64, 64, 64)) - 31.5) * 3
+    return np.where(np.linalg.norm(at, axis=0) < radius, 500.0, 0.0), np.diag([3.0, 3, 3, 1])
+
+
+def noise():
+    return np.random.default_rng(0).normal(100, 20, (64, 64, 64)), np.diag([3.0, 3, 3, 1])
+
+
+def constant_but_one():
+    voxels = np.full((64, 64, 64), 7.0)
+    voxels[3, 3, 3] = 8
+    return voxels, np.diag([3.0, 3, 3, 1])
+
+
+def upside_down():
+    voxels, affine = heads.head(3.0)
+    return voxels[:, :, ::-1], affine
+
+
+def back_to_front():
+    voxels, affine = heads.head(3.0)
+    return voxels[:, ::-1], affine
+
+
+def half():
+    voxels, affine = heads.head(3.0)
+    return voxels[: voxels.shape[0] // 2], affine
+
+
+def slab():
+    voxels, affine = heads.head(3.0)
+    return voxels[:, :, 40:54], affine
+
+
+def tiny():
+    voxels, affine = heads.head(3.0)
+    return voxels, np.diag([0.1, 0.1, 0.1, 1]) @ affine
+
+
+@pytest.mark.parametrize("make", [ball, noise, constant_but_one, upside_down, half, slab, tiny])
+def test_what_is_no_whole_head_cannot_be_judged(weights, make):
+    verdict, found = codes(scan_of(*make()), weights)
+    assert verdict == gate.UNFIT and found
+
+
+def test_a_head_back_to_front_is_not_fit(weights):
+    assert codes(scan_of(*back_to_front()), weights)[0] != gate.FIT
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "verdict"),
+    [
+        ({"affine_known": False}, "no-affine", gate.DOUBTFUL),
+        ({"spacing": [1.0, 1.0, 6.0]}, "thick-slices", gate.DOUBTFUL),
+        ({"modality": "CT"}, "wrong-modality", gate.UNFIT),
+        ({"modality": "MR"}, None, gate.FIT),
+    ],
+)
+def test_the_header_speaks(weights, facts, code, verdict):
+    assert codes(scan_of(*heads.head(3.0), **facts), weights) == (verdict, {code} if code else set())
+
+
+def test_a_scan_that_misses_the_forehead_says_how_much(weights):
+    voxels, affine = heads.head(3.0)
+    verdict, found = codes(scan_of(voxels[:, : voxels.shape[1] * 6 // 10], affine), weights)
+    assert verdict != gate.FIT and "cut-off" in found
+
+
+def layered(cortex, white):
+    """A bare brain with 3.5 mm of cortex around white matter, and fluid in its middle."""
+    at = (np.indices((80, 100, 84)) - np.array([39.5, 49.5, 41.5]).reshape(3, 1, 1, 1)) * 2
+    depth = (1 - np.linalg.norm(at / np.array([67, 84, 70]).reshape(3, 1, 1, 1), axis=0)) * 70  # about, mm
+    fluid = np.linalg.norm(at / np.array([24, 36, 18]).reshape(3, 1, 1, 1), axis=0) < 1
+    brain = np.where(fluid, 25, np.where(depth < 3.5, cortex, white))
+    return np.where(depth < 0, 0, brain), np.diag([2.0, 2, 2, 1])
+
+
+def test_deep_tissue_darker_than_cortex_is_no_t1():
+    t1, flair = (gate.contrast(scans.prepare(scan_of(*layered(*tones)), HEAD), HEAD)
+                 for tones in ((120.0, 140.0), (140.0, 120.0)))
+    assert flair < gate.CONTRAST < t1
+
+
+def test_noise_is_measured_in_deviations():
+    tensor = torch.from_numpy(np.random.default_rng(1).normal(0, 0.5, (1, 60, 60, 60))).float()
+    assert gate.noise(SimpleNamespace(tensor=tensor)) == pytest.approx(0.5, rel=0.05)
+
+
+def test_without_a_sketch_only_the_header_and_the_size_speak():
+    bare = SimpleNamespace(contract=HEAD, header={}, extras={})
+    assert codes(scan_of(*heads.head(3.0)), bare) == (gate.FIT, set())
+
+
+def test_features_far_from_those_learned_from_are_doubted():
+    extras = {"features.mean": torch.zeros(3), "features.precision": torch.diag(torch.tensor([1.0, 4.0, 1.0]))}
+    weights = SimpleNamespace(header={"likeness": {"threshold": 3.0}}, extras=extras)
+    assert gate.after(torch.tensor([0.0, 1.4, 0.0]), weights) == []
+    (finding,) = gate.after(torch.tensor([0.0, 2.0, 0.0]), weights)
+    assert finding.code == "unlike-training" and finding.values["distance"] == pytest.approx(4.0)
+    assert gate.after(torch.zeros(3), SimpleNamespace(header={}, extras={})) == []
+
+
+PICTURE = Contract(kind="image", shape=(96, 96), channels=3, place="squeeze", scale="unit")
+
+
+def picture(seed=0, size=96, colour=False):
+    """A bright ring on black with some noise: the same kind of picture for every seed."""
+    random = np.random.default_rng(seed)
+    at = np.indices((size, size)) / size - 0.5
+    radius = np.hypot(*at)
+    grey = 200 * ((radius > 0.2) & (radius < 0.35)) + 40 * random.random((size, size))
+    pixels = np.repeat(grey[..., None], 3, 2).astype(np.uint8)
+    if colour:
+        pixels[..., 0] //= 3
+    return scans.Scan(pixels, np.eye(4), "image", {"shape": [size, size]})
+
+
+@pytest.fixture(scope="module")
+def picture_weights():
+    drawn = [likeness.sketch(scans.prepare(picture(seed), PICTURE).tensor, PICTURE) for seed in range(5)]
+    return SimpleNamespace(contract=PICTURE, header={"likeness": {"match": 0.8}},
+                           extras={"likeness.sketch": torch.stack(drawn).mean(0)})
+
+
+def test_pictures_of_the_kind_pass_and_others_do_not(picture_weights):
+    assert codes(picture(9), picture_weights) == (gate.FIT, set())
+    stripes = picture(9)
+    stripes = dataclasses.replace(stripes, voxels=np.tile(stripes.voxels[:, :1] * 0 + 255, (1, 96, 1))
+                                  * (np.arange(96)[:, None, None] // 6 % 2).astype(np.uint8))
+    assert codes(stripes, picture_weights) == (gate.UNFIT, {"no-such-picture"})
+    assert codes(picture(9, colour=True), picture_weights)[1] >= {"coloured"}
+    assert codes(picture(9, size=24), picture_weights)[1] >= {"tiny"}
+
+
+@pytest.mark.parametrize("code", gate.REASONS)
+def test_every_reason_is_a_sentence_with_a_way_out(code):
+    text = gate.REASONS[code]
+    assert text[0].isupper() and text.endswith(".")
+    assert len([part for part in text.split(". ") if part]) >= 2 or ";" in text
+    assert list(string.Formatter().parse(text))
+
+
+def test_a_shifted_sketch_is_found_where_it_lies(weights):
+    template = weights.extras["likeness.sketch"]
+    found = likeness.match(torch.roll(template, (1, -2, 3), (0, 1, 2)), template, HEAD)
+    assert found.shift == (1, -2, 3) and found.score == pytest.approx(1, abs=0.02)
+    assert found.margin > 0.05 and found.turned is None
+    assert likeness.match(template.flip(2), template, HEAD).turned == "upside-down"
+    assert not math.isnan(likeness.match(torch.zeros_like(template), template, HEAD).score)
+
+
+def test_reasons_are_told_in_both_languages():
+    import json
+
+    texts = json.loads((Path(gate.__file__).parent / "web" / "texts.json").read_text(encoding="utf-8"))
+    for language in ("en", "zh"):
+        for code, text in gate.REASONS.items():
+            fields = {name for _, name, _, _ in string.Formatter().parse(text) if name}
+            told = texts[language][f"reason.{code}"]
+            assert {name for _, name, _, _ in string.Formatter().parse(told) if name} == fields
