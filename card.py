@@ -220,3 +220,20 @@ def png(figure: Figure) -> bytes:
     memory = io.BytesIO()
     figure.savefig(memory, format="png", dpi=110)
     return memory.getvalue()
+
+
+def curves(history: list[dict[str, float]]) -> bytes:
+    """Losses and accuracy by epoch, as a PNG."""
+    figure = Figure(figsize=(8, 3.2))
+    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.15, top=0.97)  # an automatic layout takes twice as long
+    epochs = [row["epoch"] for row in history]
+    lines = (("train_loss", "val_loss"), ("val_accuracy", "val_correlation"))
+    for axes, names in zip(figure.subplots(1, 2), lines, strict=True):
+        for name in names:
+            if name in history[0]:
+                axes.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
+        axes.set_xlabel("epoch")
+        axes.legend()
+    memory = io.BytesIO()
+    figure.savefig(memory, format="png", dpi=110)
+    return memory.getvalue()

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
@@ -30,7 +29,9 @@ from tqdm import tqdm
 import datasets
 import model
 from cache import write_whole
+from card import curves
 from datasets import Case
+from frozen import Stored, Tail, take
 from studies import Study
 
 OPTIMISERS: dict[str, Callable[[Any, dict[str, Any]], torch.optim.Optimizer]] = {
@@ -201,7 +202,12 @@ def build(study: Study, settings: dict[str, Any], device: torch.device, precisio
         raise TrainError(f"{settings['network']} does not take {settings['arguments']}: {error}") from error
     network.to(memory_format=layout(study))
     if settings["init"]:
-        take(network, Path(settings["init"]))
+        left = take(network, Path(settings["init"]))
+        if left is None:
+            raise TrainError(f"--init {Path(settings['init']).name}: none of its tensors fits; give weights of "
+                             "the same network")
+        print(f"began with {Path(settings['init']).name}" + (f", but for {', '.join(left)}" if left else ""),
+              flush=True)
     if settings["freeze"]:
         if not hasattr(network, "frozen"):
             raise TrainError(f"--freeze: {settings['network']} has no part to keep as it is; leave it out")
@@ -210,44 +216,6 @@ def build(study: Study, settings: dict[str, Any], device: torch.device, precisio
     trained = [p for p in network.parameters() if p.requires_grad]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "amp")
     return State(network, OPTIMISERS[settings["optimiser"]](trained, settings), scaler)
-
-
-def take(network: nn.Module, file: Path) -> None:
-    """Begin with the tensors of another weights file that fit by name and shape; the others stay as they are."""
-    own, other = network.state_dict(), model.load(file, "cpu").network.state_dict()
-    fitting = {key: value for key, value in other.items() if key in own and own[key].shape == value.shape}
-    if not fitting:
-        raise TrainError(f"--init {file.name}: none of its tensors fits; give weights of the same network")
-    network.load_state_dict(fitting, strict=False)
-    left = sorted({key.rpartition(".")[0] for key in own if key not in fitting})
-    print(f"began with {file.name}" + (f", but for {', '.join(left)}" if left else ""), flush=True)
-
-
-class Tail(nn.Module):
-    """A network fed with what its frozen part gave."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, frozen: Tensor) -> Tensor:
-        return self.network.head(self.network.thaw(frozen.float()))
-
-
-class Stored(torch.utils.data.Dataset):
-    """What the frozen part gives for each case, computed once; never augmented."""
-
-    def __init__(self, frozen: Tensor, targets: Tensor) -> None:
-        self.frozen, self.targets = frozen, targets
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.frozen[index], self.targets[index]
-
-    def set_epoch(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
 
 
 def layout(study: Study) -> torch.memory_format:
@@ -464,20 +432,3 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
 
 def put(path: Path, content: bytes) -> None:
     write_whole(path, lambda out: out.write(content))
-
-
-def curves(history: list[dict[str, float]]) -> bytes:
-    """Losses and accuracy by epoch, as a PNG."""
-    figure = Figure(figsize=(8, 3.2))
-    figure.subplots_adjust(left=0.07, right=0.98, bottom=0.15, top=0.97)  # an automatic layout takes twice as long
-    epochs = [row["epoch"] for row in history]
-    lines = (("train_loss", "val_loss"), ("val_accuracy", "val_correlation"))
-    for axes, names in zip(figure.subplots(1, 2), lines, strict=True):
-        for name in names:
-            if name in history[0]:
-                axes.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
-        axes.set_xlabel("epoch")
-        axes.legend()
-    memory = io.BytesIO()
-    figure.savefig(memory, format="png", dpi=110)
-    return memory.getvalue()

@@ -10,22 +10,45 @@ ROOT = Path(__file__).resolve().parent.parent
 # room -> what it may import of ours
 MAY_IMPORT = {
     "studies": set(),
+    # a scan in
     "grid": set(),
     "formats": {"grid"},
     "dicoms": {"formats"},
     "scans": {"dicoms", "formats", "grid", "studies"},
-    "model": {"studies"},
+    # the network
+    "slabs": set(),
+    "pictures": set(),
+    "model": {"pictures", "slabs", "studies"},
+    # learning
     "augment": set(),
-    "datasets": {"augment", "scans", "studies"},
-    "evaluate": {"datasets", "model", "scans", "studies"},
-    "train": {"augment", "datasets", "evaluate", "model", "scans", "studies"},
-    "simulate": {"studies"},
-    "explain": {"model", "scans", "studies"},
-    "gate": {"model", "scans", "studies"},
+    "cases": {"scans", "studies"},
+    "cache": {"cases", "scans", "studies"},
+    "datasets": {"augment", "cache", "cases", "scans", "studies"},
+    "card": {"studies"},
+    "evaluate": {"cache", "card", "datasets", "likeness", "model", "scans", "studies"},
+    "frozen": {"model"},
+    "fit": {"cache", "card", "datasets", "frozen", "model", "studies"},
+    "train": {"datasets", "evaluate", "fit", "model", "scans", "studies"},
+    "anatomy": set(),
+    "phantom": {"anatomy"},
+    "simulate": {"anatomy", "phantom", "studies"},
+    # judging
+    "likeness": {"studies"},
+    "gate": {"likeness", "model", "scans", "studies"},
+    "layers": {"model"},
+    "explain": {"layers", "model", "scans", "studies"},
     "diagnose": {"explain", "gate", "model", "report", "scans", "studies"},
-    "report": {"diagnose", "explain", "gate", "scans", "studies"},
-    "server": {"diagnose", "gate", "model", "report", "scans", "studies"},
-    "app": {"diagnose", "explain", "gate", "model", "report", "scans", "server", "studies"},
+    # telling
+    "figures": {"diagnose", "explain"},
+    "paper": {"diagnose", "explain", "figures"},
+    "report": {"diagnose", "explain", "figures", "gate", "paper"},
+    "views": {"diagnose", "explain", "report", "scans"},
+    "desk": {"diagnose", "model", "scans"},
+    "words": {"desk", "gate", "model", "studies"},
+    "page": {"desk", "scans", "views", "words"},
+    "server": {"desk", "diagnose", "scans", "studies", "views"},
+    "receive": {"desk", "diagnose", "scans", "server", "views"},
+    "app": {"desk", "diagnose", "model", "page", "receive", "scans", "server", "words"},
 }
 
 
