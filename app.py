@@ -28,18 +28,21 @@ import server
 import words
 from desk import Desk, Pool, Uploads
 from diagnose import ROOT
+from model import Weights
 
 RECONNECT = 90  # seconds that a phone may be out of reach before its page is given up
 SESSIONS = 64  # pages open at once
 MESSAGE = 1 << 20  # bytes of one websocket message
 
+IMAGES = (".png", ".jpg", ".jpeg")
+
 log = logging.getLogger("scanwise")
 
 
-def page_handler(desk: Desk, example: Path | None) -> type[tornado.web.RequestHandler]:
+def page_handler(desk: Desk, examples: dict[str, Path | None]) -> type[tornado.web.RequestHandler]:
     """PyWebIO's handler behind our guard. To be made inside the running loop."""
     ThreadBasedSession.event_mq_maxsize = 16
-    base = webio_handler(page.application(desk, example), cdn=False, reconnect_timeout=RECONNECT)
+    base = webio_handler(page.application(desk, examples), cdn=False, reconnect_timeout=RECONNECT)
 
     class Page(server.Guard, base):
         def check(self) -> None:
@@ -75,10 +78,10 @@ def page_handler(desk: Desk, example: Path | None) -> type[tornado.web.RequestHa
 
 
 def make_app(desk: Desk, host: str, extra_hosts: list[str], password: str | None,
-             example: Path | None) -> tornado.web.Application:
+             examples: dict[str, Path | None]) -> tornado.web.Application:
     static = Path(pywebio.__file__).parent / "html"
     routes = [
-        (r"/", page_handler(desk, example)),
+        (r"/", page_handler(desk, examples)),
         *receive.ROUTES,
         *server.ROUTES,
         (r"/web/((?:style\.css|page\.js|viewer\.js))", server.Static, {"path": str(server.WEB)}),
@@ -92,10 +95,14 @@ def make_app(desk: Desk, host: str, extra_hosts: list[str], password: str | None
     )
 
 
-def find_example(folder: Path) -> Path | None:
-    """The scan that the page offers to try: the first readable file of `demodata/`."""
-    readable = sorted(path for path in folder.glob("*") if path.name.lower().endswith(tuple(scans.READERS)))
-    return readable[0] if readable else None
+def find_example(folder: Path, weights: Weights | None = None) -> Path | None:
+    """The scan to try with the weights: the one that they name, or the folder's first of the right kind."""
+    named = ((weights and weights.header.get("example")) or {}).get("file")
+    if named and (folder / Path(named).name).is_file():
+        return folder / Path(named).name
+    image = weights is not None and weights.contract.kind == "image"
+    wanted = tuple(suffix for suffix in scans.READERS if (suffix in IMAGES) == image)
+    return min((path for path in folder.glob("*") if path.name.lower().endswith(wanted)), default=None)
 
 
 async def serve(options: argparse.Namespace, desk: Desk, sockets: list[socket.socket],
@@ -108,8 +115,9 @@ async def serve(options: argparse.Namespace, desk: Desk, sockets: list[socket.so
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows: Ctrl-C raises KeyboardInterrupt instead
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-    example = options.example or find_example(ROOT / "demodata")
-    application = make_app(desk, options.host, options.allow_host, password, example)
+    examples = {name: options.example or find_example(ROOT / "demodata", diagnoser.weights)
+                for name, diagnoser in desk.diagnosers.items()}
+    application = make_app(desk, options.host, options.allow_host, password, examples)
     http = tornado.httpserver.HTTPServer(application, max_body_size=1 << 16, max_header_size=1 << 15,
                                          idle_connection_timeout=300)
     http.add_sockets(sockets)

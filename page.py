@@ -35,8 +35,8 @@ IN_VIEWER = ("viewer.", "map.", "region.", "warning.")  # and in the viewer
 class Visit:
     """One open page."""
 
-    def __init__(self, desk: Desk, person: Person, language: str, example: Path | None):
-        self.desk, self.person, self.example = desk, person, example
+    def __init__(self, desk: Desk, person: Person, language: str, examples: dict[str, Path | None]):
+        self.desk, self.person, self.examples = desk, person, examples
         self.t = Texts(language)
         self.loader = tornado.template.Loader(str(WEB / "pages"), autoescape="xhtml_escape")
         self.weights = next(iter(desk.diagnosers))
@@ -92,8 +92,9 @@ class Visit:
             self.view()
 
     def on_example(self, value: Any) -> None:
-        if self.example is not None:
-            self.judge([Upload(self.example, self.example.name, ours=False)])
+        example = self.examples.get(self.weights)
+        if example is not None:
+            self.judge([Upload(example, example.name, ours=False)])
 
     def on_uploaded(self, value: Any) -> None:
         """Files that arrived, by their keys, and those that were refused on the way, in the person's order."""
@@ -219,7 +220,7 @@ class Visit:
         self.show(
             "start", study=self.t.study_title(study), question=self.t.of_study("question", study, study.question),
             choices=choices, weights=self.weights, formats=" ".join(scans.READERS),
-            limit=self.desk.uploads.limit >> 20, example=self.example is not None,
+            limit=self.desk.uploads.limit >> 20, example=self.examples.get(self.weights) is not None,
             title=weights.header.get("title", weights.name), measured=self.t.measured(weights.header),
         )
 
@@ -281,7 +282,7 @@ class Visit:
                   back=len(self.results) > 1)
 
 
-def application(desk: Desk, example: Path | None) -> Callable[[], None]:
+def application(desk: Desk, examples: dict[str, Path | None]) -> Callable[[], None]:
     """What PyWebIO runs for each page that opens."""
 
     @config(title="Scanwise", description="Upload a scan, see what a network makes of it and why.",
@@ -294,7 +295,7 @@ def application(desk: Desk, example: Path | None) -> Callable[[], None]:
         try:
             language = eval_js("scanwise.hello(token)", token=person.token)
             known = language if language in LANGUAGES else language_of(str(info.user_language))
-            Visit(desk, person, known, example).run()
+            Visit(desk, person, known, examples).run()
         except Exception as error:
             if not session.closed():
                 number = failure(error)

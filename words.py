@@ -61,8 +61,11 @@ class Texts:
         return self(f"error.{code}" if self.has(f"error.{code}") else "error.other")
 
     def reason(self, finding: Finding) -> str:
-        key = f"reason.{finding.code}"
-        return self(key, **finding.values) if self.has(key) else finding.text
+        key, values = f"reason.{finding.code}", finding.values
+        if not self.has(key):
+            return finding.text
+        return self(key, **{name: self(f"turn.{value}") if self.has(f"turn.{value}") else value
+                            for name, value in values.items()})
 
     def file_name(self, result: Result) -> str:
         return result.record["file"] if result.upload.ours else self("result.example")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
+import heads
 import numpy as np
 import psutil
 import pytest
@@ -24,43 +24,21 @@ import model
 from studies import STUDIES, to_record
 
 ROOT = Path(__file__).resolve().parent.parent
-MARK = (-34.0, 38.0, 22.0)  # mm right, front, up of the head's middle: the left frontal lobe
+MARK, RADIUS = (-40, 40, 15), 14  # mm right, front, up of the head's middle: the left frontal lobe
 
 
-def phantom(step: float = 3.0, mark: bool = True, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A head-like volume (x right, y front, z up) and its affine, with a bright mark in its left frontal lobe."""
-    half = np.array([96.0, 120.0, 108.0])
-    axes = [np.arange(-h, h + step / 2, step) for h in half]
-    x, y, z = np.meshgrid(*axes, indexing="ij")
-
-    def inside(a: float, b: float, c: float, at=(0.0, 0.0, 0.0)) -> np.ndarray:
-        return ((x - at[0]) / a) ** 2 + ((y - at[1]) / b) ** 2 + ((z - at[2]) / c) ** 2 < 1
-
-    head = np.zeros(x.shape, np.float32)
-    head[inside(78, 97, 88)] = 620
-    head[inside(72, 91, 82)] = 120
-    head[inside(68, 86, 77)] = 480
-    head[inside(60, 78, 69)] = 640
-    for side in (-1, 1):
-        head[inside(9, 30, 14, (13 * side, 0, 8))] = 140
+def phantom(step: float = 3.0, mark: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A head in RAS and its affine, with a bright mark in its left frontal lobe."""
+    voxels, affine = heads.head(step)
     if mark:
-        head[inside(11, 11, 11, MARK)] = 1600
-    head += np.random.default_rng(seed).normal(0, 12, head.shape).astype(np.float32) * (head > 0)
-    affine = np.diag([step, step, step, 1.0])
-    affine[:3, 3] = [axis[0] for axis in axes]
-    return head.clip(0).astype(np.int16), affine
+        at = np.moveaxis(np.indices(voxels.shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]  # (x, y, z, 3) mm
+        voxels = np.where(np.linalg.norm(at - MARK, axis=-1) < RADIUS, 400, voxels)
+    return voxels.astype(np.int16), affine
 
 
 def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray, axes: str = "RAS") -> Path:
     """A NIfTI file whose stored axes run as `axes` says, such as "LIA"; the head in the world stays the same."""
-    image = nibabel.Nifti1Image(voxels, affine)
-    turn = nibabel.orientations.ornt_transform(
-        nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(tuple(axes)))
-    image = image.as_reoriented(turn)
-    image.set_sform(image.affine, 1)
-    image.set_qform(image.affine, 1)
-    nibabel.save(image, path)
-    return path
+    return heads.save(path, *heads.reorder(voxels, affine, tuple(axes)), sform_code=1, qform_code=1)
 
 
 @pytest.fixture(scope="session")
