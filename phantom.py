@@ -113,7 +113,8 @@ def _around(points: Tensor, away: Tensor, recipe: Recipe, generator: torch.Gener
     jaw = torch.minimum(ball(0, 34 + face, -58, 64, 58, 52), ball(0, 36 + face, -92 + s["jaw"], 54, 58, 42))
     nose = ball(0, 92 + face, -56, 15, 20, 24)
     base = ball(0, -12, -58, s["neck"] + 6, 60, 42)  # where ears and jaw joints are
-    below = torch.minimum(torch.minimum(jaw, nose), torch.minimum(neck, base))
+    brow = ball(0, 40 + face, -32, 64, 52, 36)
+    below = torch.minimum(torch.minimum(jaw, nose), torch.minimum(torch.minimum(neck, base), brow))
     outer = away - thick
     blend = 14.0
     h = (0.5 + 0.5 * (outer - below) / blend).clamp(0, 1)  # a smooth minimum of the two bodies
@@ -121,7 +122,7 @@ def _around(points: Tensor, away: Tensor, recipe: Recipe, generator: torch.Gener
 
     grain = 0.7 * waves(tuple(away.shape), 4, 1, generator)[0] + 0.5 * slow[1]
     grain = grain + 0.5 * waves(tuple(away.shape), 1.5, 1, generator)[0]
-    soft = ((grain - 0.3) * 2.0).clamp(0, 1)  # fat between the muscles
+    soft = ((grain - s["lean"]) * 2.0).clamp(0, 1)  # fat between the muscles
     deep = s["muscle"] * (1 + 0.12 * grain) + (s["fat"] - s["muscle"]) * soft
     dark = ((-0.8 + 0.4 * s["air"] - grain) * 4).clamp(0, 1)  # bone, vessels
     deep = torch.lerp(deep, torch.tensor(s["hard"]), dark)
