@@ -6,22 +6,26 @@ only the modality is kept; the list of series in a refusal speaks in numbers.
 
 import logging
 import re
+import struct
 import threading
+import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.multival import MultiValue
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from formats import MAX_PIXELS, Reader, Scan, ScanError, dims, image, volume, what
+from formats import MAX_PIXELS, Reader, Scan, ScanError, dims, image, usable, volume, what
 
 MAX_FILES = 20_000
-LOCK = threading.Lock()  # dicom2nifti is configured by globals
+LOCK = threading.Lock()  # dicom2nifti is configured by globals, and so are warnings
 
 # what dicom2nifti answers -> our code and words
 REFUSALS = {
@@ -37,11 +41,32 @@ REFUSALS = {
     "MISSING_DICOM_FILES": ("uneven-slices", "some images are missing; export the whole series again"),
 }
 UNKNOWN = ("bad-header", "its images cannot be put together; convert them with dcm2niix and upload the .nii.gz")
-ODD_HEADERS = (AttributeError, KeyError, IndexError, TypeError, ValueError, NotImplementedError, RuntimeError,
-               OverflowError, ZeroDivisionError)
+ODD_HEADERS = (ArithmeticError, AssertionError, AttributeError, BytesLengthException, EOFError, LookupError,
+               NotImplementedError, RuntimeError, TypeError, ValueError, struct.error)
+
+
+@contextmanager
+def guarded(name: str) -> Iterator[None]:
+    """One DICOM file or zip at a time; what its headers make pydicom stumble over becomes a refusal.
+
+    Warnings are dropped because they quote header values, names among them.
+    """
+    with LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except ScanError:
+            raise
+        except ODD_HEADERS as error:
+            raise ScanError(UNKNOWN[0], f"{name}: {UNKNOWN[1]} ({type(error).__name__})") from error
 
 
 def read_zip(data: bytes, name: str, series: str | None, limit: int) -> Scan:
+    with guarded(name):
+        return from_zip(data, name, series, limit)
+
+
+def from_zip(data: bytes, name: str, series: str | None, limit: int) -> Scan:
     datasets, others = unzip(data, name, limit)
     images = [d for d in datasets if "PixelData" in d and "Rows" in d]
     if not images:
@@ -107,11 +132,9 @@ def parse(raw: bytes, filename: str = ".dcm") -> pydicom.Dataset | None:
     bare = bare and (last.lower().endswith((".dcm", ".ima")) or "." not in last)
     if raw[128:132] != b"DICM" and not bare:
         return None
-    # odd values are common and harmless; a warning would write them, names among them, to the log
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     try:
         return pydicom.dcmread(BytesIO(raw), force=bare)
-    except (InvalidDicomError, EOFError, OSError, zlib.error, *ODD_HEADERS):
+    except (InvalidDicomError, OSError, zlib.error, *ODD_HEADERS):
         return None
 
 
@@ -150,38 +173,48 @@ def convert(datasets: list[pydicom.Dataset], name: str, limit: int) -> Scan:
                                      "upload a smaller series")
     if int(first.get("SamplesPerPixel") or 1) > 1:
         raise ScanError("rgb", f"{name}: colour images; upload the original series, with one number a pixel")
-    picture = assemble([one_time(dataset) for dataset in datasets], name, modality)
+    picture = assemble([one_time(dataset) for dataset in datasets], name, modality, limit)
     voxels = np.asarray(picture.dataobj)
     if voxels.ndim > 3 and max(voxels.shape[3:]) > 1:
         raise ScanError("several-volumes", f"{name}: {voxels.shape[3]} volumes ({dims(voxels.shape)}); "
                                            "upload one 3-D volume")
     if voxels.ndim < 3 or min(voxels.shape[:3]) < 2:
         raise ScanError("too-few-slices", f"{name}: {dims(voxels.shape)} voxels; upload the whole series")
-    return volume(voxels.reshape(voxels.shape[:3]), picture.affine, name, "DICOM", True, modality=modality)
+    known = usable(picture.affine)
+    return volume(voxels.reshape(voxels.shape[:3]), picture.affine if known else np.eye(4), name, "DICOM", known,
+                  modality=modality)
 
 
-def assemble(datasets: list[pydicom.Dataset], name: str, modality: str) -> Any:
+def assemble(datasets: list[pydicom.Dataset], name: str, modality: str, limit: int) -> Any:
     """The nibabel image that dicom2nifti makes of one series, or its refusal in our words."""
     from dicom2nifti import convert_dicom, convert_generic, settings  # slow to import, and only DICOM needs it
     from dicom2nifti.exceptions import ConversionError, ConversionValidationError
 
-    with LOCK:
-        logging.getLogger("dicom2nifti").setLevel(logging.CRITICAL)  # its complaints become our refusals
-        settings.validate_orthogonal = False  # a tilted gantry gives a sheared affine, and `prepare` honours it
-        settings.validate_slice_increment, settings.resample = True, False
+    logging.getLogger("dicom2nifti").setLevel(logging.CRITICAL)  # its complaints become our refusals
+    settings.validate_orthogonal = False  # a tilted gantry gives a sheared affine, and `prepare` honours it
+    settings.validate_slice_increment, settings.resample = True, False
+    try:
         try:
-            try:
-                return convert_dicom.dicom_array_to_nifti(list(datasets), None, reorient_nifti=False)["NII"]
-            except ConversionValidationError as error:
-                if str(error) != "SLICE_INCREMENT_INCONSISTENT" or modality != "CT":
-                    raise
-            settings.validate_slice_increment, settings.resample, settings.resample_padding = False, True, -1000
-            return convert_generic.dicom_to_nifti(list(datasets), None)["NII"]  # CT changes its step on purpose
-        except (ConversionError, ConversionValidationError) as error:
-            code, words = REFUSALS.get(str(error), UNKNOWN)
-            raise ScanError(code, f"{name}: {words}") from error
-        except ODD_HEADERS as error:
-            raise ScanError(UNKNOWN[0], f"{name}: {UNKNOWN[1]} ({type(error).__name__})") from error
+            return convert_dicom.dicom_array_to_nifti(list(datasets), None, reorient_nifti=False)["NII"]
+        except ConversionValidationError as error:
+            uneven = str(error) == "SLICE_INCREMENT_INCONSISTENT"
+            if not uneven or modality != "CT" or even_bytes(datasets) > limit:
+                raise
+        settings.validate_slice_increment, settings.resample = False, True
+        settings.resample_padding = int(min(0, float(datasets[0].get("RescaleIntercept") or 0)))  # as air
+        return convert_generic.dicom_to_nifti(list(datasets), None)["NII"]  # CT changes its step on purpose
+    except (ConversionError, ConversionValidationError) as error:
+        code, words = REFUSALS.get(str(error), UNKNOWN)
+        raise ScanError(code, f"{name}: {words}") from error
+
+
+def even_bytes(datasets: list[pydicom.Dataset]) -> float:
+    """At most how many bytes a series takes once dicom2nifti has evened out its steps, to one near the least."""
+    corners = np.array([dataset.ImagePositionPatient for dataset in datasets], float)  # (n, 3)
+    steps = np.linalg.norm(np.diff(corners[np.lexsort(corners.T)], axis=0), axis=1)
+    pixel = np.array(datasets[0].PixelSpacing, float)
+    extent = np.ptp(corners, axis=0).max() + max(datasets[0].Rows, datasets[0].Columns) * pixel.max()
+    return 8 * extent**3 / (pixel.prod() * np.percentile(steps[steps > 0], 15))
 
 
 def one_time(dataset: pydicom.Dataset) -> pydicom.Dataset:
@@ -204,6 +237,11 @@ def one_time(dataset: pydicom.Dataset) -> pydicom.Dataset:
 
 
 def read_dicom(data: bytes, name: str, series: str | None, limit: int) -> Scan:
+    with guarded(name):
+        return from_file(data, name, limit)
+
+
+def from_file(data: bytes, name: str, limit: int) -> Scan:
     """A single file: a volume of many frames, or one picture."""
     dataset = parse(data)
     if dataset is None:

@@ -29,6 +29,7 @@ ABSURD_SIDE, ABSURD_BYTES = 1 << 13, 1 << 36  # beyond these a header lies rathe
 MIN_SIDE = 4  # voxels or pixels
 MAX_BAD = 0.01  # share of NaN and Inf voxels that is repaired
 SPACINGS = (0.01, 50.0)  # mm that a voxel can measure
+FARTHEST = 1e5  # mm from the scanner's centre
 CHUNK = 1 << 20
 MGH_OFFSET = 284  # bytes of an MGH header
 
@@ -199,12 +200,18 @@ def nifti_affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray, bool]:
             affine = get(coded=True)[0]
         except (HeaderDataError, ValueError):  # a quaternion longer than one
             continue
-        if affine is not None and np.isfinite(affine).all():
-            steps = np.linalg.norm(affine[:3, :3], axis=0)
-            if steps.min() > SPACINGS[0] and steps.max() < SPACINGS[1] and (
-                    abs(np.linalg.det(affine[:3, :3] / steps)) > 0.1):
-                return affine, True
+        if affine is not None and usable(affine):
+            return affine, True
     return np.diag([*header["pixdim"][1:4].astype(float), 1.0]), False
+
+
+def usable(affine: np.ndarray) -> bool:
+    """Whether voxels of a sensible size lie in three different directions, somewhere near a person."""
+    if not np.isfinite(affine).all() or np.abs(affine).max() > FARTHEST:
+        return False
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    sensible = SPACINGS[0] <= steps.min() and steps.max() <= SPACINGS[1]
+    return bool(sensible and abs(np.linalg.det(affine[:3, :3] / steps)) > 0.1)
 
 
 def check_dtype(dtype: np.dtype, name: str) -> None:
@@ -245,7 +252,7 @@ def read_mgh(data: bytes, name: str, series: str | None, limit: int) -> Scan:
                                       "convert it with `mri_convert`") from error
     voxels = stream.array(dtype, tuple(int(n) for n in header["dims"]), MGH_OFFSET)
     affine = header.get_affine()
-    known = known and bool(np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) > 1e-6)
+    known = known and usable(affine)
     return volume(voxels, affine if known else np.eye(4), name, "MGH", known)
 
 

@@ -150,6 +150,25 @@ def test_a_missing_slice_and_too_few(phantom):
     assert refusal(zipped(series(files[:2]))).code == "too-few-slices"
 
 
+@pytest.mark.parametrize("modality, gap", [("CT", 2), ("CT", 1e7)])
+def test_ct_of_two_steps_is_evened_out_unless_it_would_fill_the_memory(phantom, modality, gap):
+    voxels, affine = phantom
+    files = []
+    for k, file in enumerate(dicom_slices(voxels, affine)):
+        data = pydicom.dcmread(BytesIO(file))
+        data.Modality = modality
+        beyond = max(0, k - 8)  # the upper slices lie further apart
+        data.ImagePositionPatient[2] = affine[2, 3] + 14 * (k + beyond * (gap - 1))
+        files.append(to_bytes(data))
+    if gap > 1000:
+        assert refusal(zipped(series(files))).code == "uneven-slices"
+        return
+    scan = scans.read(zipped(series(files)), "series.zip")
+    assert scan.facts["modality"] == modality
+    assert sorted(scan.facts["spacing"]) == pytest.approx([12, 12, 14])
+    assert max(scan.facts["shape"]) >= 8 + 2 * (len(files) - 9)
+
+
 def test_several_volumes(phantom):
     files = dicom_slices(*phantom)
     again = []
