@@ -124,7 +124,7 @@ def test_the_command_line_says_all_was_judged(weights, head):
 
 def test_the_command_line_walks_a_folder_into_a_csv(weights, head, tmp_path):
     done = run(head.parent, "--weights", weights, "--csv", tmp_path / "out.csv", "--judge-anyway")
-    rows = list(csv.DictReader((tmp_path / "out.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
     assert done.returncode == 0, done.stderr
     assert [row["file"] for row in rows] == ["head.nii.gz"]
     assert sum(float(rows[0][code]) for code in STUDY.codes) == pytest.approx(1, abs=1e-4)
