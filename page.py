@@ -275,10 +275,12 @@ class Visit:
         error = result.record["error"] if result else {"code": "missing", "message": ""}
         code = error["code"] if self.t.has(f"remedy.{error['code']}") else "other"
         english = self.t.language == "en"
-        words = error["message"] if english and error["message"] else self.t(f"remedy.{code}")
         file = result.record["file"] if result else ""
+        message = error["message"].removeprefix(f"{file}: ")
+        message = message[:1].upper() + message[1:]
+        words = message if english and message else self.t(f"remedy.{code}")
         self.show("refusal", heading=self.t.error_title(error["code"]), file=file,
-                  words=words, detail="" if english else error["message"], number=error.get("id"),
+                  words=words, detail="" if english else message, number=error.get("id"),
                   back=len(self.results) > 1)
 
 

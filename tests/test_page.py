@@ -89,10 +89,12 @@ def drawn_after(page, action: Callable[[], object]) -> None:
     page.wait_for_function("before => document.querySelector('#viewer').dataset.drawn !== before", arg=before)
 
 
-def dicom_zip(path: Path) -> Path:
+def dicom_zip(path: Path, modality: bytes = b"MR") -> Path:
     """The phantom as a zipped series of DICOM slices, whose header holds a patient's name."""
     slices = heads.dicom_slices(*phantom(4.0))
-    path.write_bytes(heads.zipped({f"{number}.dcm": data for number, data in enumerate(slices)}))
+    path.write_bytes(heads.zipped({
+        f"{number}.dcm": data.replace(b"CS\x02\x00MR", b"CS\x02\x00" + modality)
+        for number, data in enumerate(slices)}))
     return path
 
 
@@ -113,7 +115,8 @@ def test_the_example_leads_to_its_result(visit: Open, server: Server):
     assert page.locator(".pane canvas").count() == 3
     assert "not calibrated" in page.inner_text(".chart h2")
     assert "untrained" in page.inner_text(".details")
-    page.wait_for_selector(f"#viewer[data-map='method=grad-cam&code={label}']")
+    page.wait_for_selector("#viewer[data-map], #map-said.bad")
+    assert page.get_attribute("#viewer", "data-map") == f"method=grad-cam&code={label}"
     with page.expect_download() as download:
         page.click("text=Data (JSON)")
     assert json.loads(Path(download.value.path()).read_text())["label"] == label
@@ -201,7 +204,7 @@ def test_the_heat_map_follows_its_controls(visit: Open):
     page = visit(maps=True)
     page.click("#example")
     result_of(page)
-    page.wait_for_selector("#viewer[data-map]")
+    page.wait_for_selector("#viewer[data-map], #map-said.bad")
     drawn_after(page, lambda: page.click("#map-peak"))
     coloured = pixels(page, "axial").astype(int)
     drawn_after(page, lambda: page.uncheck("#map-on"))
@@ -224,6 +227,21 @@ def test_a_zipped_dicom_series(visit: Open, server: Server, tmp_path: Path):
     assert "Secret" not in page.content()
     assert "SECRET" not in page.content()
     assert "Secret" not in server.log.read_text()
+
+
+def test_what_cannot_be_judged_is_shown_with_its_reason(visit: Open, tmp_path: Path):
+    page = visit()
+    send(page, dicom_zip(tmp_path / "ct.zip", b"CT"))
+    result_of(page)
+    assert page.inner_text(".answer .chip") == "Cannot be judged"
+    assert "CT" in page.inner_text(".reasons")
+    assert page.locator(".bars").count() == 0
+    assert page.locator(".pane canvas").count() == 3
+    page.click("text=Judge it anyway")
+    page.wait_for_selector(".bars")
+    result_of(page)
+    assert page.inner_text(".answer .chip") == "Cannot be judged"
+    assert "on request" in page.inner_text(".answer")
 
 
 def test_a_refused_file_and_a_good_one_after_it(visit: Open, head_file: Path, tmp_path: Path):
