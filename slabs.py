@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LAST = torch.channels_last_3d
+FIRST = 2  # planes of block 1 at a time in the fast forward
 BYTES = 16 << 20  # of one slab's conv output: more leaves the cache, and malloc hands it back to the system
 
 
@@ -70,7 +71,8 @@ class Folded:
         done, kept, slabs = 0, [], []
         for start in range(0, depth, planes):
             stop = pool_2 * min(start + planes, depth) + 2  # of block 1's planes
-            kept.append(self._first(x[:, :, pool_1 * done : pool_1 * stop + 2]))
+            for at in range(done, stop, FIRST):
+                kept.append(self._first(x[:, :, pool_1 * at : pool_1 * min(at + FIRST, stop) + 2]))
             h = torch.cat(kept, 2)  # (1, 8, 3k + 2, 127, 127)
             slabs.append(self._block(h, 1))  # (1, 16, k, 41, 41)
             done, kept = stop, [h[:, :, -2:]]
@@ -86,8 +88,16 @@ class Folded:
     def _first(self, x: Tensor) -> Tensor:
         if not self.pair or x.shape[4] % 2:
             return self._block(x, 0)
-        x = F.max_pool3d(convolve(x, *self.paired, (1, 1, 2)), (2, 2, 1))  # (1, 16, D, 127, 127)
+        x = convolve(x, *self.paired, (1, 1, 2))  # (1, 16, D, 254, 127)
+        x = _larger(x[:, :, 0::2], x[:, :, 1::2])  # (1, 16, D / 2, 254, 127)
+        even = x.shape[3] // 2 * 2
+        x = _larger(x[:, :, :, 0:even:2], x[:, :, :, 1:even:2])  # (1, 16, D / 2, 127, 127)
         return torch.maximum(x[:, :8], x[:, 8:]).relu_()
+
+
+def _larger(a: Tensor, b: Tensor) -> Tensor:
+    """The larger of the two, in a's place: half a max pool, faster than torch's, which is not vectorised so."""
+    return torch.maximum(a, b, out=a)
 
 
 # --- training ---------------------------------------------------------------------------------------------
