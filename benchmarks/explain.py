@@ -48,7 +48,7 @@ def weights_file(given: Path | None, folder: Path) -> Path:
 
 def simulated(folder: Path, seed: int, severity: float) -> Path:
     path = folder / f"{seed}.nii"
-    nibabel.save(simulate.head(seed, severity=severity), path)
+    nibabel.save(simulate.head(seed, severity=severity)[0], path)
     return path
 
 
