@@ -174,7 +174,7 @@ def growth(amounts: dict[str, float], tilts: dict[str, tuple[float, float]]) -> 
     shape = known.distances["cortex"].shape
     x = (torch.arange(shape[0]) * 2 + known.origin[0]).view(-1, 1, 1)
     y = (torch.arange(shape[1]) * 2 + known.origin[1]).view(1, -1, 1)
-    total = torch.zeros(3, *shape)
+    moves = {}
     for region, (_, _, fade) in REGIONS.items():
         right, front = tilts.get(region, (0.0, 0.0))
         amount = amounts.get(region, 0.0) * (1 + right * torch.tanh(x / 8))
@@ -184,5 +184,8 @@ def growth(amounts: dict[str, float], tilts: dict[str, tuple[float, float]]) -> 
         rest = torch.exp(away.clamp(min=0) / fade) - amount / fade
         pull = away.clamp(min=0) - fade * torch.log(rest.clamp(min=1e-3))
         pull = torch.minimum(pull, away.clamp(min=0) + 0.8)  # once in the fluid, stay there
-        total -= known.directions[region] * (pull * ((away + 2.5) / 1.5).clamp(0, 1))
-    return total
+        moves[region] = -known.directions[region] * (pull * ((away + 2.5) / 1.5).clamp(0, 1))
+    # The ventricles push everything; horns and cortex then move from where that left them.
+    first = moves["ventricles"]
+    index = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in shape), indexing="ij"))
+    return first + sample(moves["horns"] + moves["cortex"], index + first / 2)

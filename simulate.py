@@ -33,7 +33,8 @@ CLASSES = {label.code: float(label.severity or 0) for label in STUDIES["alzheime
 SPREAD = 0.07  # standard deviation of severity within a class
 
 ORIENTATIONS = ("RAS", "LAS", "LPS", "LPI", "LIA", "PSR", "RPS", "ASR", "PIR", "RSA", "LSA", "ASL")
-DEMOS = {"demo": ("AD", 990001), "demo-cn": ("CN", 990002)}
+DEMOS = {"demo": ("AD", 990001), "demo-cn": ("CN", 990002)}  # cohorts keep to seeds below 1000
+DEMO_FOLDER = Path(__file__).parent / "demodata"
 
 
 def draw(seed: tuple[int, ...], label: str | None = None, severity: float | None = None) -> Recipe:
@@ -197,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--test", type=share, default=0.2, help="share held out under test/ (default: 0.2)")
     given = parser.parse_args(argv)
     if given.what == "demo":
-        out = given.out or Path(__file__).parent / "demodata"
+        out = given.out or DEMO_FOLDER
         for name, (label, seed) in DEMOS.items():
             image, truth = demo(label, seed)
             write(image, out / f"{name}.nii.gz", level=3)
@@ -209,8 +210,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def demo(label: str, seed: int) -> tuple[nib.Nifti1Image, dict[str, object]]:
-    """A whole head at 1 mm, as a scanner would send it, of the middle of its class."""
-    return head(seed, severity=CLASSES[label], label=label, stripped="", dtype="uint8", noise=0.012)
+    """A whole head at 1 mm, as a good scanner would send it, from the middle of its class."""
+    return head(
+        seed, severity=CLASSES[label], label=label, stripped="", spacing=(1.0, 1.0, 1.0), orientation="RAS",
+        oblique=(0.0, 0.0, 0.0), low=(-92.0, -112.0, -122.0), high=(92.0, 124.0, 98.0), dtype="uint8", white=150.0,
+        slope=1.0, noise=0.008, gamma=1.0, bias=0.06, tones=(0.2, 0.66, 1.0), edge=0.6, sharpen=1.2,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
