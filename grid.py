@@ -137,17 +137,14 @@ def _resample_oblique(values: torch.Tensor, matrix: np.ndarray, shape: tuple[int
         small = tuple(int(np.ceil(n / s)) for n, s in zip(values.shape, np.maximum(steps, 1), strict=True))
         values = resample(values, shrink, small)
         matrix = np.linalg.inv(shrink) @ matrix
-    size = np.array(values.shape)
-    scale = 2 / np.maximum(size - 1, 1)
-    theta = np.diag([*scale, 1.0]) @ matrix  # output index → −1…1 over the input
-    theta[:3, 3] -= 1
-    ends = (np.array(shape) - 1) / 2  # affine_grid runs −1…1 over the output
-    theta = theta @ np.array([[ends[0], 0, 0, ends[0]], [0, ends[1], 0, ends[1]], [0, 0, ends[2], ends[2]],
-                              [0, 0, 0, 1]])
-    theta = torch.from_numpy(theta[2::-1][:, [2, 1, 0, 3]].copy()).float()  # torch names axes z, y, x
-    points = functional.affine_grid(theta[None], [1, 1, *shape], align_corners=True)  # (1, x, y, z, 3)
-    read = functional.grid_sample(values[None, None], points, align_corners=True, padding_mode="zeros")
-    return read[0, 0] * factor
+    scale = 2 / np.maximum(np.array(values.shape) - 1, 1)  # −1…1 over the input, axes named z, y, x
+    ways = torch.from_numpy((matrix[:3] * scale[:, None])[::-1].copy()).float()  # (3, 4)
+    along = [torch.arange(n)[:, None] * ways[:, axis] for axis, n in enumerate(shape)]  # (n, 3) each
+    plane = along[1][:, None] + along[2] + (ways[:, 3] - 1)  # (y, z, 3)
+    points = along[0][:, None, None, None] + plane  # (x, 1, y, z, 3)
+    each = values.expand(len(points), 1, *values.shape)  # a plane is a sample of its own: one thread each
+    read = functional.grid_sample(each, points, align_corners=True, padding_mode="zeros")  # (x, 1, 1, y, z)
+    return read[:, 0, 0] * factor
 
 
 def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
@@ -204,8 +201,8 @@ def _otsu(sample: np.ndarray, air: float, high: float) -> float:
     above = counts.sum() - below
     mass = np.cumsum(counts * middle)
     possible = (below > 0) & (above > 0)
-    if not possible.any():
-        return air
+    if not possible.any():  # one brightness alone
+        return float(mass[-1] / counts.sum())
     low = mass[:-1] / np.maximum(below, 1)
     high = (mass[-1] - mass[:-1]) / np.maximum(above, 1)
     best = int(np.argmax(np.where(possible, below * above * (high - low) ** 2, -1)))

@@ -1,0 +1,111 @@
+"""The arithmetic of grids, against scipy and against closed forms."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import affine_transform
+
+import grid
+
+RNG = np.random.default_rng(0)
+VALUES = RNG.random((14, 17, 19)).astype(np.float32)
+
+
+def turn(degrees, axis):
+    a = np.radians(degrees)
+    matrix = np.eye(4)
+    i, j = (n for n in range(3) if n != axis)
+    matrix[i, i] = matrix[j, j] = np.cos(a)
+    matrix[i, j], matrix[j, i] = -np.sin(a), np.sin(a)
+    return matrix
+
+
+def scipys(matrix, shape):
+    """The same reading by scipy, which takes what lies between the outermost voxel and beyond as zero too."""
+    return affine_transform(np.pad(VALUES, 2), matrix[:3, :3], matrix[:3, 3] + 2, shape, order=1)
+
+
+ALIGNED = {
+    "shifted": [[1, 0, 0, 0.3], [0, 1, 0, -2.6], [0, 0, 1, 4.2]],
+    "flipped": [[-1, 0, 0, 12.5], [0, 1, 0, 0], [0, 0, -1, 15]],
+    "turned": [[0, 0, 0.7, 1], [0.8, 0, 0, 2], [0, -0.9, 0, 18]],
+    "turned the other way": [[0, 0.9, 0, 1], [0, 0, 0.5, 2], [0.8, 0, 0, -1]],
+    "beside": [[1, 0, 0, 100], [0, 1, 0, 0], [0, 0, 1, 0]],
+}
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("name", ALIGNED)
+def test_along_the_axes(name, order):
+    matrix = np.vstack([ALIGNED[name], [0, 0, 0, 1]])
+    values = torch.from_numpy(np.asarray(VALUES, order=order))
+    read = grid.resample(values, matrix, (21, 18, 40))
+    np.testing.assert_allclose(read, scipys(matrix, (21, 18, 40)), atol=1e-5)
+
+
+@pytest.mark.parametrize("matrix", [turn(20, 0), turn(-35, 1) @ turn(10, 2), turn(3, 2)])
+def test_across_the_axes(matrix):
+    assert grid.is_oblique(matrix)
+    read = grid.resample(torch.from_numpy(VALUES), matrix, (15, 16, 18))
+    np.testing.assert_allclose(read, scipys(matrix, (15, 16, 18)), atol=1e-3)
+
+
+def test_offset_and_factor():
+    read = grid.resample(torch.from_numpy(VALUES), np.eye(4), VALUES.shape, offset=-0.25, factor=4.0)
+    np.testing.assert_allclose(read, (VALUES - 0.25) * 4, atol=1e-6)
+    whole = grid.resample(torch.arange(24, dtype=torch.uint8).view(2, 3, 4), np.eye(4), (2, 3, 4), offset=-30.0)
+    assert float(whole.min()) == -30
+
+
+@pytest.mark.parametrize("step", [2.0, 3.3])
+@pytest.mark.parametrize("slant", [0, 10])
+def test_a_coarser_grid_sees_no_false_pattern(step, slant):
+    """Alternating voxels average to a half; read without care they would come out as stripes."""
+    stripes = torch.zeros(48, 48, 48)
+    stripes[::2] = 1
+    matrix = turn(slant, 2) @ np.diag([step, step, step, 1])
+    matrix[:3, 3] += 10
+    read = grid.resample(stripes, matrix, (8, 8, 8))[1:6, 1:6, 1:6]
+    assert float((read - 0.5).abs().max()) < 0.2
+    assert float((read - 0.5).abs().mean()) < 0.06
+
+
+def test_a_coarser_grid_keeps_a_constant():
+    even = torch.ones(40, 40, 40)
+    matrix = np.diag([2.7, 1.9, 3.1, 1])
+    matrix[:3, 3] = 6
+    np.testing.assert_allclose(grid.resample(even, matrix, (9, 9, 9)), 1, atol=1e-5)
+
+
+def test_axes_and_obliqueness():
+    affine = np.array([[0, 0, 2, 5], [-1, 0, 0, 6], [0, 1.5, 0, 7], [0, 0, 0, 1.0]])
+    assert grid.axes(affine) == [2, 0, 1] and not grid.is_oblique(affine)
+    bent = affine @ turn(4, 0)
+    assert grid.is_oblique(bent)
+    straight = grid.straighten(bent)
+    assert not grid.is_oblique(straight)
+    np.testing.assert_allclose(np.linalg.norm(straight[:3, :3], axis=0), (1, 1.5, 2), rtol=0.02)
+
+
+def test_the_foreground_is_the_ball_and_not_the_speck():
+    points = np.indices((60, 60, 60)) * 3.0
+    ball = np.sqrt(((points - 90) ** 2).sum(0)) < 50
+    voxels = np.where(ball, 100.0, 2.0).astype(np.float32)
+    voxels[2:5, 2:5, 2:5] = 100
+    found = grid.find_foreground(voxels, np.diag([3.0, 3, 3, 1]))
+    assert found.mask[30, 30, 30] and not found.mask[3, 3, 3]
+    assert found.mask.sum() * 27 == pytest.approx(4 / 3 * np.pi * 50**3, rel=0.15)
+    assert 2 < found.threshold < 98 and found.air == 2
+    np.testing.assert_allclose(found.anchor[:2], 90, atol=0.5)
+    whole = grid.on_grid(found, np.eye(4), voxels.shape)
+    assert whole[30, 30, 30] and not whole[3, 3, 3] and not whole[0].any()
+
+
+ODD = [np.zeros((8, 8, 8)), np.arange(512).reshape(8, 8, 8), np.eye(8)[..., None] * np.ones(8)]
+
+
+@pytest.mark.parametrize("voxels", ODD, ids=["empty", "ramp", "sheet"])
+def test_odd_scans_have_some_foreground(voxels):
+    found = grid.find_foreground(voxels.astype(np.float32), np.eye(4))
+    assert np.isfinite([found.air, found.threshold, found.mean, found.deviation, *found.anchor]).all()
+    assert found.mask.any() and found.deviation > 0
