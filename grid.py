@@ -21,7 +21,7 @@ TAPER = 20.0  # mm over which either fades out, so that the anchor moves smoothl
 TIP = 5000.0  # mm³ of foreground above what counts as the top
 CORE = 50.0  # mm around the middle of the brain whose foreground sets the intensities: no scalp, no face
 BRAIN = (0.0, -6.0, 0.0)  # mm from the anchor to the middle of the brain, in 20 adults
-BAND = 32  # rows of a resampling matrix multiplied at once; it is zero but for a narrow band
+BAND = 32  # rows of a resampling matrix, or planes, worked on at once
 ALIGNED = 2e-3  # sine of the angle below which a grid counts as parallel to the world's axes
 
 
@@ -141,10 +141,13 @@ def _resample_oblique(values: torch.Tensor, matrix: np.ndarray, shape: tuple[int
     ways = torch.from_numpy((matrix[:3] * scale[:, None])[::-1].copy()).float()  # (3, 4)
     along = [torch.arange(n)[:, None] * ways[:, axis] for axis, n in enumerate(shape)]  # (n, 3) each
     plane = along[1][:, None] + along[2] + (ways[:, 3] - 1)  # (y, z, 3)
-    points = along[0][:, None, None, None] + plane  # (x, 1, y, z, 3)
-    each = values.expand(len(points), 1, *values.shape)  # a plane is a sample of its own: one thread each
-    read = functional.grid_sample(each, points, align_corners=True, padding_mode="zeros")  # (x, 1, 1, y, z)
-    return read[:, 0, 0] * factor
+    whole = torch.empty(shape)
+    for start in range(0, shape[0], BAND):  # a few planes at a time, or the points outweigh the scan
+        points = along[0][start:start + BAND, None, None, None] + plane  # (x, 1, y, z, 3)
+        each = values.expand(len(points), 1, *values.shape)  # a plane is a sample of its own: one thread each
+        read = functional.grid_sample(each, points, align_corners=True, padding_mode="zeros")
+        torch.mul(read[:, 0, 0], factor, out=whole[start:start + BAND])
+    return whole
 
 
 def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
