@@ -156,7 +156,7 @@ def test_each_layout_trains_end_to_end(tmp_path, study, layout):
     assert len(header["training"]["subject_hashes"]["train"]) == 12
     assert header["scores"]["subjects"] == 3
     assert len(header["calibration"]["scores"]) == 3
-    assert set(weights.extras) == {"features.mean", "features.precision"}
+    assert set(weights.extras) == {"features.mean", "features.precision", "likeness.sketch"}
     assert str(tmp_path) not in json.dumps(header)  # nobody's folders go into a file for others
     assert "## Limits" in header["card"] and study.use in header["card"]
     log = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
