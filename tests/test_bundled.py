@@ -1,0 +1,37 @@
+"""The bundled weights: the worked example replays, the example scans get their true class, the name is honest."""
+
+from pathlib import Path
+
+import pytest
+
+import diagnose
+import model
+
+WEIGHTS = diagnose.ROOT / "weights" / "alzheimers.ClassificationModel3D.safetensors"
+DEMOS = {"demo.nii.gz": "AD", "demo-cn.nii.gz": "CN"}  # what they were made as, see demodata/README.md
+
+
+@pytest.fixture(scope="module")
+def answers():
+    diagnoser = diagnose.Diagnoser(WEIGHTS, "cpu")
+    return {name: diagnoser(diagnose.ROOT / "demodata" / name).record() for name in DEMOS}
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_the_example_scans_are_fit_and_get_their_true_class(answers, name):
+    assert answers[name]["gate"]["verdict"] == "fit", answers[name]["gate"]
+    assert answers[name]["label"] == DEMOS[name]
+    assert DEMOS[name] in answers[name]["set"]
+
+
+def test_the_worked_example_replays(answers):
+    example = model.read_header(WEIGHTS)["example"]
+    replayed = answers[Path(example["file"]).name]["probabilities"]
+    assert replayed == pytest.approx(example["probabilities"], abs=0.01)
+
+
+def test_the_name_says_what_they_learned_from():
+    header = model.read_header(WEIGHTS)
+    assert "simulated" in header["title"] and "not trained on patients" in header["title"]
+    assert header["title"] in header["card"]
+    assert header["scores"]["metrics"]["severity_correlation"]["low"] is not None
