@@ -153,46 +153,43 @@ def rule(gamma: float) -> Callable:
 
 # --- occlusion --------------------------------------------------------------------------------------------
 
-PATCHES = (30.0, 15.0, 7.5)  # mm, coarse to fine; for images 1/7, 1/14, 1/28 of each side
-FINER = 24  # so many patches of each size are looked at in finer ones
+PATCH = 30.0  # mm of the coarse patches' sides; for images a seventh of each side
+HALVINGS = 2  # how often the patches that matter most are halved along each axis: 15 mm, 7.5 mm
+FINER = 24  # so many patches of each size are halved
 BATCH = 8
 Spot = tuple[tuple[int, int], ...]  # a patch: (from, to) an axis
 
 
 def occlusion(view: View, x: Tensor, prepared: Prepared, progress: Progress,
-              patches: tuple[float, ...] = PATCHES) -> tuple[Tensor, float]:
+              patch: float = PATCH, halvings: int = HALVINGS) -> tuple[Tensor, float]:
     """How far the score falls when a patch is blurred away; the patches that matter most again in finer ones.
 
     A patch is filled with the picture blurred over more than its size: its detail goes, its brightness stays, and
-    no hole of air appears where brain should be. A patch's value is shared among its finer ones.
+    no hole of air appears where brain should be. Finer patches, which move less, are scaled by one factor a size,
+    so that on average they keep their coarse patches' value.
     """
     shape = x.shape[2:]
-    sizes = [patch_size(patch, prepared, shape) for patch in patches]
-    filled = blurred(x, sizes[0])
-    values, asked = torch.zeros(shape), {}
-    families = {((0, 0),): [spot for spot in tiles(tuple((0, n) for n in shape), sizes[0])
-                            if prepared.foreground[cut(spot)].any()]}
-    total, done = len(families[((0, 0),)]) + 2 ** len(shape) * FINER * (len(patches) - 1), 0
+    size = patch_size(patch, prepared, shape)
+    filled, values = blurred(x, size), torch.zeros(shape)
+    spots = [spot for spot in tiles(shape, size) if prepared.foreground[cut(spot)].any()]
+    total, done = len(spots) + 2 ** len(shape) * FINER * halvings, 0
     with torch.no_grad():
         middle = view.front(x)
         whole = view.score(view.tail(middle))
-        for finer in [*sizes[1:], None]:
-            found: dict[Spot, float] = {}
-            for parent, family in families.items():
-                falls = []
-                for start in range(0, len(family), BATCH):
-                    batch = family[start:start + BATCH]
-                    falls += (whole - view.score(occluded(view, x, middle, filled, batch))).tolist()
-                done += len(family)
+        for level in range(halvings + 1):
+            fallen = []
+            for start in range(0, len(spots), BATCH):
+                batch = spots[start:start + BATCH]
+                fallen += (whole - view.score(occluded(view, x, middle, filled, batch))).tolist()
+                done += len(batch)
                 progress(min(1.0, done / total))
-                mean = sum(map(abs, falls)) / len(falls)
-                share = asked[parent] / mean if len(parent) > 1 and mean else 1.0
-                found |= {spot: fall * share for spot, fall in zip(family, falls, strict=True)}
-            for spot, value in found.items():
-                values[cut(spot)] = value
-            asked = {spot: abs(value) for spot, value in found.items()}
-            strongest = sorted(asked, key=asked.get, reverse=True)[:FINER]
-            families = {spot: tiles(spot, finer) for spot in strongest} if finer else {}
+            before = float(sum(values[cut(spot)].abs().mean() for spot in spots))
+            scale = before / sum(map(abs, fallen)) if before and any(fallen) else 1.0
+            falls = {spot: fall * scale for spot, fall in zip(spots, fallen, strict=True)}
+            for spot, fall in falls.items():
+                values[cut(spot)] = fall
+            strongest = sorted(falls, key=lambda spot: -abs(falls[spot]))[:FINER]
+            spots = [half for spot in strongest for half in halves(spot)] if level < halvings else []
     progress(1.0)
     return values, whole.item()
 
@@ -206,13 +203,18 @@ def patch_size(patch: float, prepared: Prepared, shape: torch.Size) -> tuple[int
     if len(shape) == 3:
         spacing = np.linalg.norm(prepared.affine[:3, :3], axis=0)
         return tuple(max(1, round(patch / mm)) for mm in spacing)
-    return tuple(max(1, round(side * patch / (7 * PATCHES[0]))) for side in shape)
+    return tuple(max(1, round(side * patch / (7 * PATCH))) for side in shape)
 
 
-def tiles(area: Spot, size: tuple[int, ...]) -> list[Spot]:
-    """The patches that cover an area side by side; those at its end may be smaller."""
-    rows = [[(at, min(at + n, stop)) for at in range(start, stop, n)]
-            for (start, stop), n in zip(area, size, strict=True)]
+def tiles(shape: torch.Size, size: tuple[int, ...]) -> list[Spot]:
+    """The patches that cover a grid side by side; those at its end may be smaller."""
+    rows = [[(at, min(at + n, side)) for at in range(0, side, n)] for side, n in zip(shape, size, strict=True)]
+    return list(itertools.product(*rows))
+
+
+def halves(spot: Spot) -> list[Spot]:
+    """A patch halved along each axis; a side of one cell stays whole."""
+    rows = [[(a, b)] if b - a < 2 else [(a, (a + b) // 2), ((a + b) // 2, b)] for a, b in spot]
     return list(itertools.product(*rows))
 
 
