@@ -57,7 +57,10 @@ def explain(weights: Weights, prepared: Prepared, code: str, method: str = "grad
 
 
 def grad_cam(view: View, x: Tensor, prepared: Prepared, progress: Progress) -> tuple[Tensor, float]:
-    """The CAM layer's channels, weighted by how much each moves the score; what speaks against is cut off."""
+    """The CAM layer's channels, weighted by how much each moves the score; what speaks against is cut off.
+
+    A cell of that layer is wider than the air about a head is deep, so the map is shown within the head alone.
+    """
     kept = []
 
     def keep(module, inputs, output):
@@ -73,7 +76,17 @@ def grad_cam(view: View, x: Tensor, prepared: Prepared, progress: Progress) -> t
     weight = gradient.mean(axes, keepdim=True)  # (1, C, 1, 1, 1)
     cam = (weight * kept[0].detach()).sum(1)[0].relu()  # (3, 5, 5)
     progress(1.0)
-    return place(cam, view.cells, x.shape[2:]), score.item()
+    return place(cam, view.cells, x.shape[2:]) * enclosed(prepared.foreground).to(cam.device), score.item()
+
+
+def enclosed(foreground: Tensor) -> Tensor:
+    """The foreground and what lies between two of its voxels along every axis, such as dark ventricles."""
+    between = torch.ones_like(foreground)
+    for axis in range(foreground.ndim):
+        count = foreground.int().cumsum(axis)  # voxels so far; between the first and the last lies more than none
+        last = count.narrow(axis, -1, 1)
+        between &= (count > 0) & (count - foreground.int() < last)
+    return between | foreground
 
 
 def place(cam: Tensor, cells: Cells, shape: torch.Size) -> Tensor:

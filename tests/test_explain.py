@@ -182,6 +182,16 @@ def test_a_map_is_placed_by_its_cells_not_stretched():
     assert placed[25, 11] == pytest.approx(0.5)  # half-way to the next cell
 
 
+def test_what_the_foreground_encloses_is_the_head():
+    ring = torch.zeros(7, 8, dtype=torch.bool)
+    ring[1:6, 2:7] = True
+    ring[3, 3:6] = False  # a dark hole
+    expected = torch.zeros(7, 8, dtype=torch.bool)
+    expected[1:6, 2:7] = True
+    assert torch.equal(explain.enclosed(ring), expected)
+    assert not explain.enclosed(torch.zeros(4, 4, dtype=torch.bool)).any()
+
+
 @pytest.fixture(scope="module")
 def published() -> nn.Module:
     return randomise(ClassificationModel3D(shape=(80, 90, 84)))
