@@ -128,15 +128,15 @@ def planes(diagnosis: "Diagnosis", found: Map | None) -> list[Plane]:
 
 
 def strongest(views: list[Plane], blur: float) -> float:
-    """The strongest influence that the planes show, for or against."""
-    return max((float(np.abs(gaussian_filter(view.heat, blur)).max()) for view in views if view.heat is not None),
-               default=0.0)
+    """The strongest influence that the planes show, for or against; of a spiky map that of all but 0.3 %."""
+    shown = [np.abs(gaussian_filter(view.heat, blur)) for view in views if view.heat is not None]
+    return max((float(np.percentile(part, 99.7 if blur else 100)) for part in shown), default=0.0)
 
 
 def finished(view: Plane, low: float, high: float, top: float, blur: float) -> Plane:
     """The plane with its grey values brought to 0…1 and its map to −1…1."""
     grey = np.clip((view.grey - low) / max(high - low, 1e-6), 0, 1)
-    heat = None if view.heat is None else gaussian_filter(view.heat, blur) / (top or 1.0)
+    heat = None if view.heat is None else np.clip(gaussian_filter(view.heat, blur) / (top or 1.0), -1, 1)
     return replace(view, grey=grey, heat=heat)
 
 

@@ -24,7 +24,7 @@ NOTICE = "#b3261e"
 SIZES = {"title": (20, 0), "heading": (13, 16), "big": (17, 4), "text": (10, 4), "small": (8.5, 4),
          "rows": (9.5, 3)}
 LEADING = 1.38
-TALLEST = 430.0  # of the planes
+TALLEST = 370.0  # of the planes
 COLUMN = 190.0  # where the second column of rows begins
 
 
