@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LAST = torch.channels_last_3d
-FIRST = 2  # planes of block 1 at a time in the fast forward
+FIRST = 3  # planes of block 1 at a time in the fast forward
 BYTES = 16 << 20  # of one slab's conv output: more leaves the cache, and malloc hands it back to the system
 
 
@@ -73,7 +73,7 @@ class Folded:
             stop = pool_2 * min(start + planes, depth) + 2  # of block 1's planes
             for at in range(done, stop, FIRST):
                 kept.append(self._first(x[:, :, pool_1 * at : pool_1 * min(at + FIRST, stop) + 2]))
-            h = torch.cat(kept, 2)  # (1, 8, 3k + 2, 127, 127)
+            h = torch.cat(kept, 2).relu_()  # (1, 8, 3k + 2, 127, 127)
             slabs.append(self._block(h, 1))  # (1, 16, k, 41, 41)
             done, kept = stop, [h[:, :, -2:]]
         x = torch.cat(slabs, 2)  # (1, 16, 26, 41, 41)
@@ -82,17 +82,21 @@ class Folded:
         return x
 
     def _block(self, x: Tensor, number: int) -> Tensor:
+        return self._pooled(x, number).relu_()
+
+    def _pooled(self, x: Tensor, number: int) -> Tensor:
         weight, bias, pool = self.layers[number]
-        return F.max_pool3d(convolve(x, weight, bias), pool).relu_()
+        return F.max_pool3d(convolve(x, weight, bias), pool)
 
     def _first(self, x: Tensor) -> Tensor:
+        """Block 1 up to its pool; ReLU comes once for a whole slab, since few large steps stall less than many."""
         if not self.pair or x.shape[4] % 2:
-            return self._block(x, 0)
+            return self._pooled(x, 0)
         x = convolve(x, *self.paired, (1, 1, 2))  # (1, 16, D, 254, 127)
         x = _larger(x[:, :, 0::2], x[:, :, 1::2])  # (1, 16, D / 2, 254, 127)
         even = x.shape[3] // 2 * 2
         x = _larger(x[:, :, :, 0:even:2], x[:, :, :, 1:even:2])  # (1, 16, D / 2, 127, 127)
-        return torch.maximum(x[:, :8], x[:, 8:]).relu_()
+        return torch.maximum(x[:, :8], x[:, 8:])
 
 
 def _larger(a: Tensor, b: Tensor) -> Tensor:
