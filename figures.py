@@ -76,7 +76,7 @@ def chart(diagnosis: "Diagnosis", language: str = "en") -> bytes:
 def png(figure: Figure) -> bytes:
     FigureCanvasAgg(figure)
     file = io.BytesIO()
-    figure.savefig(file, format="png", facecolor=figure.get_facecolor())
+    figure.savefig(file, format="png", facecolor=figure.get_facecolor(), pil_kwargs={"compress_level": 1})
     return file.getvalue()
 
 
@@ -93,11 +93,10 @@ class Plane:
 def planes(diagnosis: "Diagnosis", found: Map | None) -> list[Plane]:
     """Axial, coronal and sagittal planes through where the map is strongest, else through the middle."""
     prepared, study = diagnosis.prepared, diagnosis.weights.study
-    grey = prepared.tensor.mean(0).numpy()  # (X, Y, Z) or (H, W)
-    inside = prepared.foreground.numpy()
+    grey, inside = prepared.grey.numpy(), prepared.foreground.numpy()  # (X, Y, Z) or (H, W)
     if not inside.any():
         inside = np.ones_like(inside)
-    low, high = grey.min(), np.percentile(grey[inside], 99.5)
+    low, high = prepared.window(99.5)
     heat = None if found is None else found.values
     blur = 1.5 if found and found.method == "relevance" else 0.0  # spiky by nature; calmer for the eye
     if study.contract.kind == "image":
@@ -161,26 +160,26 @@ def proportion(views: list[Plane]) -> float:
 
 def draw_planes(figure: Figure, area: tuple[float, float, float, float], views: list[Plane]) -> None:
     """The panels, all to one scale, in an area (left, bottom, width, height) of the figure."""
-    left, bottom, width, height = area
     rows = panels(views)
     wide, tall = sum(extent(view)[0] for view, _ in rows[0]), max(extent(view)[1] for view in views)
+    axes = figure.add_axes(area, facecolor="black")  # in mm, from the lower left corner
+    axes.set_axis_off()
     for number, row in enumerate(rows):
-        x = left
+        left, middle = 0.0, tall * (2 * (len(rows) - number) - 1)
         for view, heated in row:
             across, up = extent(view)
-            corner = x, bottom + (len(rows) - 1 - number) * height / len(rows)
-            axes = figure.add_axes((*corner, width * across / wide, height / len(rows)), facecolor="black")
-            axes.set_axis_off()
-            look = {"extent": (-across, across, -up, up), "interpolation": "bilinear"}  # mm from the middle
+            place = (left, left + 2 * across, middle - up, middle + up)
+            look = {"extent": place, "interpolation": "bilinear", "aspect": "auto"}
             axes.imshow(view.grey, cmap="gray", vmin=0, vmax=1, **look)
             if heated:
                 strength = np.abs(view.heat)
                 veil = np.where(strength < FAINT, 0, 0.25 + 0.5 * strength)
                 axes.imshow(view.heat, cmap=HEAT, vmin=-1, vmax=1, alpha=veil, **look)
-            axes.set_ylim(-tall, tall)
             for at, letter, side in ((0.02, view.sides[0], "left"), (0.98, view.sides[1], "right")):
-                axes.text(at, 0.5, letter, color="white", size=9, ha=side, va="center", transform=axes.transAxes)
-            x += width * across / wide
+                axes.text(left + 2 * across * at, middle, letter, color="white", size=9, ha=side, va="center")
+            left += 2 * across
+    axes.set_xlim(0, 2 * wide)
+    axes.set_ylim(0, 2 * tall * len(rows))
 
 
 def draw_chart(axes: Axes, diagnosis: "Diagnosis", say: dict[str, str], font: FontProperties) -> None:

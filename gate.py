@@ -129,7 +129,7 @@ def _head(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
     """Whether a whole, upright T1 head lies where the contract puts heads."""
     contract, findings = weights.contract, []
     low, high = HEAD_ML
-    ml = float(prepared.foreground.sum()) * math.prod(contract.spacing) / 1000
+    ml = int(torch.count_nonzero(prepared.foreground)) * math.prod(contract.spacing) / 1000
     if not low <= ml <= high:
         findings.append(Finding(UNFIT, "wrong-size", {"ml": ml, "low": low, "high": high}))
     shift = (0.0, 0.0, 0.0)

@@ -1,8 +1,8 @@
 """Where things lie: linear resampling through 4×4 matrices, the foreground of a head, its anchor. No files.
 
 Matrices map voxel indices to voxel indices or to world millimetres (RAS); arrays keep the order given.
-Axis-aligned maps are three small banded matrices, one an axis, applied as matrix products: flips, axis
-orders and anti-aliasing cost nothing extra. Anything oblique goes through `grid_sample`.
+Axis-aligned maps are three short lists of taps, one an axis: flips, axis orders and anti-aliasing cost nothing
+extra. Anything oblique goes through `grid_sample`.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,8 @@ TAPER = 20.0  # mm over which either fades out, so that the anchor moves smoothl
 TIP = 5000.0  # mm³ of foreground above what counts as the top
 CORE = 50.0  # mm around the middle of the brain whose foreground sets the intensities: no scalp, no face
 BRAIN = (0.0, -6.0, 0.0)  # mm from the anchor to the middle of the brain, in 20 adults
-BAND = 32  # rows of a resampling matrix, or planes, worked on at once
+BAND = 96  # outputs along a line, worked on at once
+PLANES = 32  # worked on at once
 ALIGNED = 2e-3  # sine of the angle below which a grid counts as parallel to the world's axes
 
 
@@ -64,16 +65,52 @@ def straighten(matrix: np.ndarray) -> np.ndarray:
     return straight
 
 
-def _weights(step: float, start: float, size_out: int, size_in: int, smooth: bool) -> torch.Tensor:
-    """(size_out, size_in): output i reads the input at `start + step·i`; outside the input is zero."""
-    at = start + step * torch.arange(size_out, dtype=torch.float64)
-    width = max(1.0, abs(step)) if smooth else 1.0  # a wider triangle when shrinking, against aliasing
-    away = (at[:, None] - torch.arange(size_in, dtype=torch.float64)).abs()
-    triangle = (1 - away / width).clamp_min_(0)
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """What each output along one axis reads: output i is the sum of `share[i] · input[at[i]]`."""
+
+    at: np.ndarray  # (n, k) int64
+    share: np.ndarray  # (n, k) float32
+    size: int  # of the input
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def used(self) -> slice:
+        read = self.at[self.share > 0]
+        return slice(int(read.min()), int(read.max()) + 1) if len(read) else slice(0, 0)
+
+    def within(self, part: slice) -> "Taps":
+        """The same reading of a part of the input, the part that is used."""
+        size = part.stop - part.start
+        return Taps((self.at - part.start).clip(0, size - 1), self.share, size)
+
+    def bands(self) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+        """Some outputs at a time, the inputs that they use, and the matrix between the two."""
+        for start in range(0, len(self), BAND):
+            rows = slice(start, start + BAND)
+            some = Taps(self.at[rows], self.share[rows], self.size)
+            columns = some.used() if some.share.any() else slice(0, 1)
+            table = np.zeros((len(some), columns.stop - columns.start), np.float32)
+            near = some.within(columns)
+            np.add.at(table, (np.arange(len(some))[:, None], near.at), near.share)
+            yield rows, columns, torch.from_numpy(table)
+
+
+def taps(step: float, start: float, size_out: int, size_in: int, smooth: bool) -> Taps:
+    """Output i reads the input at `start + step·i`, between its neighbours; outside the input is zero.
+
+    Where `smooth` and the output is coarser a wider triangle is read, against aliasing. (In numpy: tables so
+    small are not worth waking torch's threads.)
+    """
+    at = start + step * np.arange(size_out)
+    width = max(1.0, abs(step)) if smooth else 1.0
+    near = np.floor(at - width)[:, None] + np.arange(1, int(2 * width) + 2)
+    share = (1 - np.abs(at[:, None] - near) / width).clip(0)
     if width > 1:  # the sampled triangle sums to `width` only on average
-        whole = (1 - (at[:, None] - torch.arange(-width // 1 - 1, size_in + width + 2)).abs() / width)
-        triangle /= whole.clamp_min_(0).sum(1, keepdim=True).clamp_min_(1)
-    return triangle.float()
+        share /= share.sum(1, keepdims=True).clip(1)
+    share[(near < 0) | (near >= size_in)] = 0
+    return Taps(near.clip(0, size_in - 1).astype(np.int64), share.astype(np.float32), size_in)
 
 
 def resample(values: torch.Tensor, matrix: np.ndarray, shape: tuple[int, ...], smooth: bool = True,
@@ -85,45 +122,45 @@ def resample(values: torch.Tensor, matrix: np.ndarray, shape: tuple[int, ...], s
     if is_oblique(matrix):
         return _resample_oblique(values, matrix, shape, smooth, offset, factor)
     order = axes(matrix.T)  # order[a]: the input axis that output axis a runs along
-    tables, crop = [], [slice(None)] * 3
+    lines, crop = [], [slice(None)] * 3
     for axis, source in enumerate(order):
-        table = _weights(matrix[source, axis], matrix[source, 3], shape[axis], values.shape[source], smooth)
-        used = torch.nonzero(table.any(0)).flatten()
-        if not len(used):
+        line = taps(matrix[source, axis], matrix[source, 3], shape[axis], values.shape[source], smooth)
+        crop[source] = line.used()
+        if crop[source].stop == 0:
             return torch.zeros(shape)
-        low, high = int(used[0]), int(used[-1]) + 1
-        crop[source] = slice(low, high)
-        tables.append(table[:, low:high])
-    part = values[tuple(crop)].permute(order)  # the input's axes in the output's order
-    tables[0] = tables[0] * factor
-    return _three_products((part + offset).float(), tables)
+        lines.append(line.within(crop[source]))
+    return _three_axes(values[tuple(crop)].permute(order), lines, offset, factor)
 
 
-def _bands(table: torch.Tensor) -> Iterator[tuple[slice, slice]]:
-    """A few rows at a time of a banded matrix, with the columns that they use."""
-    for start in range(0, len(table), BAND):
-        rows = slice(start, start + BAND)
-        used = torch.nonzero(table[rows].any(0)).flatten()
-        yield rows, slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+def _three_axes(part: torch.Tensor, axis_taps: list[Taps], offset: float, factor: float) -> torch.Tensor:
+    """(part + offset) · factor, read along three axes; `part` has the input's axes in the output's order.
 
-
-def _three_products(part: torch.Tensor, tables: list[torch.Tensor]) -> torch.Tensor:
-    """One banded product an axis, each written in place, so that no axis order needs a copy first."""
-    _, y, z = part.shape
-    first, second, third = tables
-    turned = part.stride(2) > part.stride(1)  # as NIfTI stores it: x fastest, z slowest
-    flat = (part.permute(0, 2, 1) if turned else part).reshape(len(part), y * z)  # (X, Z·Y) or (X, Y·Z)
-    planes = torch.empty(len(first), y * z)
-    for rows, columns in _bands(first):
-        torch.mm(first[rows, columns], flat[columns], out=planes[rows])
-    planes = planes.view(-1, z, y).transpose(1, 2) if turned else planes.view(-1, y, z)  # (x, Y, Z)
-    lines = torch.empty(len(first), len(second), z)  # (x, y, Z)
-    for rows, columns in _bands(second):
-        some = second[rows, columns].expand(len(first), -1, -1)
-        torch.bmm(some, planes[:, columns], out=lines[:, rows])
-    whole = torch.empty(len(first), len(second), len(third))  # (x, y, z)
-    for rows, columns in _bands(third):
-        torch.mm(lines.view(-1, z)[:, columns], third[rows, columns].T, out=whole.view(-1, len(third))[:, rows])
+    Lines along the axis that memory runs along are summed, a few an output line, over the other two axes at
+    once; a banded product along the lines does the rest. So no axis order needs a copy first.
+    """
+    outer, inner, along = sorted(range(3), key=part.stride, reverse=True)
+    lines = part.permute(outer, inner, along).to(torch.float32, copy=True)
+    lines = lines.add_(offset).view(-1, part.shape[along])
+    first, second = (axis_taps[axis] for axis in range(3) if axis != along)
+    split = 0 if along else 1  # the output axis taken a few planes at a time, so that they stay in the cache
+    row, column = (part.shape[inner], 1) if outer < inner else (1, part.shape[inner])
+    whole = torch.empty([len(axis) for axis in axis_taps])
+    for start in range(0, len(first), PLANES):
+        few = slice(start, start + PLANES)
+        at = first.at[few, None, :, None] * row + second.at[None, :, None, :] * column
+        share = (first.share[few, None, :, None] * factor) * second.share[None, :, None, :]
+        at, share = (torch.from_numpy(each.reshape(-1, at[0, 0].size)) for each in (at, share))
+        read = functional.embedding_bag(at, lines, mode="sum", per_sample_weights=share.float())
+        out = whole.narrow(split, start, len(read) // len(second))
+        for rows, columns, table in axis_taps[along].bands():
+            used = read[:, columns]
+            if along == 0:
+                torch.mm(table, used.T, out=out.view(len(out), -1)[rows])
+            elif along == 2:
+                torch.mm(used, table.T, out=out.view(-1, out.shape[2])[:, rows])
+            else:
+                used = used.view(len(out), -1, used.shape[1]).transpose(1, 2)
+                torch.bmm(table.expand(len(out), -1, -1), used, out=out[:, rows])
     return whole
 
 
@@ -142,11 +179,11 @@ def _resample_oblique(values: torch.Tensor, matrix: np.ndarray, shape: tuple[int
     along = [torch.arange(n)[:, None] * ways[:, axis] for axis, n in enumerate(shape)]  # (n, 3) each
     plane = along[1][:, None] + along[2] + (ways[:, 3] - 1)  # (y, z, 3)
     whole = torch.empty(shape)
-    for start in range(0, shape[0], BAND):  # a few planes at a time, or the points outweigh the scan
-        points = along[0][start:start + BAND, None, None, None] + plane  # (x, 1, y, z, 3)
+    for start in range(0, shape[0], PLANES):  # a few planes at a time, or the points outweigh the scan
+        points = along[0][start:start + PLANES, None, None, None] + plane  # (x, 1, y, z, 3)
         each = values.expand(len(points), 1, *values.shape)  # a plane is a sample of its own: one thread each
         read = functional.grid_sample(each, points, align_corners=True, padding_mode="zeros")
-        torch.mul(read[:, 0, 0], factor, out=whole[start:start + BAND])
+        torch.mul(read[:, 0, 0], factor, out=whole[start:start + PLANES])
     return whole
 
 
@@ -181,11 +218,13 @@ def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
     if not mask.any():
         mask = np.ones_like(mask)
 
-    index = np.argwhere(mask)  # (n, 3)
+    index = np.argwhere(mask).astype(float)  # (n, 3)
     to_world = affine @ to_scan
-    world = index @ to_world[:3, :3].T + to_world[:3, 3]
+    world = np.einsum("nj,ij->ni", index, to_world[:3, :3]) + to_world[:3, 3]  # numpy's `@` would leave threads
+    # spinning beside torch's and slow down all that follows
     anchor = _anchor(world, cell)
-    core = ((world - anchor - BRAIN) ** 2).sum(1) < CORE**2
+    away = world - (anchor + BRAIN)
+    core = np.einsum("ij,ij->i", away, away) < CORE**2
     values = np.minimum(sample[mask], high)
     values = values[core] if core.mean() > 0.05 else values
     deviation = float(values.std(dtype=np.float64))
@@ -221,6 +260,16 @@ def _largest(mask: np.ndarray) -> np.ndarray:
     return labels == sizes.argmax()
 
 
+def _wider(mask: np.ndarray) -> np.ndarray:
+    """The mask and every cell beside it."""
+    wider = mask.copy()
+    for axis in range(mask.ndim):
+        ahead, behind = (np.moveaxis(each, axis, 0) for each in (wider, mask))
+        ahead[1:] |= behind[:-1]
+        ahead[:-1] |= behind[1:]
+    return wider
+
+
 def _anchor(world: np.ndarray, cell: np.ndarray) -> np.ndarray:
     """The middle (mm) of the upper head: the mean position of the foreground below its top, neck left out."""
     height = world[:, 2]
@@ -229,15 +278,15 @@ def _anchor(world: np.ndarray, cell: np.ndarray) -> np.ndarray:
     above = np.histogram(height, edges)[0][::-1].cumsum() * abs(np.linalg.det(cell))  # mm³ above each edge
     top = np.interp(min(TIP, 0.01 * above[-1]), above, edges[-2::-1])
     low, high = (np.clip((height - (top - reach)) / TAPER + 0.5, 0, 1) for reach in (HEIGHT, VAULT))
-    middle = (world * high[:, None]).sum(0) / high.sum()
-    middle[2] = (height * low).sum() / low.sum()
+    middle = np.einsum("n,nj->j", high, world) / high.sum()
+    middle[2] = np.einsum("n,n", low, height) / low.sum()
     return middle
 
 
 def on_grid(found: Foreground, to_scan: np.ndarray, shape: tuple[int, ...]) -> torch.Tensor:
     """The foreground's mask on a grid of `shape` that `to_scan` maps to scan voxels: nearest lattice cell."""
     matrix = np.linalg.inv(found.to_scan) @ to_scan
-    mask = torch.from_numpy(ndimage.binary_dilation(found.mask))
+    mask = torch.from_numpy(_wider(found.mask))
     if is_oblique(matrix):
         return resample(mask, matrix, shape, smooth=False) > 0.5
     mask = functional.pad(mask.permute(axes(matrix.T)), [1] * 6)  # the rim reads as background

@@ -8,6 +8,7 @@ where the head lies a little elsewhere, and turned over where that fits better.
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,7 +41,7 @@ def cells(contract: Contract) -> tuple[int, ...]:
 def sketch(tensor: Tensor, contract: Contract) -> Tensor:
     """The coarse, locally evened picture of a prepared tensor (C, …): (x, y, z) or (rows, columns)."""
     pool = F.avg_pool3d if contract.kind == "volume" else F.avg_pool2d
-    x = pool(tensor.mean(0)[None, None], cells(contract))[0, 0]
+    x = pool(tensor[None], cells(contract))[0].mean(0)
     if contract.kind == "image" or contract.scale != "foreground":
         x = (x - x.mean()) / x.std().clamp(min=1e-6)
     x = _box(_box(x.clamp(-4.0, 2.5), 3), 3)
@@ -76,40 +77,47 @@ def core(contract: Contract) -> Tensor:
 def match(sketched: Tensor, template: Tensor, contract: Contract) -> Match:
     """How well a sketch fits the mean training sketch, upright and turned over."""
     where = core(contract)
-    score, shift = _correlation(sketched, template, where)
+    turns = [(), *TURNS.values()] if contract.kind == "volume" else [()]
+    fits = _correlations(sketched, [template.flip(axes) for axes in turns], [where.flip(axes) for axes in turns])
+    score, shift = fits[0]
     if contract.kind == "image":
         return Match(score, math.inf, None, shift)
-    others = {name: _correlation(sketched, template.flip(axes), where.flip(axes))[0]
-              for name, axes in TURNS.items()}
+    others = {name: fit for name, (fit, _) in zip(TURNS, fits[1:], strict=True)}
     best = max(others, key=others.__getitem__)
     margin = score - others[best]
     return Match(score, margin, best if margin < -0.05 else None, shift)
 
 
-def _correlation(x: Tensor, template: Tensor, where: Tensor) -> tuple[float, tuple[int, ...]]:
-    """The best correlation over `where` of x with the template, within REACH cells, and at which shift."""
-    lows = [int(where.any(tuple(set(range(x.ndim)) - {a})).nonzero()[0]) for a in range(x.ndim)]
-    highs = [int(where.any(tuple(set(range(x.ndim)) - {a})).nonzero()[-1]) + 1 for a in range(x.ndim)]
-    box = tuple(map(slice, lows, highs))
-    where = where[box].float()
-    pattern = torch.where(where > 0, template[box] - (template[box] * where).sum() / where.sum(), 0.0)
-    pattern = (pattern / pattern.norm().clamp(min=1e-6)).flatten()
-    windows = F.pad(x, [REACH] * 2 * x.ndim)
-    for axis, (low, high) in enumerate(zip(lows, highs, strict=True)):
-        windows = windows.narrow(axis, low, high - low + 2 * REACH)
-    for axis, size in enumerate(where.shape):
-        windows = windows.unfold(axis, size, 1)
-    places = windows.shape[: x.ndim]  # 2 · REACH + 1 an axis
-    windows = windows.reshape(math.prod(places), -1)  # (shifts, cells of the box)
-    count, inside = where.sum(), where.flatten()
-    spread = windows.square() @ inside - (windows @ inside).square() / count
-    fits = (windows @ pattern) / spread.clamp(min=1e-3 * float(count)).sqrt()
-    place = int(fits.argmax())
-    shift = []
-    for size in reversed(places):
-        shift.append(place % size - REACH)
-        place //= size
-    return float(fits.max()), tuple(reversed(shift))
+def _correlations(x: Tensor, templates: list[Tensor], wheres: list[Tensor]) -> list[tuple[float, tuple[int, ...]]]:
+    """For each template, over its cells, the best correlation of x with it within REACH cells, and that shift.
+
+    All templates at all shifts are one convolution, whose kernels lie in the box that holds all their cells.
+    """
+    any_where = torch.stack(wheres).any(0).nonzero()
+    box = tuple(slice(int(low), int(high) + 1) for low, high in zip(any_where.amin(0), any_where.amax(0),
+                                                                    strict=True))
+    inside = torch.stack([where[box].float() for where in wheres])  # (T, …)
+    axes = tuple(range(1, inside.ndim))
+    count = inside.sum(axes, keepdim=True)
+    values = torch.stack([template[box] for template in templates])
+    patterns = (values - (values * inside).sum(axes, keepdim=True) / count) * inside
+    patterns /= patterns.square().sum(axes, keepdim=True).sqrt().clamp(min=1e-6)
+    near = F.pad(x, [REACH] * 2 * x.ndim)
+    near = near[tuple(slice(part.start, part.stop + 2 * REACH) for part in box)]
+    if x.ndim == 2:
+        near, patterns, inside = near[None], patterns[:, None], inside[:, None]
+        slabs = near[None]  # (1, 1, rows, columns)
+    else:  # the shifts along the first axis as a batch, its cells as channels
+        slabs = near.unfold(0, inside.shape[1], 1).movedim(-1, 1)  # (shifts, cells, y, z)
+    sums = F.conv2d(slabs, torch.cat([patterns, inside]))  # (shifts or 1, 2 · T, shifts, shifts)
+    matched, total = sums.chunk(2, 1)
+    spread = F.conv2d(slabs.square(), inside) - total.square() / count.view(1, -1, 1, 1)
+    fits = matched / spread.clamp(min=1e-3 * float(count.min())).sqrt()
+    best = []
+    for fit in fits.unbind(1):  # (shifts or 1, shifts, shifts)
+        place = np.unravel_index(int(fit.argmax()), fit.shape)[-x.ndim:]
+        best.append((float(fit.max()), tuple(int(at) - REACH for at in place)))
+    return best
 
 
 def distance(features: Tensor, extras: dict[str, Tensor]) -> float:

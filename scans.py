@@ -44,6 +44,17 @@ class Prepared:
     notes: list[str]  # "no-affine", "oblique"
     facts: dict[str, Any]
 
+    @property
+    def grey(self) -> torch.Tensor:
+        """(X, Y, Z) or (H, W): what there is to see, colours averaged."""
+        return self.tensor[0] if len(self.tensor) == 1 else self.tensor.mean(0)
+
+    def window(self, percent: float) -> tuple[float, float]:
+        """The grey values to show as black, which is no signal, and as white: all but the brightest are darker."""
+        step = 1 + 2 * (self.foreground.numel() // 1_000_000)  # odd, to keep out of step with the rows
+        some, inside = self.grey.flatten()[::step].numpy(), self.foreground.flatten()[::step].numpy()
+        return float(self.grey.min()), float(np.percentile(some[inside] if inside.any() else some, percent))
+
 
 def safe_name(name: str) -> str:
     """The last part of a user's file name, of harmless characters only, to show back to that user."""

@@ -7,7 +7,6 @@ A binary is a little-endian uint32, the length of a JSON header padded to a mult
 the bytes in C order (x, y, z), gzipped.
 """
 
-import gzip
 import json
 import struct
 from collections.abc import Callable
@@ -19,6 +18,11 @@ import numpy as np
 import explain
 import scans
 from diagnose import Diagnoser, Diagnosis
+
+try:
+    from isal import igzip as gzip
+except ImportError:  # no wheel for this machine; the same, slower
+    import gzip
 
 REPORTS = {"html": "text/html; charset=UTF-8", "pdf": "application/pdf"}
 
@@ -65,12 +69,8 @@ def spacing(diagnosis: Diagnosis) -> list[float]:
 
 def volume(diagnosis: Diagnosis) -> bytes:
     """The prepared grid for the viewer; black is no signal, white the brightest 0.2 % of the foreground."""
-    tensor = diagnosis.prepared.tensor
-    values = tensor.mean(0).numpy()  # (X, Y, Z) or (H, W)
-    inside = values[diagnosis.prepared.foreground.numpy()]
-    low = float(values.min())
-    high = float(np.percentile(inside if inside.size else values, 99.8))
-    scaled = np.clip((values - low) * (255 / max(high - low, 1e-6)), 0, 255).astype(np.uint8)
+    low, high = diagnosis.prepared.window(99.8)
+    scaled = (diagnosis.prepared.grey - low).mul_(255 / max(high - low, 1e-6)).clamp_(0, 255).byte().numpy()
     seen = upright(scaled, diagnosis)
     return pack({"kind": diagnosis.scan.kind, "shape": seen.shape, "spacing": spacing(diagnosis),
                  "oriented": diagnosis.scan.kind == "volume" and "no-affine" not in diagnosis.prepared.notes},
