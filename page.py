@@ -22,7 +22,7 @@ from pywebio.session import defer_call, eval_js, get_current_session, info, run_
 import scans
 import views
 from desk import Busy, Cancelled, Desk, Person, Result, Ticket, Upload, failure
-from words import LANGUAGES, WEB, Texts, language_of
+from words import LANGUAGES, WEB, Texts, language_of, percent
 
 log = logging.getLogger("scanwise")
 
@@ -235,7 +235,8 @@ class Visit:
         calibration = weights.header.get("calibration") or {}
         chances = record["probabilities"] or {}
         bars = [{"code": code, "name": self.t.class_name(study, code), "percent": 100 * chances[code],
-                 "top": code == label, "in": code in record["set"]} for code in study.by_severity if chances]
+                 "shown": percent(chances[code]), "top": code == label, "in": code in record["set"]}
+                for code in study.by_severity if chances]
         level = f"{record['level']:.0%}"
         note = self.t("result.set.note", miss=f"{1 - record['level']:.0%}") if calibration.get("scores") else \
             self.t("result.set.raw")
@@ -249,6 +250,7 @@ class Visit:
             set_note=note, calibrated="temperature" in calibration, ordered=study.ordered, bars=bars,
             severity=record["severity"], ends=ends, methods=views.methods(),
             viewer_texts=json.dumps(self.t.some(*IN_VIEWER)),
+            by=weights.header.get("title", weights.name),
             details=self.t.details(result, weights), card=weights.header.get("card"),
         )
 
@@ -266,8 +268,9 @@ class Visit:
             rows.append({
                 "id": result.id, "file": self.t.file_name(result), "code": label,
                 "name": self.t.class_name(study, label) if label else None, "why": self.t("result.none"),
-                "chance": 100 * record["probabilities"][label] if label else None, "kind": KINDS[verdict],
-                "verdict": self.t(f"verdict.{verdict}"),
+                "chance": 100 * record["probabilities"][label] if label else None,
+                "shown": percent(record["probabilities"][label]) if label else "", "kind": KINDS[verdict],
+                "verdict": self.t(f"table.{verdict}"),
             })
         self.show("table", rows=rows)
 

@@ -61,11 +61,8 @@ class Texts:
         return self(f"error.{code}" if self.has(f"error.{code}") else "error.other")
 
     def reason(self, finding: Finding) -> str:
-        key, values = f"reason.{finding.code}", finding.values
-        if not self.has(key):
-            return finding.text
-        return self(key, **{name: self(f"turn.{value}") if self.has(f"turn.{value}") else value
-                            for name, value in values.items()})
+        key = f"reason.{finding.code}"
+        return self(key, **finding.values) if self.has(key) else finding.text
 
     def file_name(self, result: Result) -> str:
         return result.record["file"] if result.upload.ours else self("result.example")
@@ -111,9 +108,11 @@ class Texts:
                    (t("fact.use"), self.of_study("use", weights.study, weights.study.use))]
         trained = (header.get("training") or {}).get("data")
         network += [(t("fact.trained"), trained)] if trained else []
-        scores = (header.get("scores") or {}).get("metrics") or {}
-        network += [(t("fact.scores"), ", ".join(
-            f"{self.metric(name)} {interval(score)}" for name, score in scores.items()) or t("fact.noscores"))]
+        scores = header.get("scores") or {}
+        whole = {name: score for name, score in (scores.get("metrics") or {}).items() if "." not in name}
+        cohort = f"{scores.get('cohort', '')} · {scores.get('subjects', '?')}"
+        network.append((t("fact.scores"), cohort if whole else t("fact.noscores")))
+        network += [(self.metric(name), interval(score)) for name, score in whole.items()]
         return [(t("details.scan"), read), (t("details.prepared"), prepared), (t("details.time"), times),
                 (t("details.network"), network)]
 
@@ -122,6 +121,15 @@ def interval(score: dict[str, Any]) -> str:
     """A score with its interval; a dash where one could not be had."""
     value, low, high = ("–" if score.get(key) is None else f"{score[key]:.2f}" for key in ("value", "low", "high"))
     return f"{value} ({low}–{high})"
+
+
+def percent(share: float) -> str:
+    """A probability for a person: what is not quite none or all does not look like it."""
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    if 0.9995 <= share < 1:
+        return "> 99.9 %"
+    return f"{100 * share:.1f} %"
 
 
 def language_of(accepted: str) -> str:

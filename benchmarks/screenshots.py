@@ -54,9 +54,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = options.weights if model.list_weights(options.weights) else untrained(folder / "weights")
-        scan = options.scan or app.find_example(ROOT / "demodata")
-        scan = scan or save_nifti(folder / "head.nii.gz", *phantom(1.0))
-        with running(folder / "server", "--weights", weights, "--example", scan) as server, \
+        named = ["--example", options.scan] if options.scan else []
+        if not named and app.find_example(ROOT / "demodata") is None:
+            named = ["--example", save_nifti(folder / "head.nii.gz", *phantom(1.0))]
+        with running(folder / "server", "--weights", weights, *named) as server, \
                 sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             for shot, (window, whole) in SHOTS.items():

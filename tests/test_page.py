@@ -109,7 +109,7 @@ def test_the_example_leads_to_its_result(visit: Open, server: Server):
     label = page.inner_text("#answer .code")
     shown = page.locator(".bars > div")
     assert shown.locator(".code").all_inner_texts() == ["CN", "EMCI", "MCI", "LMCI", "AD"]
-    percents = [float(text.removesuffix(" %")) for text in shown.locator("b").all_inner_texts()]
+    percents = [float(text.strip("<> %")) for text in shown.locator("b").all_inner_texts()]
     assert sum(percents) == pytest.approx(100, abs=0.3)
     assert ["CN", "EMCI", "MCI", "LMCI", "AD"][int(np.argmax(percents))] == label
     assert page.locator(".pane canvas").count() == 3
@@ -183,21 +183,24 @@ def test_the_viewer_by_keyboard_wheel_and_pointer(visit: Open):
     page = visit()
     page.click("#example")
     result_of(page)
-    count = page.locator(".pane.axial output")
-    assert count.inner_text() == "129 / 256"
+
+    def slice_of(plane: str) -> int:
+        return int(page.inner_text(f".pane.{plane} output").split(" / ")[0])
+
+    axial, coronal = slice_of("axial"), slice_of("coronal")
     page.focus(".pane.axial canvas")
     drawn_after(page, lambda: page.keyboard.press("PageUp"))
-    assert count.inner_text() == "130 / 256"
+    assert slice_of("axial") == axial + 1
     drawn_after(page, lambda: page.keyboard.press("ArrowUp"))  # towards the front: the coronal plane follows
-    assert page.inner_text(".pane.coronal output") == "130 / 256"
+    assert slice_of("coronal") == coronal + 1
     page.hover(".pane.axial canvas")
     drawn_after(page, lambda: page.mouse.wheel(0, 100))
-    assert count.inner_text() == "129 / 256"
+    assert slice_of("axial") == axial
     box = page.locator(".pane.axial canvas").bounding_box()
     drawn_after(page, lambda: page.mouse.click(box["x"] + 2, box["y"] + 2))
-    assert page.inner_text(".pane.sagittal output").startswith("16")  # far right of the patient
+    assert slice_of("sagittal") > 160  # of 166: far right of the patient
     drawn_after(page, lambda: page.click("#reset"))
-    assert count.inner_text() == "129 / 256"
+    assert (slice_of("axial"), slice_of("coronal")) == (axial, coronal)
 
 
 def test_the_heat_map_follows_its_controls(visit: Open):

@@ -22,6 +22,8 @@
     return [1, 2, 3].map((i) => from[i] + share * (to[i] - from[i]));
   });
 
+  const AIR = 10; // of 255: darker voxels hold no signal worth the name
+
   async function unpack(url, signal = null) {
     const answer = await fetch(url, { credentials: "same-origin", signal });
     if (!answer.ok) {
@@ -163,8 +165,9 @@
           let blue = grey;
           if (heat && heat[from] > threshold) {
             const colour = COLOURS[heat[from]];
-            // the weak fades in, so that the threshold is no hard edge
-            const share = opacity * Math.min(1, (heat[from] - threshold) / 40 + 0.25);
+            // the weak fades in, so that the threshold is no hard edge; over air the map is only hinted at
+            const strength = (heat[from] - threshold) / (255 - threshold);
+            const share = opacity * (0.12 + 0.88 * strength) * (volume.data[from] < AIR ? 0.3 : 1);
             red += share * (colour[0] - red);
             green += share * (colour[1] - green);
             blue += share * (colour[2] - blue);
@@ -222,8 +225,8 @@
       this.brightness = this.contrast = 0;
       this.mapOn = localStorage.getItem("scanwise.map") !== "off";
       this.map = null;
-      this.opacity = 0.55;
-      this.threshold = 76;
+      this.opacity = 0.7;
+      this.threshold = 102;
       this.maps = {};
       const names = volume.kind === "image" ? ["image"] : ["axial", "coronal", "sagittal"];
       this.panes = names.map((name) => new Pane(this, name));
@@ -367,8 +370,23 @@
       }));
     }
 
+    /** The middle of the grid, or of what there is to see where the grid's middle is empty. */
     centre(draw = true) {
-      this.at = this.volume.shape.map((count) => Math.floor(count / 2));
+      const { shape, data } = this.volume;
+      const [, tall, deep] = shape;
+      this.at = shape.map((count) => Math.floor(count / 2));
+      if (data[(this.at[0] * tall + this.at[1]) * deep + this.at[2]] < AIR) {
+        const sums = [0, 0, 0];
+        let seen = 0;
+        for (let i = 0; i < data.length; i += 5) {
+          if (data[i] < 4 * AIR) continue;
+          sums[0] += Math.floor(i / (tall * deep));
+          sums[1] += Math.floor(i / deep) % tall;
+          sums[2] += i % deep;
+          seen += 1;
+        }
+        if (seen) this.at = sums.map((sum) => Math.round(sum / seen));
+      }
       if (draw) this.draw();
     }
 
