@@ -24,6 +24,7 @@ SCORES = {
     "kappa": "Cohen's kappa (linear weights where classes have an order)",
     "brier": "Brier score (0 is best)",
     "ece": "Expected calibration error (0 is best)",
+    "ece_unscaled": "The same, before temperature scaling",
     "coverage": "Prediction sets at 90 %: share that holds the truth",
     "set_size": "Prediction sets at 90 %: mean number of classes",
 }

@@ -104,10 +104,11 @@ class Answers:
     p: np.ndarray  # (n, K)
     held: np.ndarray | None  # (n, K) bool
     labels: tuple[Label, ...]
+    unscaled: np.ndarray | None = None  # (n, K), the probabilities before temperature scaling
 
     def take(self, rows: np.ndarray) -> "Answers":
-        held = None if self.held is None else self.held[rows]
-        return replace(self, truth=self.truth[rows], p=self.p[rows], held=held)
+        held, unscaled = (None if part is None else part[rows] for part in (self.held, self.unscaled))
+        return replace(self, truth=self.truth[rows], p=self.p[rows], held=held, unscaled=unscaled)
 
 
 def measure(answers: Answers) -> dict[str, float]:
@@ -137,6 +138,8 @@ def measure(answers: Answers) -> dict[str, float]:
         "brier": sk.brier_score_loss(truth, p, labels=classes),
         "ece": ece(truth, p),
     }
+    if answers.unscaled is not None:
+        found["ece_unscaled"] = ece(truth, answers.unscaled)
     if ordered and len(labels) > 2:
         found["one_step_accuracy"] = np.mean(np.abs(rank[truth] - rank[chosen]) <= 1)
         expected, known = p @ severity, severity[truth]
@@ -191,11 +194,12 @@ def scores(predictions: Predictions, study: Study, calibration: dict[str, Any] |
            seed: int = 0) -> dict[str, Any]:
     """All scores of the study's own classes, and of its coarser readings, as the weights file keeps them."""
     p = model.probabilities(predictions.logits, (calibration or {}).get("temperature", 1.0))
-    truth, held = predictions.targets(study), None
+    truth, held, unscaled = predictions.targets(study), None, None
     if calibration:
+        unscaled = model.probabilities(predictions.logits)
         sets = [model.prediction_set(row, study.codes, calibration, LEVEL) for row in p]
         held = np.array([[code in chosen for code in study.codes] for chosen in sets])
-    answers = Answers(truth, p, held, study.labels)
+    answers = Answers(truth, p, held, study.labels, unscaled)
     readings = {}
     for name, groups in READINGS.get(study.key, {}).items():
         coarse, rows = regroup(answers, groups)

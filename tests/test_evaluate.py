@@ -121,6 +121,8 @@ def test_calibration_error_by_hand():
     assert [(row["count"], row["low"]) for row in rows] == [(1, 0.6), (3, 0.9)]
     assert evaluate.ece(truth, p) == pytest.approx((3 * abs(0.93 - 2 / 3) + 0.35) / 4)
     assert evaluate.ece(np.array([0]), np.array([[1.0, 0.0]])) == 0
+    known = Answers(truth, p, None, FIVE[:2], unscaled=np.array([[1.0, 0.0]] * 4))  # sure, and right half the time
+    assert evaluate.measure(known)["ece_unscaled"] == pytest.approx(0.5)
 
 
 def test_what_cases_do_not_define_is_not_a_number():
