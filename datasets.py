@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+import openi
 import scans
 from augment import AFFINE_SHARE, augment, generator
 from cache import Cache, content_hash, write_whole
@@ -330,9 +331,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add_argument("--study", choices=sorted(STUDIES), help="whose classes and file types to expect")
         command.add_argument("--subject-regex", help="finds the subject in a path: its first group, or all of it")
         command.add_argument("--label-column", help="of a CSV or participants.tsv")
+    open_i = commands.add_parser("open-i", help="download Open-i's chest X-rays, normal or with a nodule, with an "
+                                 "index.csv; the same command goes on where it stopped")
+    open_i.add_argument("folder", type=Path, metavar="DIR", help="where pictures, pages and index.csv go")
+    open_i.add_argument("--range", default="1-", metavar="A-B", help="only these records of the collection")
+    open_i.add_argument("--address", default=openi.ADDRESS, help="of the server (default: %(default)s)")
+    open_i.add_argument("--workers", type=int, default=4, help="downloads at once (default: %(default)s)")
+    open_i.add_argument("--timeout", type=float, default=60.0, help="seconds an answer may take (%(default)s)")
     options = parser.parse_args(argv)
     try:
-        return {"check": _check, "split": _split}[options.command](options)
+        return {"check": _check, "split": _split, "open-i": _open_i}[options.command](options)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -370,6 +378,10 @@ def _split(options: argparse.Namespace) -> int:
         write_split(out, way, options.data)
         print(out, _table(way), *notes(way, study), sep="\n")
     return 0
+
+
+def _open_i(options: argparse.Namespace) -> int:
+    return openi.run(options.folder, options.range, options.address, options.workers, options.timeout)
 
 
 def _table(cases: Sequence[Case]) -> str:
