@@ -58,6 +58,7 @@ def intended(header: dict[str, Any]) -> str:
 def data(header: dict[str, Any]) -> str:
     training = header.get("training", {})
     lines = [f"Source: {training.get('data', 'unknown')}."]
+    lines += [training["about"]] if training.get("about") else []
     subjects = training.get("subjects")
     if subjects:
         codes = [label["code"] for label in header["study"]["labels"]]
@@ -157,7 +158,9 @@ def again(training: dict[str, Any]) -> str:
     if "command" not in training:
         return "Unknown."
     versions = ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())
-    return (f"```\n{training['command']}\n```\n\nSeed {training['seed']}; {versions}; commit "
+    before = training.get("begun_with") or {}
+    begun = f"{before['command']}\n" if before.get("command") else ""
+    return (f"```\n{begun}{training['command']}\n```\n\nSeed {training['seed']}; {versions}; commit "
             f"{training.get('commit') or 'unknown'}; {training['date']}.")
 
 

@@ -148,6 +148,10 @@ def _make(path: Path, recipe: Recipe) -> None:
     write(render(recipe), path)
 
 
+ABOUT = ("Heads of simulated atrophy on the ICBM 152 anatomy, no scans of people, made by "
+         "`python simulate.py --subjects {} --seed {} --test {} --out cohort`.\n")
+
+
 def make(out: Path, subjects: int, seed: int, test: float, workers: int) -> None:
     """Write the cohort and its truth; files that are there already are kept."""
     plan = list(cohort(subjects, seed, test))
@@ -159,6 +163,7 @@ def make(out: Path, subjects: int, seed: int, test: float, workers: int) -> None
         table.writeheader()
         table.writerows(rows)
     part.replace(out / "truth.csv")
+    (out / "about.txt").write_text(ABOUT.format(subjects, seed, test), encoding="utf-8")
     missing = [(out / name, recipe) for name, recipe in plan if not (out / name).exists()]
     bar = tqdm(total=len(plan), initial=len(plan) - len(missing), unit="head", disable=None)
     with bar:

@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "example": None, "rounds": 1000, "init": None, "freeze": False, "shape": None,
 }  # fmt: skip
 BRAIN = (0.5, 0.475, 0.54)  # of the full grid: what a smaller one is cut about
+ABOUT = 2000  # letters of the data's about.txt that a weights file keeps
 MOVABLE = {"data", "device", "workers", "threads", "cache", "cache_limit", "title", "example", "rounds"}
 PATHS = {"data", "out", "split", "cache", "example", "init"}  # named without their folders in the weights file
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -110,12 +111,14 @@ def heading(run: Trainer) -> dict[str, Any]:
     study, settings, state = run.study, run.settings, run.state
     subjects: dict[str, dict[str, int]] = {}
     hashes: dict[str, list[str]] = {}
+    first = None  # how the weights that it began with were made
     for name in ("train", "val", "test"):
         cases = part(run.cases, name)
         subjects[name] = {c: len({case.subject for case in cases if case.label == c}) for c in study.codes}
         hashes[name] = sorted({datasets.subject_hash(case.subject) for case in cases})
     if settings["init"]:  # whom the first tensors were learned from counts as learned from
-        known = model.read_header(settings["init"]).get("training", {}).get("subject_hashes", {})
+        first = model.read_header(settings["init"]).get("training", {})
+        known = first.get("subject_hashes", {})
         before = {digest for name in ("train", "val") for digest in known.get(name, [])}
         if before & set(hashes["test"]):
             raise TrainError(f"--init {Path(settings['init']).name}: it learned from subjects to be tested "
@@ -123,6 +126,7 @@ def heading(run: Trainer) -> dict[str, Any]:
         hashes["train"] = sorted((before | set(hashes["train"])) - set(hashes["val"]))
     count = len({case.subject for case in run.cases})
     data = f"“{Path(settings['data']).resolve().name}”: {len(run.cases)} scans of {count} subjects"
+    about = root(Path(settings["data"])) / "about.txt"
     here = Path(__file__).resolve().parent
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     return {
@@ -132,7 +136,9 @@ def heading(run: Trainer) -> dict[str, Any]:
         "contract": asdict(study.contract),
         "contract_hash": study.contract.hash(),
         "training": {
-            "data": data, "subjects": subjects, "subject_hashes": hashes, "seed": settings["seed"],
+            "data": data, "about": about.read_text(encoding="utf-8").strip()[:ABOUT] if about.is_file() else None,
+            "begun_with": {key: first.get(key) for key in ("command", "epochs", "commit")} if first else None,
+            "subjects": subjects, "subject_hashes": hashes, "seed": settings["seed"],
             "command": settings["command"], "epochs": state.epoch, "best_epoch": state.best_epoch,
             "settings": {k: v for k, v in settings.items() if k not in MOVABLE | {"out", "split", "command"}},
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},

@@ -106,7 +106,8 @@ class Texts:
         network = [(t("fact.weights"), header.get("title", weights.name)),
                    (t("fact.sha"), f"{weights.sha256[:16]}…"),
                    (t("fact.use"), self.of_study("use", weights.study, weights.study.use))]
-        trained = (header.get("training") or {}).get("data")
+        training = header.get("training") or {}
+        trained = ". ".join(training[key] for key in ("data", "about") if training.get(key))
         network += [(t("fact.trained"), trained)] if trained else []
         scores = header.get("scores") or {}
         whole = {name: score for name, score in (scores.get("metrics") or {}).items() if "." not in name}

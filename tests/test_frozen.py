@@ -25,6 +25,20 @@ def test_weights_that_learned_from_a_test_subject_are_no_beginning(tmp_path, cap
     assert "learned from subjects to be tested on here" in capsys.readouterr().err
 
 
+def test_the_card_tells_what_the_data_are_and_what_came_before(tmp_path):
+    data = cohort(tmp_path / "data", VOLUME)
+    (data / "about.txt").write_text("Boxes of one brightness a class.\n")
+    assert train.main(arguments(VOLUME, data, tmp_path / "first", "--seed", "1")) == 0
+    first = tmp_path / "first" / "tiny-volume.Tiny.safetensors"
+    again = ["--init", str(first), "--split", str(tmp_path / "first" / "split.csv")]
+    assert train.main(arguments(VOLUME, data, tmp_path / "second", *again)) == 0
+    second = tmp_path / "second" / "tiny-volume.Tiny.safetensors"
+    before, after = model.read_header(first), model.read_header(second)
+    assert after["training"]["begun_with"]["command"] == before["training"]["command"]
+    for text in ("Boxes of one brightness a class.", before["training"]["command"], after["training"]["command"]):
+        assert text in after["card"]
+
+
 def test_a_network_without_first_layers_to_keep_says_so(tmp_path, capsys):
     data = cohort(tmp_path / "data", VOLUME)
     assert train.main(arguments(VOLUME, data, tmp_path / "run", "--freeze")) == 1

@@ -154,6 +154,7 @@ def test_the_command_writes_a_cohort_and_keeps_what_is_there(tmp_path):
     with (tmp_path / "truth.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["class"] for row in rows] == ["CN", "EMCI"]
+    assert "simulate.py --subjects 2 --seed 12 --test 0.0" in (tmp_path / "about.txt").read_text()
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.nii.gz")) == sorted(
         row["file"] for row in rows)
     for (_, recipe), row in zip(simulate.cohort(2, 12, 0.0), rows, strict=True):
