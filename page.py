@@ -214,14 +214,14 @@ class Visit:
 
     def start(self) -> None:
         weights = self.desk.diagnosers[self.weights].weights
-        choices = [(name, f"{self.t.study_title(d.study)} · {d.weights.header.get('title', name)}")
+        choices = [(name, f"{self.t.study_title(d.study)} · {self.t.weights_title(d.weights)}")
                    for name, d in self.desk.diagnosers.items()]
         study = weights.study
         self.show(
             "start", study=self.t.study_title(study), question=self.t.of_study("question", study, study.question),
             choices=choices, weights=self.weights, formats=" ".join(scans.READERS),
             limit=self.desk.uploads.limit >> 20, example=self.examples.get(self.weights) is not None,
-            title=weights.header.get("title", weights.name), measured=self.t.measured(weights.header),
+            title=self.t.weights_title(weights), measured=self.t.measured(weights.header),
         )
 
     def result(self) -> None:
@@ -250,7 +250,7 @@ class Visit:
             set_note=note, calibrated="temperature" in calibration, ordered=study.ordered, bars=bars,
             severity=record["severity"], ends=ends, methods=views.methods(),
             viewer_texts=json.dumps(self.t.some(*IN_VIEWER)),
-            by=weights.header.get("title", weights.name),
+            by=self.t.weights_title(weights),
             details=self.t.details(result, weights), card=weights.header.get("card"),
         )
 

@@ -57,13 +57,14 @@ def content(diagnosis: "Diagnosis", found: Map | None, language: str, made: date
 
 def answer(diagnosis: "Diagnosis", say: dict[str, str], made: datetime) -> list[Block]:
     record, study = diagnosis.record(), diagnosis.weights.study
+    title = diagnosis.weights.header.get("title", diagnosis.weights.name)
     blocks = [
         Block("title", say["report.title"]),
         Block("text", say.get(f"study.{study.key}", study.title), colour=QUIET),
         Block("rows", rows=(
             (say["report.file"], record["file"]),
             (say["report.made"], f"{made:%Y-%m-%d %H:%M} UTC"),
-            (say["report.weights"], diagnosis.weights.header.get("title", diagnosis.weights.name)),
+            (say["report.weights"], say.get(f"weights.{title}", title)),
         )),
         Block("heading", say["report.answer"]),
     ]

@@ -75,6 +75,10 @@ class Texts:
                           subjects=scores.get("subjects", "?"), cohort=scores.get("cohort", "?"))
         return self("start.untrained")
 
+    def weights_title(self, weights: Weights) -> str:
+        title = weights.header.get("title", weights.name)
+        return self(f"weights.{title}") if self.has(f"weights.{title}") else title
+
     def metric(self, name: str) -> str:
         return self(f"metric.{name}") if self.has(f"metric.{name}") else name
 
@@ -103,7 +107,7 @@ class Texts:
         times = [(t(f"step.{step}"), t("seconds", value=f"{spent:.2f}")) for step, spent in seconds.items()]
         times.append((t("fact.total"), t("seconds", value=f"{sum(seconds.values()):.2f}")))
         times.append((t("fact.versions"), " · ".join(f"{name} {value}" for name, value in versions.items())))
-        network = [(t("fact.weights"), header.get("title", weights.name)),
+        network = [(t("fact.weights"), t.weights_title(weights)),
                    (t("fact.sha"), f"{weights.sha256[:16]}…"),
                    (t("fact.use"), self.of_study("use", weights.study, weights.study.use))]
         training = header.get("training") or {}

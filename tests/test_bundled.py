@@ -6,6 +6,7 @@ import pytest
 
 import diagnose
 import model
+import words
 
 WEIGHTS = diagnose.ROOT / "weights" / "alzheimers.ClassificationModel3D.safetensors"
 DEMOS = {"demo.nii.gz": "AD", "demo-cn.nii.gz": "CN"}  # what they were made as, see demodata/README.md
@@ -34,4 +35,6 @@ def test_the_name_says_what_they_learned_from():
     header = model.read_header(WEIGHTS)
     assert "simulated" in header["title"] and "not trained on patients" in header["title"]
     assert header["title"] in header["card"]
+    for language in words.LANGUAGES:  # and in the reader's own words
+        assert words.Texts(language).has(f"weights.{header['title']}")
     assert header["scores"]["metrics"]["severity_correlation"]["low"] is not None
