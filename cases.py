@@ -38,20 +38,23 @@ def find(data: str | Path, study: Study | None, subject_regex: str | None = None
          label_column: str | None = None) -> list[Case]:
     """The labelled cases of a CSV, a BIDS folder or a folder with one folder a class, sorted by file.
 
-    A folder with an `index.csv` is read by it. Without a study any label and any readable file will do.
+    A folder with an `index.csv` is read by it. Without a study any label and any readable file will do. Every
+    file must fit a `subject_regex` that a person gives; the study's own is tried first where none is given.
     """
     data = Path(data)
-    rule = _rule(subject_regex)
+    usual = study.training.get("subject_regex") if study else None
+    rule = _rule(subject_regex if subject_regex != usual else None)
+    known = (usual, *SUBJECTS) if usual else SUBJECTS
     if data.is_file():
-        cases = from_csv(data, data.parent, rule, label_column)
+        cases = from_csv(data, data.parent, rule, label_column, known)
     elif not data.is_dir():
         raise DataError(f"{data}: no such file or folder; give a folder of labelled scans or a CSV")
     elif (data / "participants.tsv").is_file():
         cases = _from_bids(data, study, label_column)
     elif (data / "index.csv").is_file():
-        cases = from_csv(data / "index.csv", data, rule, label_column)
+        cases = from_csv(data / "index.csv", data, rule, label_column, known)
     else:
-        cases = _from_folders(data, study, rule)
+        cases = _from_folders(data, study, rule, known)
     check_labels(cases, study, data)
     if not cases:
         raise DataError(f"{data}: no scans; known file types: {', '.join(_suffixes(study))}")
@@ -82,7 +85,7 @@ def notes(cases: Sequence[Case], study: Study | None = None) -> list[str]:
     return said
 
 
-def _from_folders(data: Path, study: Study | None, rule: re.Pattern | None) -> list[Case]:
+def _from_folders(data: Path, study: Study | None, rule: re.Pattern | None, known: Sequence[str]) -> list[Case]:
     """`DIR/CLASS/…` and `DIR/SPLIT/CLASS/…`; what lies in train/ counts as undivided, so that a val can be cut."""
     cases, strays = [], []
     places = [(folder, None) for folder in _folders(data)]
@@ -98,7 +101,7 @@ def _from_folders(data: Path, study: Study | None, rule: re.Pattern | None) -> l
         found = _readable(folder, study)
         if not found:
             raise DataError(f"{folder}: no scans in it; known file types: {', '.join(_suffixes(study))}")
-        cases += [Case(file, folder.name, _subject(file, data, rule), split) for file in found]
+        cases += [Case(file, folder.name, _subject(file, data, rule, known), split) for file in found]
     if strays:
         raise DataError(f"{data}: no class is named {some(strays)}; the classes of {study.key} are "
                         f"{', '.join(study.codes)}, a folder each: rename these folders, or take them out")
@@ -109,7 +112,7 @@ def _from_folders(data: Path, study: Study | None, rule: re.Pattern | None) -> l
 
 
 def from_csv(table: Path, root: Path, rule: re.Pattern | None = None,
-             label_column: str | None = None) -> list[Case]:
+             label_column: str | None = None, known: Sequence[str] = SUBJECTS) -> list[Case]:
     """The cases of a table with file and label, and perhaps subject and split."""
     rows = _rows(table)
     column = _label_column(table, rows[0], label_column)
@@ -124,7 +127,7 @@ def from_csv(table: Path, root: Path, rule: re.Pattern | None = None,
             raise DataError(f"{table}, line {line}: split '{row['split']}'; known: train, val, test, or empty")
         file = root / file
         subject = row.get("subject", "")
-        subject = _subject(file, root, rule) if subject in ABSENT else subject
+        subject = _subject(file, root, rule, known) if subject in ABSENT else subject
         cases.append(Case(file, row[column], subject, SPLITS.get(split)))
     missing = [str(case.file) for case in cases if not case.file.is_file()]
     if missing:
@@ -191,17 +194,15 @@ def _rule(subject_regex: str | None) -> re.Pattern | None:
         raise DataError(f"--subject-regex {subject_regex!r}: {error}") from error
 
 
-def _subject(file: Path, root: Path, rule: re.Pattern | None) -> str:
+def _subject(file: Path, root: Path, rule: re.Pattern | None, known: Sequence[str]) -> str:
     """The person in a file's path below root: the rule's first group, or all that it matches."""
     name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
+    match = next(filter(None, (re.search(one, name) for one in ([rule] if rule else known))), None)
+    if match:
+        return match.group(1) if match.re.groups and match.group(1) else match.group()
     if rule:
-        match = rule.search(name)
-        if not match:
-            raise DataError(f"{name}: --subject-regex {rule.pattern!r} does not match it; "
-                            "every file needs a subject")
-        return match.group(1) if rule.groups and match.group(1) else match.group()
-    match = next(filter(None, (re.search(known, name) for known in SUBJECTS)), None)
-    return match.group() if match else OWN + name
+        raise DataError(f"{name}: --subject-regex {rule.pattern!r} does not match it; every file needs a subject")
+    return OWN + name
 
 
 def _folders(folder: Path) -> list[Path]:

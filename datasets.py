@@ -31,8 +31,9 @@ from cache import Cache, content_hash, write_whole
 from cases import OWN, Case, DataError, check_labels, find, from_csv, notes, some
 from studies import STUDIES, Study
 
-__all__ = ["Cache", "Case", "DataError", "Leaks", "Scans", "assign", "check_readable", "deduplicate", "find",
-           "fingerprints", "folds", "leaks", "notes", "read_split", "subject_hash", "write_split"]
+__all__ = ["Cache", "Case", "DataError", "Leaks", "Scans", "assign", "check_readable", "contradictions",
+           "deduplicate", "find", "fingerprints", "folds", "leaks", "notes", "read_split", "subject_hash",
+           "write_split"]
 ORDER = (None, "train", "val", "test")
 
 
@@ -189,19 +190,26 @@ def leaks(cases: Sequence[Case], prints: Prints | None = None) -> Leaks:
     return Leaks(tuple(pairs), groups, failed)
 
 
-def deduplicate(cases: Sequence[Case], found: Leaks | None = None) -> list[Case]:
-    """One case of each group of identical pictures, a test case before one of val and of train."""
+def deduplicate(cases: Sequence[Case], found: Leaks | None = None, refuse: bool = True) -> list[Case]:
+    """One case of each group of identical pictures, a test case before one of val and of train.
+
+    A group whose labels differ says nothing that could be learned: it is refused, or else left out whole.
+    """
     found = found or leaks(cases)
-    torn = [f"{some(str(case.file) for case in group)}{_differ(group)}"
-            for group in found.groups if _differ(group)]
-    if torn:
+    torn = contradictions(found)
+    if torn and refuse:
         raise DataError(f"{len(torn)} identical pictures have different labels; correct or remove them:\n  "
                         + some(torn, 10, "\n  "))
     drop = set()
     for group in found.groups:
         keep = max(sorted(group, key=lambda case: str(case.file)), key=lambda case: ORDER.index(case.split))
-        drop |= {case.file for case in group} - {keep.file}
+        drop |= {case.file for case in group} - ({keep.file} if not _differ(group) else set())
     return [case for case in cases if case.file not in drop]
+
+
+def contradictions(found: Leaks) -> list[str]:
+    """The groups of identical pictures that carry different labels, a line each."""
+    return [some(str(case.file) for case in group) + _differ(group) for group in found.groups if _differ(group)]
 
 
 def _fingerprint(file: Path) -> tuple[str, str | None, str | None]:
@@ -347,8 +355,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _find(options: argparse.Namespace, study: Study | None) -> list[Case]:
-    usual = study.training.get("subject_regex") if study else None
-    return find(options.data, study, options.subject_regex or usual, options.label_column)
+    return find(options.data, study, options.subject_regex, options.label_column)
 
 
 def _check(options: argparse.Namespace) -> int:

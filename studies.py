@@ -131,7 +131,7 @@ STUDIES: dict[str, Study] = {
             networks=("VGGFeatures",),
             use="Research on frontal chest X-rays of adults. It points at nothing and measures nothing.",
             training={"epochs": 20, "lr": 0.01, "batch": 20, "optimiser": "sgd", "schedule": "constant",
-                      "decay": 0.0, "augment": "none"},
+                      "decay": 0.0, "augment": "none", "freeze": True},
         ),
         Study(
             key="dementia-slices",
@@ -172,7 +172,8 @@ STUDIES: dict[str, Study] = {
             networks=("AttentionPyramid", "resnet18"),
             use="Research on axial lung CT slices in the lung window. It knows one slice and no other pneumonia.",
             training={"epochs": 30, "lr": 0.002, "batch": 4, "optimiser": "sgd", "schedule": "constant",
-                      "momentum": 0.9, "decay": 1e-4, "augment": "full"},
+                      "momentum": 0.9, "decay": 1e-4, "augment": "full",
+                      "subject_regex": r"((?:no_)?nCoV-\d+)"},
         ),
     ]
 }

@@ -123,6 +123,17 @@ def test_a_rule_finds_the_subject_and_must_fit_every_file(tmp_path):
         datasets.find(tmp_path, PICTURE, subject_regex="(")
 
 
+def test_a_study_knows_how_its_patients_are_usually_named(tmp_path):
+    study = replace(STUDIES["covid-ct"], contract=PICTURE.contract)
+    empty(tmp_path, "nCoV/train-nCoV-011_007.jpg", "nCoV/train-nCoV-011_008.jpg", "nCoV/sub-07.png",
+          "no_nCoV/train-no_nCoV-011_1.jpg", "no_nCoV/other.png")
+    found = {case.file.name: case.subject for case in datasets.find(tmp_path, study)}
+    assert found == {"train-nCoV-011_007.jpg": "nCoV-011", "train-nCoV-011_008.jpg": "nCoV-011",
+                     "train-no_nCoV-011_1.jpg": "no_nCoV-011", "sub-07.png": "sub-07",
+                     "other.png": "file:no_nCoV/other.png"}  # no refusal: it is a habit, not a person's word
+    assert datasets.find(tmp_path, study, r"\w+$")[0].subject in ("png", "jpg")
+
+
 def table(path: Path, text: str) -> Path:
     path.write_text(text, encoding="utf-8-sig")
     return path
@@ -286,8 +297,12 @@ def test_deduplicate_keeps_the_test_case_and_refuses_torn_labels(tmp_path):
     cases = [Case(one, "no", "1", "train"), Case(copy, "no", "2", "test"),
              Case(picture(tmp_path / "c.png", 2), "yes", "3", "train")]
     assert datasets.deduplicate(cases) == cases[1:]
+    torn = [replace(cases[0], label="yes"), *cases[1:]]
     with pytest.raises(DataError, match=r"labels differ: no, yes"):
-        datasets.deduplicate([replace(cases[0], label="yes"), *cases[1:]])
+        datasets.deduplicate(torn)
+    assert datasets.deduplicate(torn, refuse=False) == cases[2:]
+    [line] = datasets.contradictions(datasets.leaks(torn))
+    assert "a.png" in line and "b.png" in line and "labels differ: no, yes" in line
 
 
 # ---- the cache and the data set
