@@ -246,9 +246,9 @@ def fit_likeness(train: Predictions, val: Predictions, contract: Contract
                  ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What the training scans look like to the network (feature mean, shrunk precision) and to the eye (mean
     sketch), and how far off 99 of 100 validation scans stay."""
-    known = LedoitWolf().fit(train.features)
+    known = LedoitWolf(store_precision=False).fit(train.features)
     extras = {"features.mean": torch.tensor(known.location_, dtype=torch.float32),
-              "features.precision": torch.tensor(known.precision_, dtype=torch.float32),
+              "features.precision": inverse(torch.from_numpy(known.covariance_)).float(),
               "likeness.sketch": torch.from_numpy(train.sketches).float().mean(0)}
     distances = [likeness.distance(row, extras) for row in torch.from_numpy(val.features).float()]
     matches = [likeness.match(row, extras["likeness.sketch"], contract).score
@@ -256,6 +256,12 @@ def fit_likeness(train: Predictions, val: Predictions, contract: Contract
     return {"threshold": float(np.quantile(distances, 0.99)), "median": float(np.median(distances)),
             "match": float(np.quantile(matches, 0.01)), "train_cases": len(train.files),
             "val_cases": len(val.files)}, extras
+
+
+def inverse(covariance: Tensor) -> Tensor:
+    """Of a symmetric matrix (F, F), by its Cholesky factor: a tenth of the time; else its pseudo-inverse."""
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    return torch.linalg.pinv(covariance, hermitian=True) if failed else torch.cholesky_inverse(factor)
 
 
 def example(weights: model.Weights, file: Path) -> dict[str, Any]:
@@ -269,21 +275,24 @@ def example(weights: model.Weights, file: Path) -> dict[str, Any]:
 # ---- what is written
 
 def write(folder: Path, header: dict[str, Any], predictions: Predictions, study: Study, root: Path) -> None:
-    """`metrics.json`, `predictions.csv`, three plots and `card.md`, from a header that holds the scores."""
+    """`metrics.json`, predictions as CSV and JSON, three plots and `card.md`, from a header with the scores."""
     folder.mkdir(parents=True, exist_ok=True)
     put(folder / "card.md", card(header).encode())
     if not predictions.files:
         return
     p = model.probabilities(predictions.logits, header.get("calibration", {}).get("temperature", 1.0))
     put(folder / "metrics.json", json.dumps(header["scores"], indent=1).encode())
-    lines = io.StringIO(newline="")
+    lines, told = io.StringIO(newline=""), []
     table = csv.writer(lines)
     table.writerow(["file", "label", "prediction", *study.codes])
     for file, label, row in zip(predictions.files, predictions.labels, p, strict=True):
         path = Path(file)
-        name = path.relative_to(root) if path.is_relative_to(root) else path
-        table.writerow([name.as_posix(), label, study.codes[row.argmax()], *(f"{value:.6f}" for value in row)])
+        name = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+        table.writerow([name, label, study.codes[row.argmax()], *(f"{value:.6f}" for value in row)])
+        told.append({"file": name, "label": label, "prediction": study.codes[row.argmax()],
+                     "probabilities": dict(zip(study.codes, row.tolist(), strict=True))})
     put(folder / "predictions.csv", lines.getvalue().encode())
+    put(folder / "predictions.json", json.dumps(told, indent=1).encode())
     put(folder / "confusion.png", confusion(np.array(header["scores"]["confusion"]), study))
     put(folder / "roc.png", roc(predictions.targets(study), p, study))
     put(folder / "reliability.png", reliability_plot(header["scores"]["reliability"]))

@@ -17,7 +17,7 @@ import evaluate
 import model
 import studies
 from evaluate import Answers
-from studies import Contract, Label, Study
+from studies import STUDIES, Contract, Label, Study
 
 LABELS = (Label("AD", "ill", 1.0), Label("CN", "well", 0.0), Label("MCI", "between", 0.5))
 STUDY = Study("tiny", "Tiny volumes", "Which?", LABELS,
@@ -233,8 +233,13 @@ def test_scores_and_files_of_a_known_network(tmp_path, weights, capsys):
     assert set(rows[0]) == {"file", "label", "prediction", "AD", "CN", "MCI"}
     assert sum(float(rows[0][code]) for code in STUDY.codes) == pytest.approx(1, abs=1e-5)
     assert sum(row["label"] == row["prediction"] for row in rows) == 18
-    assert {file.name for file in out.iterdir()} == {"metrics.json", "predictions.csv", "card.md", "confusion.png",
-                                                     "roc.png", "reliability.png"}
+    told = json.loads((out / "predictions.json").read_text())
+    assert [(one["file"], one["label"], one["prediction"]) for one in told] == [
+        (row["file"], row["label"], row["prediction"]) for row in rows]
+    assert told[0]["probabilities"]["CN"] == pytest.approx(float(rows[0]["CN"]), abs=1e-6)
+    assert {file.name for file in out.iterdir()} == {
+        "metrics.json", "predictions.csv", "predictions.json", "card.md", "confusion.png", "roc.png",
+        "reliability.png"}
     assert "accuracy" in capsys.readouterr().out
 
 
@@ -275,6 +280,32 @@ def test_unreadable_scans_are_refused(tmp_path, weights, capsys):
     (data / "AD" / "sub-010_0.nii").write_bytes(b"no scan")
     assert run(weights, data, tmp_path / "out") == 1
     assert "1 of 12 files cannot be read" in capsys.readouterr().err
+
+
+def test_the_published_measures_of_two_classes_come_with_intervals():
+    study = STUDIES["brain-tumour"]
+    draw = np.random.default_rng(1)
+    labels = ["no", "yes"] * 20
+    logits = draw.normal(size=(40, 2)) + np.eye(2)[[study.codes.index(label) for label in labels]] * 1.5
+    names = [f"{i}" for i in range(40)]
+    predictions = evaluate.Predictions(names, names, labels, logits, logits)
+    found = evaluate.scores(predictions, study, None, rounds=50)["metrics"]
+    for name in ("sensitivity.yes", "specificity.yes", "roc_auc", "accuracy", "kappa"):
+        assert found[name]["low"] < found[name]["value"] < found[name]["high"]
+    # by hand: of the sick those called sick, of the healthy those called healthy, and chance taken off
+    says, truth = logits.argmax(1), np.array([study.codes.index(label) for label in labels])
+    agreed, chance = (says == truth).mean(), sum((says == k).mean() * (truth == k).mean() for k in (0, 1))
+    assert found["sensitivity.yes"]["value"] == pytest.approx(says[truth == 1].mean())
+    assert found["specificity.yes"]["value"] == pytest.approx(1 - says[truth == 0].mean())
+    assert found["kappa"]["value"] == pytest.approx((agreed - chance) / (1 - chance))
+
+
+@pytest.mark.parametrize("dead", [0, 3])
+def test_the_inverse_of_a_covariance_also_where_features_are_dead(dead):
+    values = np.random.default_rng(0).normal(size=(50, 8))
+    values[:, :dead] = 0
+    covariance = torch.tensor(np.cov(values.T))
+    torch.testing.assert_close(evaluate.inverse(covariance), torch.linalg.pinv(covariance), atol=1e-9, rtol=1e-9)
 
 
 def test_one_worked_answer_is_what_the_network_says(tmp_path, weights):
