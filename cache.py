@@ -56,6 +56,15 @@ class Cache:
             self._keep(entry, values)
         return torch.from_numpy(values.astype(np.float32))
 
+    def made(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """An array under a name of its own, made where it is not there, or not any more."""
+        entry = self.folder / f"{name}.npy"
+        values = self._load(entry)
+        if values is None:
+            values = make()
+            self._keep(entry, values)
+        return np.array(values)
+
     def _load(self, entry: Path) -> np.ndarray | None:
         try:
             values = np.load(entry, mmap_mode="r")

@@ -81,6 +81,7 @@ def method(header: dict[str, Any]) -> str:
     lines = [f"Network: {network.get('name', 'unknown')}{f' ({arguments})' if arguments else ''}.",
              f"Input: {contract['kind']}, {grid}{spacing}; placed by “{contract['place']}”, intensities by "
              f"“{contract['scale']}” (contract {header.get('contract_hash', 'unknown')})."]
+    lines += [f"Began with {training['started']}."] if training.get("started") else []
     if settings:
         term = f" + {settings['severity_weight']:g} × squared error of the expected severity"
         lines.append(

@@ -31,7 +31,7 @@ import model
 from cache import write_whole
 from card import curves
 from datasets import Case
-from frozen import Stored, Tail, take
+from frozen import Stored, Tail, name_of, take, through
 from studies import Study
 
 OPTIMISERS: dict[str, Callable[[Any, dict[str, Any]], torch.optim.Optimizer]] = {
@@ -194,7 +194,7 @@ class State:
 
 
 def build(study: Study, settings: dict[str, Any], device: torch.device, precision: str) -> State:
-    """The network with the seed's first weights, and its optimiser."""
+    """The network with the seed's first weights, or others' where asked for, and its optimiser."""
     torch.manual_seed(settings["seed"])
     try:
         network = model.NETWORKS[settings["network"]](len(study.labels), **settings["arguments"]).to(device)
@@ -267,15 +267,11 @@ class Trainer:
             return datasets.Scans(cases, self.study, self.cache, augment, settings["seed"])
         if name not in self.stored:
             plain = datasets.Scans(cases, self.study, self.cache)
-            network, found, targets = self.state.network.eval(), [], []
-            bar = tqdm(total=len(cases), desc=f"frozen layers, {name}", disable=None)
-            for x, y in batches(plain, range(len(cases)), settings["batch"], settings["workers"]):
-                found.append(network.frozen(x.to(self.device)).half().cpu())
-                targets.append(y)
-                bar.update(len(y))
-                halt.check()
-            bar.close()
-            self.stored[name] = Stored(torch.cat(found), torch.cat(targets))
+            network = self.state.network.eval()
+            loader = batches(plain, range(len(cases)), settings["batch"], settings["workers"])
+            values = self.cache.made(name_of(network, self.cache, [case.file for case in cases]), lambda: through(
+                network, loader, len(cases), f"frozen layers, {name}", self.device, halt.check))
+            self.stored[name] = Stored(torch.from_numpy(values), torch.tensor(plain.targets))
         return self.stored[name]
 
     def fit(self, halt: Halt) -> None:

@@ -30,6 +30,10 @@ class PictureNetwork(nn.Module):
         """The part that ImageNet weights fit."""
         raise NotImplementedError
 
+    def shares(self, features: Tensor) -> dict[str, dict[str, float]]:
+        """What else an answer tells of itself, from its features (1, F): groups of shares that sum to one."""
+        return {}
+
     def start_from(self, file: Path | None) -> int:
         """Begin with ImageNet weights, from a local file or else torchvision's download; how many tensors fit.
 
@@ -124,14 +128,19 @@ class VGGFeatures(PictureNetwork):
 
     imagenet, cam_layer = "vgg16", "vgg.features.29"
 
-    def __init__(self, classes: int = 2, dropout: float = 0.5):
+    def __init__(self, classes: int = 2, dropout: float = 0.5, shape: Sequence[int] = (224, 224)):
         super().__init__()
-        from torchvision.models import vgg16
+        from torchvision.models.vgg import cfgs, make_layers
 
-        self.vgg = nn.Module()
-        self.vgg.features = vgg16(weights=None).features
+        self.vgg = nn.Module()  # without the dense layers of 120 million numbers, which nothing here needs
+        self.vgg.features = make_layers(cfgs["D"])
+        for conv in self.vgg.features:
+            if isinstance(conv, nn.Conv2d):  # as torchvision begins them
+                nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(conv.bias)
         self.vgg.requires_grad_(False)
-        self.dense_1, self.norm_1 = nn.Linear(25088, 512), nn.BatchNorm1d(512)
+        self.dense_1 = nn.Linear(512 * (shape[0] // 32) * (shape[1] // 32), 512)  # 25088 at full size
+        self.norm_1 = nn.BatchNorm1d(512)
         self.dense_2, self.norm_2 = nn.Linear(512, 512), nn.BatchNorm1d(512)
         self.relu, self.dropout = nn.ReLU(), nn.Dropout(dropout)
         self.dense_3 = nn.Linear(512, classes)
@@ -179,6 +188,11 @@ class AttentionPyramid(PictureNetwork):
 
     def trunk(self) -> nn.Module:
         return self.pyramid.body
+
+    def shares(self, features: Tensor) -> dict[str, dict[str, float]]:
+        """For one answer's features (1, 5·K): how much each level counted, by its fineness, finest first."""
+        counted = self.attention(features)[0].tolist()
+        return {"attention": {f"1/{4 * 2**level}": share for level, share in enumerate(counted)}}
 
     def features(self, x: Tensor) -> Tensor:
         maps = self.pyramid(x).values()  # five of (N, 256, h, w), each half as fine as the one before

@@ -6,12 +6,14 @@ judged in `evaluate.py`.
 
 import argparse
 import errno
+import json
 import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,10 @@ import torch.distributed as dist
 
 import datasets
 import evaluate
+import frozen
 import model
 import studies
+import sweep
 from datasets import Case, DataError
 from fit import OPTIMISERS, SCHEDULES, Halt, Interrupted, Trainer, TrainError, join, part, shared, world
 from scans import ScanError
@@ -36,24 +40,33 @@ DEFAULTS: dict[str, Any] = {
     "device": "auto", "split": None, "val": 0.15, "test": 0.2, "subject_regex": None, "label_column": None,
     "cache": None, "cache_limit": 64.0, "allow_leak": False, "network": None, "title": None, "threads": 0,
     "example": None, "rounds": 1000, "init": None, "freeze": False, "shape": None,
+    "start": None, "start_optional": False, "deduplicate": False,
 }  # fmt: skip
 BRAIN = (0.5, 0.475, 0.54)  # of the full grid: what a smaller one is cut about
 ABOUT = 2000  # letters of the data's about.txt that a weights file keeps
 MOVABLE = {"data", "device", "workers", "threads", "cache", "cache_limit", "title", "example", "rounds"}
-PATHS = {"data", "out", "split", "cache", "example", "init"}  # named without their folders in the weights file
+PATHS = {"data", "out", "split", "cache", "example", "init", "start"}  # in the weights file without their folders
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 # ---- the cases
 
-def gather(study: Study, settings: dict[str, Any], out: Path, cache: datasets.Cache) -> tuple[list[Case], int]:
-    """The cases, read, split and free of leaks, and how many leaks were allowed; writes `split.csv`."""
+def gather(study: Study, settings: dict[str, Any], out: Path, cache: datasets.Cache
+           ) -> tuple[list[Case], dict[str, int]]:
+    """The cases, read, split and free of leaks; how many leaks were allowed and cases left out as doubles.
+
+    Writes `split.csv`.
+    """
     data = Path(settings["data"])
     if settings["split"]:
         cases = datasets.read_split(settings["split"], root(data))
     else:
         cases = datasets.find(data, study, settings["subject_regex"], settings["label_column"])
     cases = evaluate.readable(cases, cache, settings["workers"])
+    count = len(cases)
+    prints = datasets.fingerprints(cases)
+    if settings["deduplicate"]:
+        cases = singled(cases, datasets.leaks(cases, prints))
     cases = datasets.assign(cases, settings["seed"], settings["val"], settings["test"])
     for name in ("train", "val"):
         if not part(cases, name):
@@ -61,14 +74,24 @@ def gather(study: Study, settings: dict[str, Any], out: Path, cache: datasets.Ca
                              f"{settings['val']}")
     for note in datasets.notes(cases, study):
         print(f"note: {note}", file=sys.stderr)
-    leaks = datasets.leaks(cases)
+    leaks = datasets.leaks(cases, prints)
     if leaks.pairs and not settings["allow_leak"]:
         raise TrainError(f"{leaks}\nTake one of each pair out or split again; --allow-leak trains all the same "
                          "and says so on the card of the weights file.")
     if leaks.pairs or leaks.duplicates:
         print(f"warning: {leaks}", file=sys.stderr)
     datasets.write_split(out / "split.csv", cases, root(data))
-    return cases, len(leaks.pairs)
+    return cases, {"leaks": len(leaks.pairs), "doubles": count - len(cases)}
+
+
+def singled(cases: list[Case], found: datasets.Leaks) -> list[Case]:
+    """One case of each group of identical pictures; groups that contradict themselves are named and left out."""
+    kept, torn = datasets.deduplicate(cases, found, refuse=False), datasets.contradictions(found)
+    print(f"left out {len(cases) - len(kept)} of {len(cases)} scans, identical to others")
+    if torn:
+        print(f"{len(torn)} groups of them left out whole, for identical pictures have different labels:",
+              *torn, sep="\n  ", file=sys.stderr)
+    return kept
 
 
 def root(data: Path) -> Path:
@@ -103,6 +126,9 @@ def finish(run: Trainer, halt: Halt) -> Path:
     path = run.out / f"{study.key}.{settings['network']}.safetensors"
     model.save(path, network, header, extras)
     evaluate.write(run.out, header, seen["test"], study, root(Path(settings["data"])))
+    evaluate.put(run.out / "losses.json", json.dumps(
+        {"settings": header["training"]["settings"], "classes": dict(enumerate(study.codes)),
+         "best_epoch": state.best_epoch, "epochs": state.history}, indent=1).encode())
     return path
 
 
@@ -126,6 +152,8 @@ def heading(run: Trainer) -> dict[str, Any]:
         hashes["train"] = sorted((before | set(hashes["train"])) - set(hashes["val"]))
     count = len({case.subject for case in run.cases})
     data = f"“{Path(settings['data']).resolve().name}”: {len(run.cases)} scans of {count} subjects"
+    doubles = run.facts.get("doubles")
+    data += f" ({doubles} more left out, identical to others)" if doubles else ""
     about = root(Path(settings["data"])) / "about.txt"
     here = Path(__file__).resolve().parent
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
@@ -143,7 +171,7 @@ def heading(run: Trainer) -> dict[str, Any]:
             "settings": {k: v for k, v in settings.items() if k not in MOVABLE | {"out", "split", "command"}},
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
             "commit": commit.stdout.strip() or None, "date": datetime.now(timezone.utc).date().isoformat(),
-            "leaks_allowed": run.facts["leaks"],
+            "leaks_allowed": run.facts["leaks"], "started": run.facts["started"],
         },
     }  # fmt: skip
 
@@ -185,6 +213,9 @@ def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     add("--device", help="auto, cpu, cuda or cuda:N")
     add("--network", help="one of the study's networks")
     add("--init", metavar="FILE", help="begin with the tensors of this weights file that fit")
+    add("--start", metavar="imagenet|FILE", help="begin a picture network with ImageNet weights: torchvision's "
+        "download, or a file of it")
+    add("--start-optional", action="store_true", help="go on from random weights where --start cannot be had")
     add("--freeze", action=argparse.BooleanOptionalAction,
         help="keep the network's first part as it is; what it gives is computed once, so epochs are quick")
     add("--shape", type=int, nargs="+", metavar="N",
@@ -194,15 +225,21 @@ def parse(argv: Sequence[str] | None) -> dict[str, Any]:
     add("--test", type=float, help="share of subjects to test on")
     add("--subject-regex", help="finds the subject in a file's path")
     add("--label-column", help="of participants.tsv")
+    add("--deduplicate", action="store_true", help="keep one of each group of identical pictures, none where "
+        "their labels differ")
     add("--cache", metavar="DIR", help="prepared scans (default .cache/prepared)")
     add("--cache-limit", type=float, metavar="GB")
     add("--allow-leak", action="store_true", help="train though parts share people or pictures; the card says so")
     add("--title", help="the honest one-line name of the weights")
     add("--example", metavar="FILE", help="a scan whose answer goes into the header, to be replayed")
     add("--rounds", type=int, help="bootstrap rounds of the intervals")
+    add("--sweep", nargs="+", metavar="NAME=A,B", help="train once for each combination of these settings, such "
+        "as lr=0.001,0.0003 batch=8,16, each in a folder of its own below --out; the same command goes on")
     given = vars(parser.parse_args(argv))
     if "resume" not in given and not {"study", "data"} <= set(given):
         parser.error("give --study and --data, or --resume FOLDER")
+    if "start" in given and "init" in given:
+        parser.error("--start and --init both say what to begin with: give one of them")
     if "finish" in given and "resume" not in given:
         parser.error("--finish closes a run that exists: give --resume FOLDER too")
     return given
@@ -235,7 +272,8 @@ def shaped(study: Study, settings: dict[str, Any]) -> Study:
     middle = study.contract.anchor
     if middle:  # the middle of the smaller grid is where the larger one has the middle of the brain
         middle = tuple(0.5 + (a - b) * m / n for a, b, m, n in zip(middle, BRAIN, own, shape, strict=True))
-    settings["arguments"] = settings["arguments"] | {"shape": list(shape)}
+    if "shape" in signature(model.NETWORKS[settings["network"]]).parameters:
+        settings["arguments"] = settings["arguments"] | {"shape": list(shape)}
     return replace(study, contract=replace(study.contract, shape=tuple(shape), anchor=middle))
 
 
@@ -280,16 +318,37 @@ def begin(given: dict[str, Any]) -> tuple[Trainer, Path]:
     run = Trainer(study, settings, out, device)
     if record:
         run.cases = datasets.read_split(out / "split.csv", root(Path(settings["data"])))
-        run.facts = record["facts"]
+        run.facts = record["facts"] | {"started": record["facts"].get("started")}  # runs of old know nothing of it
         run.state.restore(record["state"])
     else:
+        run.facts["started"] = begun(run, settings)
         out.mkdir(parents=True, exist_ok=True)
         found = gather(study, settings, out, run.cache) if world()[0] == 0 else None
-        run.cases, leaks = shared(found)
-        run.facts = {"leaks": leaks}
+        run.cases, facts = shared(found)
+        run.facts |= facts
         if world()[0] == 0:
             run.save()
     return run, out
+
+
+def begun(run: Trainer, settings: dict[str, Any]) -> str | None:
+    """ImageNet weights in the network where a person asked for them; in words, for the card."""
+    where = settings["start"]
+    if not where:
+        if settings["freeze"] and not settings["init"]:
+            print("note: the layers that are kept as they are hold random numbers; --start imagenet, or --start "
+                  "with a file, gives them ImageNet's", file=sys.stderr)
+        return None
+    shown = where if where == "imagenet" else Path(where).name
+    try:
+        words = frozen.start(run.state.network, where)
+    except frozen.StartError as error:
+        if not settings["start_optional"]:
+            raise TrainError(f"--start {shown}: {error}; give a file of torchvision's weights, or go on from "
+                             "random ones with --start-optional") from error
+        words = f"random weights, for --start {shown} could not be had ({error})"
+    print(f"began with {words}", flush=True)
+    return words
 
 
 def train(given: dict[str, Any]) -> int:
@@ -333,7 +392,7 @@ def reason(error: Exception) -> str | None:
 def main(argv: Sequence[str] | None = None) -> int:
     given = parse(argv)
     try:
-        return train(given)
+        return sweep.sweep(given, parse, train, reason) if "sweep" in given else train(given)
     except KeyboardInterrupt:
         print("train.py: stopped before training began", file=sys.stderr)
         return 130

@@ -47,11 +47,11 @@ def test_a_network_without_first_layers_to_keep_says_so(tmp_path, capsys):
 
 def test_a_smaller_grid_lies_about_the_middle_of_the_brain():
     study = studies.STUDIES["alzheimers"]
-    settings = {"shape": [90, 120, 92], "arguments": {}}
+    settings = {"shape": [90, 120, 92], "arguments": {}, "network": "ClassificationModel3D"}
     small = train.shaped(study, settings).contract
     assert small.shape == (90, 120, 92) and settings["arguments"] == {"shape": [90, 120, 92]}
     for axis in range(3):  # the middle of the small grid lies where the large one has the middle of the brain
         large = (train.BRAIN[axis] - study.contract.anchor[axis]) * study.contract.shape[axis]
         assert (0.5 - small.anchor[axis]) * small.shape[axis] == pytest.approx(large)
     with pytest.raises(train.TrainError, match="give 3 numbers of at most 166 256 256"):
-        train.shaped(study, {"shape": [90, 120], "arguments": {}})
+        train.shaped(study, {"shape": [90, 120], "arguments": {}, "network": study.network})

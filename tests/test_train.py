@@ -299,6 +299,22 @@ def test_leaks_are_refused_unless_allowed(tmp_path, capsys):
     assert "too good to be believed" in header["card"]
 
 
+def test_doubles_are_left_out_where_that_is_asked_for(tmp_path, capsys):
+    data, out = cohort(tmp_path / "data", IMAGE, each=8), tmp_path / "run"
+    picture = (data / "low" / "sub-001.png").read_bytes()
+    (data / "low" / "sub-900.png").write_bytes(picture)
+    (data / "mid" / "sub-901.png").write_bytes((data / "high" / "sub-017.png").read_bytes())
+    assert train.main(arguments(IMAGE, data, out, "--deduplicate", "--epochs", "1")) == 0
+    said = capsys.readouterr()
+    assert "left out 3 of 26 scans" in said.out
+    assert "1 groups of them" in said.err and "sub-901.png" in said.err and "sub-017.png" in said.err
+    split = (out / "split.csv").read_text()
+    assert "sub-001" in split and not any(name in split for name in ("sub-900", "sub-901", "sub-017"))
+    header = model.read_header(out / "tiny-image.Tiny.safetensors")
+    assert "23 scans of 23 subjects (3 more left out, identical to others)" in header["card"]
+    assert header["training"]["command"].endswith("--deduplicate --epochs 1")
+
+
 def test_a_few_corrupt_files_are_left_out_and_many_refused(tmp_path, capsys):
     data = cohort(tmp_path / "data", VOLUME, each=40)
     (data / "low" / "sub-001_T1w.nii").write_bytes(b"not a scan")
