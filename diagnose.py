@@ -204,6 +204,7 @@ def table(records: list[dict[str, Any]]) -> str:
                 f"{record['level']:.0%} set: {answers}; {verdict}; {sum(record['seconds'].values()):.2f} s"
             )
         lines += [f"{'':<{width}}    – {reason}" for reason in record["gate"]["reasons"]]
+        lines += [f"{'':<{width}}    report: {name}" for name in record.get("report", [])]
     return "\n".join(lines)
 
 
@@ -226,6 +227,14 @@ def write_csv(path: Path, records: list[dict[str, Any]], codes: list[str]) -> No
             ])
 
 
+def file_report(diagnoser: Diagnoser, diagnosis: Diagnosis, options: argparse.Namespace) -> list[str]:
+    """Write the report, with a map where there is a class to explain; the names of its files."""
+    import report  # here: it brings matplotlib, and most command lines never ask
+
+    found = diagnoser.explain(diagnosis) if diagnosis.label else None
+    return [path.name for path in report.write(diagnosis, found, options.report, options.language)]
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Judge scans with a trained network.", epilog=NOTICE)
     parser.add_argument("scans", nargs="+", type=Path, metavar="SCAN", help="a file, or a folder to walk")
@@ -238,6 +247,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--level", type=float, default=0.9, help="coverage of the prediction set (%(default)s)")
     parser.add_argument("--judge-anyway", action="store_true",
                         help="for research: give a class even where the scan cannot be judged")
+    parser.add_argument("--report", type=Path, metavar="DIR",
+                        help="write a report of each scan with its heat map there: HTML, PDF, JSON and pictures")
+    parser.add_argument("--language", choices=["en", "zh"], default="en", help="of the reports (%(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32",
                         help="bf16 only where the processor has it (%(default)s)")
@@ -260,11 +272,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"nothing to judge in {', '.join(map(str, options.scans))}; "
               f"readable are {', '.join(scans.READERS)}", file=sys.stderr)
         return 2
+    if options.report and options.report.exists() and not options.report.is_dir():
+        print(f"--report {options.report}: a file of that name is there; name a folder", file=sys.stderr)
+        return 2
     records = []
     for file in tqdm(files, unit="scan", disable=len(files) < 2, leave=False):
         try:
             diagnosis = diagnoser(file, judge_anyway=options.judge_anyway, level=options.level)
-            records.append(diagnosis.record())
+            written = {"report": file_report(diagnoser, diagnosis, options)} if options.report else {}
+            records.append(diagnosis.record() | written)
         except scans.ScanError as error:
             records.append(error_record(scans.safe_name(file.name), error))
     if options.json:

@@ -6,6 +6,7 @@ name and no path, only the cleaned file name; it loads nothing from anywhere, an
 
 import base64
 import html as markup
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -179,7 +180,10 @@ def data(diagnosis: "Diagnosis", found: Map | None, language: str, made: datetim
 
 
 def write(diagnosis: "Diagnosis", found: Map | None, folder: Path, language: str = "en") -> list[Path]:
-    """The report as .html, .pdf, .json and .png files in a folder, named after the scan's cleaned name."""
+    """The report as .html, .pdf, .json and .png files in a folder, named after the scan's cleaned name.
+
+    A second scan of that name gets a number: no report takes the place of another.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made = datetime.now(timezone.utc)
@@ -190,11 +194,17 @@ def write(diagnosis: "Diagnosis", found: Map | None, folder: Path, language: str
         ".json": text.encode(),
         ".png": slices(diagnosis, found),
     }
-    paths = []
-    for suffix, body in parts.items():
-        paths.append(folder / f"{diagnosis.file}{suffix}")
-        paths[-1].write_bytes(body)
+    name = unused(folder, diagnosis.file, tuple(parts))
+    paths = [folder / f"{name}{suffix}" for suffix in parts]
+    for path, body in zip(paths, parts.values(), strict=True):
+        path.write_bytes(body)
     return paths
+
+
+def unused(folder: Path, name: str, suffixes: tuple[str, ...]) -> str:
+    """The name, or the name with the first number under which nothing lies in the folder yet."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in suffixes))
 
 
 # --- PDF --------------------------------------------------------------------------------------------------

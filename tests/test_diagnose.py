@@ -130,6 +130,40 @@ def test_the_command_line_walks_a_folder_into_a_csv(weights, head, tmp_path):
     assert sum(float(rows[0][code]) for code in STUDY.codes) == pytest.approx(1, abs=1e-4)
 
 
+def test_the_command_line_files_a_report_of_each_scan(weights, head, tmp_path):
+    bad, again = tmp_path / "bad.nii", tmp_path / "again" / "head.nii.gz"
+    bad.write_bytes(b"not a scan at all")
+    again.parent.mkdir()
+    again.write_bytes(head.read_bytes())
+    done = run(head, bad, again, "--weights", weights, "--judge-anyway", "--json", "--language", "zh",
+               "--report", tmp_path / "reports" / "here")
+    assert done.returncode == 1, done.stderr  # one file was refused
+    first, refused, second = json.loads(done.stdout)
+    names = sorted(path.name for path in (tmp_path / "reports" / "here").iterdir())
+    assert names == sorted(first["report"] + second["report"]) and len(names) == 8 and "report" not in refused
+    assert first["report"] == [f"head.nii.gz{suffix}" for suffix in (".html", ".pdf", ".json", ".png")]
+    told = json.loads((tmp_path / "reports" / "here" / "head.nii.gz.json").read_text(encoding="utf-8"))
+    assert told["label"] == first["label"] == told["map"]["code"] and told["map"]["method"] == "grad-cam"
+    page = (tmp_path / "reports" / "here" / second["report"][0]).read_text(encoding="utf-8")
+    assert '<html lang="zh-CN">' in page and str(tmp_path) not in page
+
+
+def test_a_scan_without_a_class_gets_a_report_that_says_so(weights, head, tmp_path):
+    marble = tmp_path / "marble.nii"  # the same, too small for a head
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(head).dataobj), np.eye(4) / 4), marble)
+    done = run(marble, "--weights", weights, "--report", tmp_path)
+    assert done.returncode == 1 and "report: marble.nii.html" in done.stdout
+    assert "this scan cannot be judged" in (tmp_path / "marble.nii.html").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "marble.nii.json").read_text(encoding="utf-8"))["map"] is None
+
+
+def test_a_report_is_not_written_over_a_file(weights, head, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    done = run(head, "--weights", weights, "--report", tmp_path / "taken")
+    assert done.returncode == 2 and "taken: a file of that name is there" in done.stderr
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
