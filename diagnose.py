@@ -46,6 +46,7 @@ class Diagnosis:
     seconds: dict[str, float]
     scan: scans.Scan = field(repr=False)
     prepared: scans.Prepared = field(repr=False)
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)  # such as an attention over levels, by name
 
     @property
     def verdict(self) -> str:
@@ -75,6 +76,7 @@ class Diagnosis:
             "set": self.set,
             "level": self.level,
             "severity": self.severity,
+            "shares": self.shares,
             "gate": {"verdict": self.verdict, "reasons": [finding.text for finding in self.findings],
                      "judged_anyway": self.judged_anyway},
             "seconds": {step: round(spent, 4) for step, spent in self.seconds.items()},
@@ -131,17 +133,19 @@ class Diagnoser:
         with step("check"):
             findings = gate.before(scan, prepared, self.weights)
         label = probabilities = answers = None
+        shares: dict[str, dict[str, float]] = {}
         if judge_anyway or gate.verdict(findings) != gate.UNFIT:
             with step("predict"):
                 logits, features = self.forward(prepared.tensor[None])
                 findings += gate.after(features[0], self.weights)
             if judge_anyway or gate.verdict(findings) != gate.UNFIT:
                 label, probabilities, answers = self._read_out(logits, level)
+                shares = getattr(self.weights.network, "shares", lambda features: {})(features)
         shown = name or (str(file) if isinstance(file, str | Path) else "scan")
         return Diagnosis(
             file=scans.safe_name(shown), weights=self.weights, label=label, probabilities=probabilities,
             set=answers, level=level, findings=tuple(findings), judged_anyway=judge_anyway, seconds=seconds,
-            scan=scan, prepared=prepared,
+            scan=scan, prepared=prepared, shares=shares,
         )
 
     def _read_out(self, logits: torch.Tensor, level: float) -> tuple[str, dict[str, float], list[str]]:

@@ -78,6 +78,7 @@ def answer(diagnosis: "Diagnosis", say: dict[str, str], made: datetime) -> list[
         rows = [(say["report.set"].format(level=f"{record['level']:.0%}"), ", ".join(record["set"]))]
         if record["severity"] is not None:
             rows.append((say["report.severity"], f"{record['severity']:.2f}"))
+        rows += [(say.get(f"share.{name}", name), told(parts)) for name, parts in record["shares"].items()]
         blocks.append(Block("rows", rows=tuple(rows)))
         if record["gate"]["judged_anyway"]:
             blocks.append(Block("text", say["report.anyway"], colour=BAD))
@@ -88,6 +89,11 @@ def answer(diagnosis: "Diagnosis", say: dict[str, str], made: datetime) -> list[
         reason = say.get(f"reason.{finding.code}")
         blocks.append(Block("text", f"– {reason.format(**finding.values) if reason else finding.text}"))
     return blocks
+
+
+def told(parts: dict[str, float]) -> str:
+    """Named shares in a line."""
+    return ", ".join(f"{name}: {share:.0%}" for name, share in parts.items())
 
 
 def pictures(diagnosis: "Diagnosis", found: Map | None, say: dict[str, str]) -> list[Block]:

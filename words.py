@@ -110,6 +110,9 @@ class Texts:
         network = [(t("fact.weights"), t.weights_title(weights)),
                    (t("fact.sha"), f"{weights.sha256[:16]}…"),
                    (t("fact.use"), self.of_study("use", weights.study, weights.study.use))]
+        network += [(t(f"share.{name}") if t.has(f"share.{name}") else name,
+                     " · ".join(f"{part}: {share:.0%}" for part, share in parts.items()))
+                    for name, parts in record["shares"].items()]
         training = header.get("training") or {}
         trained = ". ".join(training[key] for key in ("data", "about") if training.get(key))
         network += [(t("fact.trained"), trained)] if trained else []
