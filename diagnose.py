@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+import dropout
 import gate
 import model
 import scans
@@ -47,6 +48,7 @@ class Diagnosis:
     scan: scans.Scan = field(repr=False)
     prepared: scans.Prepared = field(repr=False)
     shares: dict[str, dict[str, float]] = field(default_factory=dict)  # such as an attention over levels, by name
+    intervals: dict[str, tuple[float, float]] | None = None  # of the probabilities, where passes were asked for
 
     @property
     def verdict(self) -> str:
@@ -73,6 +75,7 @@ class Diagnosis:
             "label": self.label,
             "name": self.name,
             "probabilities": self.probabilities,
+            "intervals": self.intervals and {code: list(ends) for code, ends in self.intervals.items()},
             "set": self.set,
             "level": self.level,
             "severity": self.severity,
@@ -107,6 +110,12 @@ class Diagnoser:
     def study(self):
         return self.weights.study
 
+    def check_passes(self) -> None:
+        """WeightsError where the network has nothing to drop, so that passes could not differ."""
+        if self.forward.passes is None:
+            raise model.WeightsError(f"{self.weights.name}: {type(self.weights.network).__name__} has no dropout "
+                                     "behind its convolutions, so it has no intervals; ask without uncertainty")
+
     def __call__(
         self,
         file: scans.Scan | str | Path | bytes,
@@ -114,9 +123,15 @@ class Diagnoser:
         *,
         judge_anyway: bool = False,
         level: float = 0.9,
+        passes: int = 0,
         progress: Callable[[str], None] = lambda step: None,
     ) -> Diagnosis:
-        """Judge one scan. `progress` hears of each step as it begins; ScanError says why a file is refused."""
+        """Judge one scan. `progress` hears of each step as it begins; ScanError says why a file is refused.
+
+        With `passes` the probabilities get intervals, from so many passes with dropout on the same convolutions.
+        """
+        if passes:
+            self.check_passes()
         seconds: dict[str, float] = {}
 
         @contextmanager
@@ -132,28 +147,38 @@ class Diagnoser:
             prepared = scans.prepare(scan, self.weights.contract)
         with step("check"):
             findings = gate.before(scan, prepared, self.weights)
-        label = probabilities = answers = None
+        label = probabilities = answers = intervals = None
         shares: dict[str, dict[str, float]] = {}
         if judge_anyway or gate.verdict(findings) != gate.UNFIT:
             with step("predict"):
-                logits, features = self.forward(prepared.tensor[None])
+                base = self.forward.base(prepared.tensor[None])
+                logits, features = self.forward.answer(base)
                 findings += gate.after(features[0], self.weights)
             if judge_anyway or gate.verdict(findings) != gate.UNFIT:
                 label, probabilities, answers = self._read_out(logits, level)
+                if passes:
+                    with step("uncertainty"):
+                        intervals = self._intervals(base, passes)
                 shares = getattr(self.weights.network, "shares", lambda features: {})(features)
         shown = name or (str(file) if isinstance(file, str | Path) else "scan")
         return Diagnosis(
             file=scans.safe_name(shown), weights=self.weights, label=label, probabilities=probabilities,
             set=answers, level=level, findings=tuple(findings), judged_anyway=judge_anyway, seconds=seconds,
-            scan=scan, prepared=prepared, shares=shares,
+            scan=scan, prepared=prepared, shares=shares, intervals=intervals,
         )
 
     def _read_out(self, logits: torch.Tensor, level: float) -> tuple[str, dict[str, float], list[str]]:
-        codes = self.study.codes
-        calibration = self.weights.header.get("calibration", {})
-        values = model.probabilities(logits, calibration.get("temperature", 1.0))[0]
+        codes, calibration = self.study.codes, self.weights.header.get("calibration", {})
+        values = self._probabilities(logits)[0]
         answers = model.prediction_set(values, codes, calibration, level)
         return codes[int(values.argmax())], dict(zip(codes, map(float, values), strict=True)), answers
+
+    def _probabilities(self, logits: torch.Tensor) -> np.ndarray:
+        return model.probabilities(logits, self.weights.header.get("calibration", {}).get("temperature", 1.0))
+
+    def _intervals(self, base: torch.Tensor, passes: int) -> dict[str, tuple[float, float]]:
+        chances = self._probabilities(self.forward.passes(base, passes))  # (passes, K)
+        return dict(zip(self.study.codes, dropout.intervals(chances), strict=True))
 
     def explain(self, diagnosis: Diagnosis, method: str = "grad-cam", code: str | None = None,
                 progress: Callable[[float], None] | None = None):
@@ -189,7 +214,7 @@ def collect(paths: list[Path]) -> list[Path]:
     return files
 
 
-def table(records: list[dict[str, Any]]) -> str:
+def table(records: list[dict[str, Any]], calibrated: bool) -> str:
     """The records for a person: one line a file, reasons below it."""
     lines = []
     width = max(len(record["file"]) for record in records)
@@ -201,11 +226,14 @@ def table(records: list[dict[str, Any]]) -> str:
         if record["label"] is None:
             lines.append(f"{record['file']:<{width}}  {verdict}")
         else:
-            chance = record["probabilities"][record["label"]]
-            answers = " or ".join(record["set"])
+            chance = f"{record['probabilities'][record['label']]:6.1%}"
+            if record["intervals"]:
+                chance += " ({:.1%} to {:.1%})".format(*record["intervals"][record["label"]])
+            promise = f"{record['level']:.0%} coverage on the calibration cohort"
+            answers = f"{' or '.join(record['set'])} ({promise if calibrated else 'no coverage: not calibrated'})"
             lines.append(
-                f"{record['file']:<{width}}  {record['label']} {chance:6.1%}  {record['name']}; "
-                f"{record['level']:.0%} set: {answers}; {verdict}; {sum(record['seconds'].values()):.2f} s"
+                f"{record['file']:<{width}}  {record['label']} {chance}  {record['name']}; "
+                f"{answers}; {verdict}; {sum(record['seconds'].values()):.2f} s"
             )
         lines += [f"{'':<{width}}    – {reason}" for reason in record["gate"]["reasons"]]
         lines += [f"{'':<{width}}    report: {name}" for name in record.get("report", [])]
@@ -216,18 +244,21 @@ def write_csv(path: Path, records: list[dict[str, Any]], codes: list[str]) -> No
     """One row a file; refused files have their reason in the last column."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "label", *codes, "set", "severity", "verdict", "reasons"])
+        asked = any(record.get("intervals") for record in records)
+        ends = [f"{code} {end}" for code in codes for end in ("low", "high") if asked]
+        writer.writerow(["file", "label", *codes, "set", "severity", "verdict", "reasons", *ends])
         for record in records:
             if "error" in record:
                 blank = [""] * (len(codes) + 3)
                 writer.writerow([record["file"], *blank, "refused", record["error"]["message"]])
                 continue
             chances = record["probabilities"] or {}
-            severity = record["severity"]
+            severity, intervals = record["severity"], record["intervals"] or {}
             writer.writerow([
                 record["file"], record["label"] or "", *(f"{chances[c]:.6f}" if chances else "" for c in codes),
                 " ".join(record["set"] or []), "" if severity is None else f"{severity:.4f}",
                 record["gate"]["verdict"], " ".join(record["gate"]["reasons"]),
+                *(f"{end:.6f}" for code in codes if intervals for end in intervals[code]),
             ])
 
 
@@ -251,6 +282,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--level", type=float, default=0.9, help="coverage of the prediction set (%(default)s)")
     parser.add_argument("--judge-anyway", action="store_true",
                         help="for research: give a class even where the scan cannot be judged")
+    parser.add_argument("--uncertainty", action="store_true",
+                        help=f"give each probability an interval, from {dropout.PASSES} passes with dropout")
     parser.add_argument("--report", type=Path, metavar="DIR",
                         help="write a report of each scan with its heat map there: HTML, PDF, JSON and pictures")
     parser.add_argument("--language", choices=["en", "zh"], default="en", help="of the reports (%(default)s)")
@@ -268,6 +301,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         weights = options.weights or find_weights(ROOT / "weights", options.study)
         diagnoser = Diagnoser(weights, options.device, options.precision)
+        if options.uncertainty:
+            diagnoser.check_passes()
     except model.WeightsError as error:
         print(error, file=sys.stderr)
         return 2
@@ -282,7 +317,8 @@ def main(argv: list[str] | None = None) -> int:
     records = []
     for file in tqdm(files, unit="scan", disable=len(files) < 2, leave=False):
         try:
-            diagnosis = diagnoser(file, judge_anyway=options.judge_anyway, level=options.level)
+            diagnosis = diagnoser(file, judge_anyway=options.judge_anyway, level=options.level,
+                                  passes=dropout.PASSES if options.uncertainty else 0)
             written = {"report": file_report(diagnoser, diagnosis, options)} if options.report else {}
             records.append(diagnosis.record() | written)
         except scans.ScanError as error:
@@ -293,7 +329,8 @@ def main(argv: list[str] | None = None) -> int:
     elif options.csv:
         write_csv(options.csv, records, diagnoser.study.codes)
     else:
-        print(table(records))
+        calibrated = bool(diagnoser.weights.header.get("calibration", {}).get("scores"))
+        print(table(records, calibrated))
         print(f"\n{diagnoser.weights.header.get('title', diagnoser.weights.name)}\n{NOTICE}")
     return 0 if all(record.get("label") for record in records) else 1
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import dropout
 import pictures
 import slabs
 from studies import PUBLISHED, STUDIES, Study, from_record, to_record
@@ -69,12 +70,17 @@ class ClassificationModel3D(nn.Module):
             return slabs.train_block(x, conv, norm, pool)  # the same, in a third of the time and memory
         return pool(self.relu(norm(conv(x))))
 
-    def features(self, x: Tensor) -> Tensor:
+    def base(self, x: Tensor) -> Tensor:
         x = self.block(1, x)  # (N, 8, 82, 127, 127)
         x = self.block(2, x)  # (N, 16, 26, 41, 41)
         x = self.block(3, x)  # (N, 32, 12, 19, 19)
-        x = self.block(4, x)  # (N, 64, 3, 5, 5)
-        return self.dense(x)
+        return self.block(4, x)  # (N, 64, 3, 5, 5)
+
+    def top(self, x: Tensor) -> Tensor:
+        return self.relu(self.dense_1(self.dropout(x.flatten(1))))  # (N, 4800) → (N, 128)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.top(self.base(x))
 
     def stem(self) -> list[nn.Module]:
         """What `frozen` runs: the costly part of a step, and the part least bound to one task."""
@@ -89,10 +95,7 @@ class ClassificationModel3D(nn.Module):
         return torch.cat([walk(volume[None]) for volume in x])
 
     def thaw(self, frozen: Tensor) -> Tensor:
-        return self.dense(self.block(4, self.block(3, frozen)))  # (N, 128)
-
-    def dense(self, x: Tensor) -> Tensor:
-        return self.relu(self.dense_1(self.dropout(x.flatten(1))))  # (N, 4800) → (N, 128)
+        return self.top(self.block(4, self.block(3, frozen)))  # (N, 128)
 
     def head(self, features: Tensor) -> Tensor:
         return self.dense_2(self.dropout2(features))
@@ -316,7 +319,8 @@ class Forward:
     """One way through loaded weights: `forward(x) -> (logits, features)`, safe to call from several threads.
 
     The 3-D network takes the slab walk on the processor; on CUDA all run channels-last in bfloat16 up to the
-    penultimate features; the others are the plain modules in eval mode.
+    penultimate features; the others are the plain modules in eval mode. `forward.base` alone is what the passes
+    with dropout, `forward.passes`, share; networks that drop nothing have none.
     """
 
     def __init__(self, weights: Weights, precision: str = "fp32"):
@@ -324,6 +328,7 @@ class Forward:
             raise WeightsError(f"precision {precision!r} is unknown; use {' or '.join(PRECISIONS)}")
         self.network, self.device = weights.network, weights.device
         self.walk = None
+        self.passes = dropout.Passes(self.network) if dropout.drops(self.network) else None
         if self.device.type == "cuda":
             self.network = copy.deepcopy(self.network)
             for module in self.network.modules():
@@ -342,16 +347,26 @@ class Forward:
                                "fp32")
 
     @torch.inference_mode()
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, …) → logits (N, K) and penultimate features (N, F), both float32 on the device."""
+    def base(self, x: Tensor) -> Tensor:
+        """(N, C, …) → what comes before the first dropout behind the convolutions; without one, the features."""
         x = x.to(self.device)
         if self.walk:
-            x = torch.cat([self.walk(volume[None]) for volume in x])  # (N, 64, 3, 5, 5)
-            features = self.network.dense(x.float())
-        else:
-            with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):
-                features = self.network.features(x).float()
+            return torch.cat([self.walk(volume[None]) for volume in x])  # (N, 64, 3, 5, 5)
+        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):
+            return self.network.base(x) if hasattr(self.network, "top") else self.network.features(x)
+
+    @torch.inference_mode()
+    def answer(self, base: Tensor) -> tuple[Tensor, Tensor]:
+        """What `base` gave → logits (N, K) and penultimate features (N, F), both float32 on the device."""
+        if hasattr(self.network, "top"):
+            with torch.autocast("cuda", torch.bfloat16, enabled=base.is_cuda):
+                base = self.network.top(base.float())
+        features = base.float()
         return self.network.head(features), features
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, …) → logits (N, K) and penultimate features (N, F), both float32 on the device."""
+        return self.answer(self.base(x))
 
 
 # --- from logits to an answer -----------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """The networks of the picture studies: a small CNN, torchvision's backbones, VGG features, an attention pyramid.
 
 Each has the shape that `model.NETWORKS` asks for: `features(x)`, `head(features)` and the name of its layer for
-Grad-CAM. torchvision is imported only when one of its networks is built.
+Grad-CAM. Where something is dropped behind the convolutions, `features(x)` is `top(base(x))`. torchvision is
+imported only when one of its networks is built.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,10 +76,17 @@ class SliceCNN(PictureNetwork):
         self.dense_1, self.relu_3 = nn.Linear(128 * rows * columns, 256), nn.ReLU()
         self.dense_2 = nn.Linear(256, classes)
 
-    def features(self, x: Tensor) -> Tensor:
+    def base(self, x: Tensor) -> Tensor:
+        """All of it: the wide dense layer's 18,874,624 numbers, asked again, cost as much as all before them."""
         x = self.dropout_1(self.pool_1(self.relu_1(self.conv_1(x))))  # (N, 64, 49, 49)
         x = self.dropout_2(self.pool_2(self.relu_2(self.conv_2(x))))  # (N, 128, 24, 24)
         return self.relu_3(self.dense_1(x.flatten(1)))  # (N, 256)
+
+    def top(self, x: Tensor) -> Tensor:
+        return x
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.base(x)
 
     def head(self, features: Tensor) -> Tensor:
         return self.dense_2(self.dropout_3(features))
@@ -114,6 +122,16 @@ class ResNet18(Backbone):
 
 class VGG11(Backbone):
     imagenet, last, cam_layer = "vgg11_bn", "classifier.6", "net.features.27"
+
+    def base(self, x: Tensor) -> Tensor:
+        x = self.net.avgpool(self.net.features(x)).flatten(1)  # (N, 25088)
+        return self.net.classifier[:2](x)  # (N, 4096), before the first dropout
+
+    def top(self, x: Tensor) -> Tensor:
+        return self.net.classifier[2:](x)  # (N, 4096)
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.top(self.base(x))
 
 
 class DenseNet121(Backbone):
@@ -160,8 +178,14 @@ class VGGFeatures(PictureNetwork):
         x = self.dropout(self.relu(self.norm_1(self.dense_1(frozen))))  # (N, 512)
         return self.relu(self.norm_2(self.dense_2(x)))  # (N, 512)
 
+    def base(self, x: Tensor) -> Tensor:
+        return self.frozen(x)
+
+    def top(self, x: Tensor) -> Tensor:
+        return self.thaw(x)
+
     def features(self, x: Tensor) -> Tensor:
-        return self.thaw(self.frozen(x))
+        return self.top(self.base(x))
 
     def head(self, features: Tensor) -> Tensor:
         return self.dense_3(self.dropout(features))

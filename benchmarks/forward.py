@@ -124,7 +124,7 @@ def training_step(mode: str, batch: int) -> Callable[[], object]:
     def plain(values: torch.Tensor) -> torch.Tensor:
         for conv, norm, pool in made.blocks():
             values = pool(made.relu(norm(conv(values))))
-        return made.head(made.dense(values))
+        return made.head(made.top(values))
 
     def step() -> float:
         made.zero_grad()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -77,6 +78,36 @@ def test_steps_are_announced_in_order(diagnoser, head):
     assert steps == ["read", "prepare", "check", "predict"]
 
 
+def test_intervals_come_on_request_from_one_run_of_the_convolutions(diagnoser, weights, head, monkeypatch):
+    plain = diagnoser(head, judge_anyway=True)
+    assert plain.intervals is None and plain.record()["intervals"] is None
+    walked, walk = [], diagnoser.forward.walk
+    monkeypatch.setattr(diagnoser.forward, "walk", lambda x: walked.append(x) or walk(x))
+    asked = diagnoser(head, judge_anyway=True, passes=20).record()
+    assert len(walked) == 1 and "uncertainty" in asked["seconds"]
+    assert {**asked, "seconds": 0, "intervals": None} == {**plain.record(), "seconds": 0}
+    assert list(asked["intervals"]) == STUDY.codes
+    assert all(0 <= low < high <= 1 for low, high in asked["intervals"].values())
+    assert asked["intervals"] == diagnose.Diagnoser(weights, "cpu")(head, judge_anyway=True,
+                                                                    passes=20).record()["intervals"]
+    # the calibration's temperature of 2 holds for the passes too
+    base = diagnoser.forward.base(scans.prepare(scans.read(head), STUDY.contract).tensor[None])
+    chances = torch.softmax(diagnoser.forward.passes(base, 20).double() / 2, 1).numpy()
+    expected = np.percentile(chances, [5, 95], axis=0).T
+    np.testing.assert_allclose(list(asked["intervals"].values()), expected, atol=1e-6)
+
+
+def test_a_network_that_drops_nothing_says_so(tmp_path):
+    study = STUDIES["brain-tumour"]
+    path = model.save(tmp_path / "brain-tumour.resnet18.safetensors", model.NETWORKS["resnet18"](2),
+                      {"study": to_record(study), "network": {"name": "resnet18", "arguments": {}}})
+    diagnoser = diagnose.Diagnoser(path, "cpu")
+    with pytest.raises(model.WeightsError, match=r"resnet18\.safetensors: ResNet18 has no dropout"):
+        diagnoser(b"", "x.png", passes=20)
+    done = run(path, "--weights", path, "--uncertainty")
+    assert done.returncode == 2 and "has no dropout" in done.stderr and "without uncertainty" in done.stderr
+
+
 def test_bytes_and_path_give_the_same_answer(diagnoser, head):
     by_path = diagnoser(head, judge_anyway=True).record()
     by_bytes = diagnoser(head.read_bytes(), "head.nii.gz", judge_anyway=True).record()
@@ -120,14 +151,22 @@ def test_the_command_line_says_all_was_judged(weights, head):
     done = run(head, "--weights", weights, "--judge-anyway")
     assert done.returncode == 0, done.stderr
     assert "head.nii.gz" in done.stdout and NOTICE in done.stdout
+    assert re.search(r"[A-Z]+( or [A-Z]+)* \(90% coverage on the calibration cohort\)", done.stdout)
+    assert not re.search(r"% to ", done.stdout)
+
+
+def test_the_command_line_tells_an_interval_where_it_is_asked_to(weights, head):
+    done = run(head, "--weights", weights, "--judge-anyway", "--uncertainty")
+    assert re.search(r"\d% \(\d+\.\d% to \d+\.\d%\)", done.stdout)
 
 
 def test_the_command_line_walks_a_folder_into_a_csv(weights, head, tmp_path):
-    done = run(head.parent, "--weights", weights, "--csv", tmp_path / "out.csv", "--judge-anyway")
+    done = run(head.parent, "--weights", weights, "--csv", tmp_path / "out.csv", "--judge-anyway", "--uncertainty")
     rows = list(csv.DictReader((tmp_path / "out.csv").read_text(encoding="utf-8").splitlines()))
     assert done.returncode == 0, done.stderr
     assert [row["file"] for row in rows] == ["head.nii.gz"]
     assert sum(float(rows[0][code]) for code in STUDY.codes) == pytest.approx(1, abs=1e-4)
+    assert all(float(rows[0][f"{code} low"]) < float(rows[0][f"{code} high"]) for code in STUDY.codes)
 
 
 def test_the_command_line_files_a_report_of_each_scan(weights, head, tmp_path):

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     # the network
     "slabs": set(),
     "pictures": set(),
-    "model": {"pictures", "slabs", "studies"},
+    "dropout": set(),
+    "model": {"dropout", "pictures", "slabs", "studies"},
     # learning
     "augment": set(),
     "cases": {"scans", "studies"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "gate": {"likeness", "model", "scans", "studies"},
     "layers": {"model"},
     "explain": {"layers", "model", "scans", "studies"},
-    "diagnose": {"explain", "gate", "model", "report", "scans", "studies"},
+    "diagnose": {"dropout", "explain", "gate", "model", "report", "scans", "studies"},
     # telling
     "figures": {"diagnose", "explain"},
     "paper": {"diagnose", "explain", "figures"},
