@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import sklearn
 import torch
+from scipy.linalg import pinvh
 from scipy.optimize import minimize_scalar
 from sklearn import metrics as sk
 from sklearn.covariance import LedoitWolf
@@ -248,7 +249,7 @@ def fit_likeness(train: Predictions, val: Predictions, contract: Contract
     sketch), and how far off 99 of 100 validation scans stay."""
     known = LedoitWolf(store_precision=False).fit(train.features)
     extras = {"features.mean": torch.tensor(known.location_, dtype=torch.float32),
-              "features.precision": inverse(torch.from_numpy(known.covariance_)).float(),
+              "features.precision": torch.tensor(precision(train.features, known), dtype=torch.float32),
               "likeness.sketch": torch.from_numpy(train.sketches).float().mean(0)}
     distances = [likeness.distance(row, extras) for row in torch.from_numpy(val.features).float()]
     matches = [likeness.match(row, extras["likeness.sketch"], contract).score
@@ -258,10 +259,17 @@ def fit_likeness(train: Predictions, val: Predictions, contract: Contract
             "val_cases": len(val.files)}, extras
 
 
-def inverse(covariance: Tensor) -> Tensor:
-    """Of a symmetric matrix (F, F), by its Cholesky factor: a tenth of the time; else its pseudo-inverse."""
-    factor, failed = torch.linalg.cholesky_ex(covariance)
-    return torch.linalg.pinv(covariance, hermitian=True) if failed else torch.cholesky_inverse(factor)
+def precision(features: np.ndarray, known: LedoitWolf) -> np.ndarray:
+    """The inverse (F, F) of the shrunk covariance; of few cases by Woodbury's formula, in seconds, not minutes.
+
+    That covariance is share · X'X / n + floor · 1, with X the centred features (n, F).
+    """
+    x, share = features.astype(np.float64) - known.location_, 1 - known.shrinkage_
+    floor = known.shrinkage_ * np.square(x).mean()
+    if len(x) >= x.shape[1] or not floor > 0:
+        return pinvh(known.covariance_)
+    inner = floor * len(x) * np.eye(len(x)) + share * x @ x.T  # (n, n)
+    return (np.eye(x.shape[1]) - share * x.T @ np.linalg.solve(inner, x)) / floor
 
 
 def example(weights: model.Weights, file: Path) -> dict[str, Any]:

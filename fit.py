@@ -399,7 +399,7 @@ class Trainer:
         record = {"settings": self.settings, "facts": self.facts, "state": self.state.record()}
         memory = io.BytesIO()
         torch.save(record, memory)
-        put(self.out / "last.pt", memory.getvalue())
+        put(self.out / "last.pt", memory.getbuffer())
         if self.state.history:
             text = io.StringIO(newline="")
             rows = csv.DictWriter(text, list(self.state.history[0]))
@@ -426,5 +426,5 @@ def wrap(network: nn.Module, device: torch.device) -> nn.Module:
     return nn.parallel.DistributedDataParallel(network, [device.index] if device.type == "cuda" else None)
 
 
-def put(path: Path, content: bytes) -> None:
+def put(path: Path, content: bytes | memoryview) -> None:
     write_whole(path, lambda out: out.write(content))

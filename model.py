@@ -217,12 +217,14 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     if name not in NETWORKS:
         raise WeightsError(f"{path.name}: network {name!r} is unknown; known are {', '.join(sorted(NETWORKS))}")
     try:
-        network = NETWORKS[name](len(study.labels), **arguments)
+        with torch.device("meta"):  # no numbers are drawn for what the file fills
+            network = NETWORKS[name](len(study.labels), **arguments)
     except TypeError as error:
         raise WeightsError(f"{path.name}: {name} does not take the arguments {arguments}: {error}") from error
     state, extras = _published_state(path) if path.suffix == ".pth" else _read_tensors(path)
-    _check_fits(path, network.state_dict(), state)
-    network.load_state_dict(state)
+    own = network.state_dict()
+    _check_fits(path, own, state)
+    network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
     network.to(device).eval().requires_grad_(False)
     extras = {key: value.to(device) for key, value in extras.items()}
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

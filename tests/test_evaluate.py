@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import LedoitWolf
 from torch import nn
 
 import card
@@ -300,12 +301,12 @@ def test_the_published_measures_of_two_classes_come_with_intervals():
     assert found["kappa"]["value"] == pytest.approx((agreed - chance) / (1 - chance))
 
 
-@pytest.mark.parametrize("dead", [0, 3])
-def test_the_inverse_of_a_covariance_also_where_features_are_dead(dead):
-    values = np.random.default_rng(0).normal(size=(50, 8))
-    values[:, :dead] = 0
-    covariance = torch.tensor(np.cov(values.T))
-    torch.testing.assert_close(evaluate.inverse(covariance), torch.linalg.pinv(covariance), atol=1e-9, rtol=1e-9)
+@pytest.mark.parametrize(("count", "dead"), [(50, 0), (50, 3), (5, 0), (5, 3), (5, 8)])
+def test_the_precision_is_scikit_learns_whether_cases_or_features_are_more(count, dead):
+    values = np.random.default_rng(0).normal(size=(count, 8)) * np.arange(1, 9)
+    values[:, :dead] = 1
+    known = LedoitWolf().fit(values)
+    np.testing.assert_allclose(evaluate.precision(values, known), known.precision_, atol=1e-9)
 
 
 def test_one_worked_answer_is_what_the_network_says(tmp_path, weights):

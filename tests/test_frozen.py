@@ -1,10 +1,14 @@
 """Beginning from other weights, keeping the first layers, and learning on a smaller grid."""
 
+import urllib.error
+
 import pytest
 import torch
 from test_train import FULL, VOLUME, arguments, cohort, tiny  # noqa: F401 (a fixture)
+from torchvision.models import get_model
 
 import model
+import pictures
 import studies
 import train
 
@@ -43,6 +47,107 @@ def test_a_network_without_first_layers_to_keep_says_so(tmp_path, capsys):
     data = cohort(tmp_path / "data", VOLUME)
     assert train.main(arguments(VOLUME, data, tmp_path / "run", "--freeze")) == 1
     assert "Tiny has no part to keep as it is" in capsys.readouterr().err
+
+
+# ---- ImageNet weights
+
+NODULE = studies.STUDIES["chest-nodule"]
+
+
+@pytest.fixture
+def nodules(tmp_path):
+    """X-rays of a kind, and what to give train.py for a quick run on them."""
+    return [*arguments(NODULE, cohort(tmp_path / "data", NODULE, each=4), tmp_path / "run"), "--shape", "32", "32",
+            "--epochs", "1"]
+
+
+def test_imagenet_weights_from_a_file_stay_as_they_are_while_the_rest_is_trained(tmp_path, nodules, monkeypatch):
+    torch.manual_seed(3)
+    plain = model.NETWORKS["VGGFeatures"](2, shape=(32, 32)).vgg.state_dict()
+    torch.save({**plain, "classifier.0.weight": torch.zeros(3)}, tmp_path / "vgg16.pth")
+    asked = []
+    compute = model.NETWORKS["VGGFeatures"].frozen
+    monkeypatch.setattr(model.NETWORKS["VGGFeatures"], "frozen", lambda self, x: asked.append(len(x)) or
+                        compute(self, x))
+    monkeypatch.setattr("evaluate.predict", told := Stop())
+    with pytest.raises(Stop):  # after training, before any judging
+        train.main([*nodules, "--start", str(tmp_path / "vgg16.pth"), "--epochs", "3"])
+    assert told.asked and sum(asked) == 6  # 4 to learn from and 2 to validate, once each for three epochs
+    kept = torch.load(tmp_path / "run" / "last.pt", weights_only=True)
+    assert kept["facts"]["started"] == "ImageNet weights of vgg16 from “vgg16.pth”, 26 tensors"
+    for key, value in plain.items():
+        assert torch.equal(kept["state"]["network"][f"vgg.{key}"], value)
+    asked.clear()
+    with pytest.raises(Stop):
+        train.main([*nodules, "--start", str(tmp_path / "vgg16.pth"), "--out", str(tmp_path / "again")])
+    assert asked == []  # what frozen layers gave is found on disk
+
+
+class Stop(Exception):
+    asked = 0
+
+    def __call__(self, *_, **__):
+        self.asked += 1
+        raise self
+
+
+def test_frozen_layers_of_random_numbers_are_told(nodules, capsys, monkeypatch):
+    monkeypatch.setattr("evaluate.predict", Stop())
+    with pytest.raises(Stop):
+        train.main(nodules)
+    assert "hold random numbers; --start imagenet" in capsys.readouterr().err
+
+
+def test_a_download_that_fails_is_said_and_by_choice_gone_without(tmp_path, nodules, capsys, monkeypatch):
+    def unreachable(*_, **__):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    monkeypatch.setattr("evaluate.predict", Stop())
+    assert train.main([*nodules, "--start", "imagenet"]) == 1
+    said = capsys.readouterr().err
+    assert "--start imagenet: no route to host" in said and "--start-optional" in said
+    assert not (tmp_path / "run" / "last.pt").exists()
+    with pytest.raises(Stop):
+        train.main([*nodules, "--start", "imagenet", "--start-optional"])
+    assert "began with random weights, for --start imagenet could not be had" in capsys.readouterr().out
+    facts = torch.load(tmp_path / "run" / "last.pt", weights_only=True)["facts"]
+    assert "could not be had (no route to host)" in facts["started"]
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (None, "No such file"), (b"<html>sign in</html>", "--start vgg16.pth"),
+    ({"x": 1}, "only 0 of 26 tensors fit")])
+def test_a_start_that_is_no_start_is_said(tmp_path, nodules, capsys, content, said):
+    file = tmp_path / "vgg16.pth"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content:
+        torch.save({name: torch.zeros(value) for name, value in content.items()}, file)
+    assert train.main([*nodules, "--start", str(file)]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_network_that_imagenet_does_not_fit_says_so(tmp_path, capsys):
+    data = cohort(tmp_path / "data", VOLUME)
+    assert train.main(arguments(VOLUME, data, tmp_path / "run", "--start", "imagenet")) == 1
+    assert "Tiny has no ImageNet weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(set(pictures.NETWORKS) - {"SliceCNN"}))
+def test_torchvisions_own_weights_fit_the_trunk(name, tmp_path):
+    with torch.device("meta"):
+        network = pictures.NETWORKS[name]()
+        whole = get_model(network.imagenet, weights=None)
+    own, state = network.trunk().state_dict(), whole.state_dict()
+    fitting = [key for key in own if key in state and own[key].shape == state[key].shape]
+    assert len(fitting) == len(own)
+
+
+def test_the_small_network_has_the_published_size():
+    network = pictures.NETWORKS["SliceCNN"](4)
+    # (3·2·2 + 1)·64, (64·2·2 + 1)·128, then 128·24·24 numbers into 256 and those into 4
+    assert sum(p.numel() for p in network.parameters()) == 832 + 32_896 + 18_874_624 + 1_028 == 18_909_380
 
 
 def test_a_smaller_grid_lies_about_the_middle_of_the_brain():
