@@ -21,6 +21,7 @@ import diagnose
 import model
 import scans
 from diagnose import Diagnoser, Diagnosis
+from dropout import PASSES
 
 log = logging.getLogger("scanwise")
 
@@ -292,12 +293,13 @@ class Desk:
                 return name
         return None
 
-    def judge(self, upload: Upload, weights: str, anyway: bool = False,
+    def judge(self, upload: Upload, weights: str, anyway: bool = False, passes: int = 0,
               progress: Callable[[str], None] = lambda step: None) -> tuple[dict, Diagnosis | None]:
         """The record of one file, and its diagnosis unless it was refused."""
         study = self.diagnosers[weights].study.key
         try:
-            diagnosis = self.diagnosers[weights](upload.path, upload.name, judge_anyway=anyway, progress=progress)
+            diagnosis = self.diagnosers[weights](upload.path, upload.name, judge_anyway=anyway, passes=passes,
+                                                 progress=progress)
         except scans.ScanError as error:
             self.judged.labels(study, "refused").inc()
             return diagnose.error_record(upload.name, error), None
@@ -313,10 +315,10 @@ class Desk:
             self.spent.labels(step).observe(seconds)
         return diagnosis.record(), diagnosis
 
-    def answer(self, upload: Upload, weights: str, anyway: bool = False,
+    def answer(self, upload: Upload, weights: str, anyway: bool = False, passes: int = 0,
                progress: Callable[[str], None] = lambda step: None) -> Result:
         """Judge a file for a page and keep what the page will ask for next."""
-        record, diagnosis = self.judge(upload, weights, anyway, progress)
+        record, diagnosis = self.judge(upload, weights, anyway, passes, progress)
         result = Result(secrets.token_urlsafe(16), upload, weights, record)
         if diagnosis is not None:
             result = Result(result.id, upload, weights, record, tuple(diagnosis.findings),
@@ -339,9 +341,9 @@ class Desk:
         with self._lock:
             diagnosis = self._diagnoses.get(result.id)
         if diagnosis is None:
-            anyway = result.record["gate"]["judged_anyway"]
+            anyway, passes = result.record["gate"]["judged_anyway"], PASSES if result.record["intervals"] else 0
             diagnosis = self.diagnosers[result.weights](
-                result.upload.path, result.upload.name, judge_anyway=anyway)
+                result.upload.path, result.upload.name, judge_anyway=anyway, passes=passes)
             self._keep(result.id, diagnosis)
         return diagnosis
 

@@ -110,11 +110,13 @@ class Diagnoser:
     def study(self):
         return self.weights.study
 
-    def check_passes(self) -> None:
-        """WeightsError where the network has nothing to drop, so that passes could not differ."""
-        if self.forward.passes is None:
-            raise model.WeightsError(f"{self.weights.name}: {type(self.weights.network).__name__} has no dropout "
-                                     "behind its convolutions, so it has no intervals; ask without uncertainty")
+    @property
+    def no_passes(self) -> str | None:
+        """Why `passes` cannot be asked for, in words; None where they can."""
+        if self.forward.passes is not None:
+            return None
+        return (f"{self.weights.name}: {type(self.weights.network).__name__} has no dropout behind its "
+                "convolutions, so there are no intervals to give; ask without uncertainty")
 
     def __call__(
         self,
@@ -130,8 +132,8 @@ class Diagnoser:
 
         With `passes` the probabilities get intervals, from so many passes with dropout on the same convolutions.
         """
-        if passes:
-            self.check_passes()
+        if passes and self.no_passes:
+            raise model.WeightsError(self.no_passes)
         seconds: dict[str, float] = {}
 
         @contextmanager
@@ -301,8 +303,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         weights = options.weights or find_weights(ROOT / "weights", options.study)
         diagnoser = Diagnoser(weights, options.device, options.precision)
-        if options.uncertainty:
-            diagnoser.check_passes()
+        if options.uncertainty and diagnoser.no_passes:
+            raise model.WeightsError(diagnoser.no_passes)
     except model.WeightsError as error:
         print(error, file=sys.stderr)
         return 2

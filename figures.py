@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # diagnose writes reports, so it cannot be imported from here
     from diagnose import Diagnosis
 
 WEB = Path(__file__).resolve().parent / "web"
-INK, ACCENT, PLAIN = "#1b2733", "#1f6f8b", "#9db4c0"
+INK, QUIET, ACCENT, PLAIN = "#1b2733", "#5c6b7a", "#1f6f8b", "#9db4c0"
 HEAT = LinearSegmentedColormap.from_list("heat", ["#2f7fff", "#66c6ff", "#ffb000", "#ff3d00"])
 MARGIN = 8  # voxels shown around the head
 FAINT = 0.12  # of the strongest; weaker influence is not shown
@@ -186,7 +186,7 @@ def draw_chart(axes: Axes, diagnosis: "Diagnosis", say: dict[str, str], font: Fo
     """Bars from least to most severe on top of each other; the predicted class in colour."""
     codes = diagnosis.weights.study.by_severity
     axes.set_axis_off()
-    axes.set_xlim(-0.8, 1.18)
+    axes.set_xlim(-0.8, 1.25 if diagnosis.intervals else 1.18)
     axes.set_ylim(len(codes) - 0.4, -0.6)
     for row, code in enumerate(codes):
         value = (diagnosis.probabilities or {}).get(code, 0.0)
@@ -195,6 +195,12 @@ def draw_chart(axes: Axes, diagnosis: "Diagnosis", say: dict[str, str], font: Fo
         axes.barh(row, value, height=0.56, color=ACCENT if chosen else PLAIN)
         axes.text(-0.02, row, f"{class_name(diagnosis, code, say)}  {code}", ha="right", va="center", size=9,
                   color=INK, fontproperties=font)
+        if diagnosis.intervals:
+            low, high = diagnosis.intervals[code]
+            axes.errorbar((low + high) / 2, row + 0.38, xerr=(high - low) / 2, color=INK, lw=0.8, capsize=1.6,
+                          capthick=0.8)
+            axes.text(1.02, row + 0.4, f"{low:.1%}–{high:.1%}", ha="left", va="center", size=7, color=QUIET,
+                      fontproperties=font)
         axes.text(1.02, row, f"{value:.1%}", ha="left", va="center", size=9, color=INK, fontproperties=font)
 
 

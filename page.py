@@ -22,7 +22,8 @@ from pywebio.session import defer_call, eval_js, get_current_session, info, run_
 import scans
 import views
 from desk import Busy, Cancelled, Desk, Person, Result, Ticket, Upload, failure
-from words import LANGUAGES, WEB, Texts, language_of, percent
+from dropout import PASSES
+from words import LANGUAGES, WEB, Texts, language_of, percent, span
 
 log = logging.getLogger("scanwise")
 
@@ -44,7 +45,7 @@ class Visit:
         self.results: list[Result] = []
         self.opened: Result | None = None
         self.sent: list[Upload | Result] = []  # what was asked last, refused uploads among it, for "try again"
-        self.anyway = False
+        self.wishes: dict[str, Any] = {}  # and how
 
     # --- the loop ----------------------------------------------------------------------------------------
 
@@ -52,7 +53,7 @@ class Visit:
         actions = {
             "language": self.on_language, "choose": self.on_choose, "example": self.on_example,
             "uploaded": self.on_uploaded, "again": self.on_again, "open": self.on_open, "back": self.on_back,
-            "anyway": self.on_anyway, "new": self.on_new,
+            "anyway": self.on_anyway, "uncertainty": self.on_uncertainty, "new": self.on_new,
         }
         self.head()
         self.view()
@@ -118,7 +119,7 @@ class Visit:
 
     def on_again(self, value: Any) -> None:
         if self.sent:
-            self.judge(self.sent, self.anyway)
+            self.judge(self.sent, **self.wishes)
 
     def on_open(self, value: Any) -> None:
         self.opened = next((result for result in self.results if result.id == value), None)
@@ -133,7 +134,13 @@ class Visit:
 
     def on_anyway(self, value: Any) -> None:
         if self.opened is not None and not self.opened.refused:
-            self.judge([self.opened.upload], anyway=True)
+            self.judge([self.opened.upload], anyway=True, instead=True)
+
+    def on_uncertainty(self, value: Any) -> None:
+        opened = self.opened
+        if opened is not None and not opened.refused and not self.desk.diagnosers[opened.weights].no_passes:
+            anyway = opened.record["gate"]["judged_anyway"]
+            self.judge([opened.upload], anyway=anyway, passes=PASSES, instead=True)
 
     def on_new(self, value: Any) -> None:
         self.person.clear()
@@ -143,22 +150,26 @@ class Visit:
 
     # --- judging -----------------------------------------------------------------------------------------
 
-    def judge(self, sent: list[Upload | Result], anyway: bool = False) -> None:
-        """Put the files in the queue, show how it goes, and show the result, the table or the refusal."""
-        self.sent, self.anyway = sent, anyway
+    def judge(self, sent: list[Upload | Result], anyway: bool = False, passes: int = 0,
+              instead: bool = False) -> None:
+        """Put the files in the queue, show how it goes, and show the result, the table or the refusal.
+
+        `instead`: the one answer takes the place of the opened result.
+        """
+        self.sent, self.wishes = sent, {"anyway": anyway, "passes": passes, "instead": instead}
         uploads = [file for file in sent if isinstance(file, Upload)]
         heard = {"file": 0, "step": ""}
-        weights = self.weights
+        weights = self.opened.weights if instead and self.opened else self.weights
 
         def work(ticket: Ticket) -> list[Result]:
             answers = []
             for number, upload in enumerate(uploads):
                 def step(name: str, number: int = number) -> None:
-                    heard.update(file=number, step=name)
+                    heard.update(file=number, step=name if name in STEPS else heard["step"])
                     if ticket.stop.is_set():
                         raise Cancelled
 
-                answers.append(self.desk.answer(upload, weights, anyway, step))
+                answers.append(self.desk.answer(upload, weights, anyway, passes, step))
             return answers
 
         try:
@@ -179,12 +190,12 @@ class Visit:
             self.on_new(None)
             return
         judged = iter(answers)
-        if anyway:
+        if instead:
             self.results = [next(judged) if result is self.opened else result for result in self.results]
         else:
             self.results = [next(judged) if isinstance(file, Upload) else file for file in sent]
-        self.opened = next((result for result in answers if anyway), self.results[0])
-        self.view = self.table if len(self.results) > 1 and not anyway else self.result
+        self.opened = answers[0] if instead else self.results[0]
+        self.view = self.table if len(self.results) > 1 and not instead else self.result
         self.view()
 
     def watch(self, ticket: Ticket, heard: dict[str, Any], count: int) -> list[Result]:
@@ -237,17 +248,24 @@ class Visit:
         bars = [{"code": code, "name": self.t.class_name(study, code), "percent": 100 * chances[code],
                  "shown": percent(chances[code]), "top": code == label, "in": code in record["set"]}
                 for code in study.by_severity if chances]
-        level = f"{record['level']:.0%}"
-        note = self.t("result.set.note", miss=f"{1 - record['level']:.0%}") if calibration.get("scores") else \
-            self.t("result.set.raw")
+        for bar in bars if record["intervals"] else ():
+            low, high = record["intervals"][bar["code"]]
+            bar |= {"low": 100 * low, "width": 100 * (high - low), "range": span(low, high)}
+        if calibration.get("scores"):
+            promise = self.t("set.promise", level=f"{record['level']:.0%}")
+            note = self.t("result.set.note", miss=f"{1 - record['level']:.0%}")
+        else:
+            promise, note = "", self.t("result.set.raw")
         ends = (study.by_severity[0], study.by_severity[-1])
         self.show(
             "result", key=result.id, file=self.t.file_name(result), back=len(self.results) > 1, label=label,
             name=self.t.class_name(study, label) if label else None, verdict=record["gate"]["verdict"],
             kind=KINDS[record["gate"]["verdict"]], judged_anyway=record["gate"]["judged_anyway"],
-            reasons=[self.t.reason(finding) for finding in result.findings], level=level,
+            reasons=[self.t.reason(finding) for finding in result.findings], promise=promise,
             answers=[(code, self.t.class_name(study, code)) for code in record["set"] or ()],
             set_note=note, calibrated="temperature" in calibration, ordered=study.ordered, bars=bars,
+            drops=not self.desk.diagnosers[result.weights].no_passes, passes=PASSES,
+            intervals=bool(record["intervals"]),
             severity=record["severity"], ends=ends, methods=views.methods(),
             viewer_texts=json.dumps(self.t.some(*IN_VIEWER)),
             by=self.t.weights_title(weights),

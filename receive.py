@@ -16,6 +16,7 @@ import diagnose
 import scans
 import views
 from desk import Busy, Cancelled, Desk, Ticket, Upload, remove
+from dropout import PASSES
 from server import REPORT_CSP, Guard, Refusal
 
 SLACK = 64 << 20  # bytes past the limit that are still read and dropped, so that the refusal can be heard
@@ -255,11 +256,14 @@ class Analysis(Streamed):
         wanted = views.wanted(self.request.headers.get("Accept", ""))
         if wanted != "json" and len(self.form.files) > 1:
             raise Refusal(422, "one-report", "a report is about one scan; send one file, or ask for JSON")
-        anyway = self.form.fields.get("judge_anyway", "").lower() in ("1", "true", "yes", "on")
+        anyway, uncertainty = (self.form.fields.get(key, "").lower() in ("1", "true", "yes", "on")
+                               for key in ("judge_anyway", "uncertainty"))
+        if uncertainty and self.desk.diagnosers[weights].no_passes:
+            raise Refusal(422, "no-dropout", self.desk.diagnosers[weights].no_passes)
         language = self.form.fields.get("language", "en")
         try:
             self.ticket = self.desk.pool.submit(
-                lambda ticket: self._work(ticket, weights, anyway, wanted, language))
+                lambda ticket: self._work(ticket, weights, anyway, PASSES if uncertainty else 0, wanted, language))
             records, page = await asyncio.wrap_future(self.ticket.future)
         except Busy as busy:
             raise self.busy(busy.number) from busy
@@ -273,7 +277,7 @@ class Analysis(Streamed):
         self.set_header("Content-Security-Policy", REPORT_CSP)
         self.finish(page)
 
-    def _work(self, ticket: Ticket, weights: str, anyway: bool, wanted: str, language: str):
+    def _work(self, ticket: Ticket, weights: str, anyway: bool, passes: int, wanted: str, language: str):
         """In a worker's thread: every file in turn; the report is drawn here too."""
         def step(_: str) -> None:
             if ticket.stop.is_set():
@@ -284,7 +288,7 @@ class Analysis(Streamed):
             if upload is None:
                 records.append(diagnose.error_record(name, error))
                 continue
-            record, diagnosis = self.desk.judge(upload, weights, anyway, step)
+            record, diagnosis = self.desk.judge(upload, weights, anyway, passes, step)
             records.append(record)
             if wanted != "json" and diagnosis is not None:
                 page = views.report(self.desk.diagnosers[weights], diagnosis, wanted, language)

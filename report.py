@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any
 import explain
 import gate
 import paper
+from dropout import PASSES
 from explain import Map
-from figures import ACCENT, INK, PLAIN, WEB, chart, class_name, font_for, slices, texts
+from figures import ACCENT, INK, PLAIN, QUIET, WEB, chart, class_name, font_for, slices, texts
 
 if TYPE_CHECKING:  # diagnose writes reports, so it cannot be imported from here
     from diagnose import Diagnosis
 
 __all__ = ["chart", "content", "data", "html", "pdf", "slices", "write"]
 
-QUIET, BAD, DOUBT, GOOD = "#5c6b7a", "#b3261e", "#b26a00", "#2e7d4f"
+BAD, DOUBT, GOOD = "#b3261e", "#b26a00", "#2e7d4f"
 TONES = {gate.FIT: GOOD, gate.DOUBTFUL: DOUBT, gate.UNFIT: BAD}
 
 
@@ -75,7 +76,9 @@ def answer(diagnosis: "Diagnosis", say: dict[str, str], made: datetime) -> list[
         name, code = class_name(diagnosis, record["label"], say), record["label"]
         chance = say["report.chance"].format(chance=f"{record['probabilities'][code]:.1%}")
         blocks += [Block("big", f"{name} ({code})", colour=ACCENT), Block("text", chance), Block("chart")]
-        rows = [(say["report.set"].format(level=f"{record['level']:.0%}"), ", ".join(record["set"]))]
+        if diagnosis.intervals:
+            blocks.append(Block("small", say["uncertainty.note"].format(passes=PASSES)))
+        rows = [(say["report.set"], answers(diagnosis, say))]
         if record["severity"] is not None:
             rows.append((say["report.severity"], f"{record['severity']:.2f}"))
         rows += [(say.get(f"share.{name}", name), told(parts)) for name, parts in record["shares"].items()]
@@ -89,6 +92,13 @@ def answer(diagnosis: "Diagnosis", say: dict[str, str], made: datetime) -> list[
         reason = say.get(f"reason.{finding.code}")
         blocks.append(Block("text", f"– {reason.format(**finding.values) if reason else finding.text}"))
     return blocks
+
+
+def answers(diagnosis: "Diagnosis", say: dict[str, str]) -> str:
+    """The prediction set in words, with what it promises."""
+    calibrated = (diagnosis.weights.header.get("calibration") or {}).get("scores")
+    promise = say["set.promise"].format(level=f"{diagnosis.level:.0%}") if calibrated else say["set.raw"]
+    return f" {say['set.or']} ".join(diagnosis.set) + f" {promise}"
 
 
 def told(parts: dict[str, float]) -> str:
@@ -148,7 +158,7 @@ def network(diagnosis: "Diagnosis", say: dict[str, str]) -> list[Block]:
         blocks += [Block("text", say["report.scores"].format(**told)), Block("rows", rows=rows)]
     else:
         blocks.append(Block("text", say["report.noscores"], colour=DOUBT))
-    return [*blocks, Block("heading", say["report.limits"]), Block("text", study.use)]
+    return [*blocks, Block("heading", say["report.limits"]), Block("text", say.get(f"use.{study.key}", study.use))]
 
 
 def interval(metric: dict[str, Any], say: dict[str, str]) -> str:
@@ -277,8 +287,13 @@ def bars(diagnosis: "Diagnosis", say: dict[str, str]) -> str:
         value = diagnosis.probabilities[code]
         colour = ACCENT if code == diagnosis.label else PLAIN
         name = markup.escape(f"{class_name(diagnosis, code, say)} · {code}")
+        line = ends = ""
+        if diagnosis.intervals:
+            low, high = diagnosis.intervals[code]
+            line = f'<b style="margin-left: {low:.1%}; width: {high - low:.1%}"></b>'
+            ends = f"<small>{low:.1%}–{high:.1%}</small>"
         rows.append(f'<div class="bar"><span>{name}</span><span class="track"><i style="width: {value:.1%}; '
-                    f'background: {colour}"></i></span><span>{value:.1%}</span></div>')
+                    f'background: {colour}"></i>{line}</span><span>{value:.1%}{ends}</span></div>')
     return "".join(rows)
 
 

@@ -125,6 +125,11 @@ class Texts:
                 (t("details.network"), network)]
 
 
+def span(low: float, high: float) -> str:
+    """An interval of a probability."""
+    return f"{100 * low:.1f}–{100 * high:.1f} %"
+
+
 def interval(score: dict[str, Any]) -> str:
     """A score with its interval; a dash where one could not be had."""
     value, low, high = ("–" if score.get(key) is None else f"{score[key]:.2f}" for key in ("value", "low", "high"))

@@ -4,7 +4,8 @@
 
 The published way, written anew: float64 voxels by nibabel, stretched to the grid where they do not fit it, the
 checkpoint loaded for every scan, the modules as written, pictures by pyplot. Both are warm and timed in turn
-(A B A B) in one process; peak memory is that of a process of its own for one diagnosis. No heat map.
+(A B A B) in one process; peak memory is that of a process of its own for one diagnosis. No heat map. Below it, what
+intervals from passes with dropout add to one forward pass.
 """
 
 import argparse
@@ -112,6 +113,22 @@ class Ours:
         return [figures.slices(diagnosis), figures.chart(diagnosis)]
 
 
+def uncertainty(ours: Ours, scan: Path, rounds: int, clock) -> dict[str, float]:
+    """Median seconds of one forward pass, alone and with the passes with dropout."""
+    import scans
+    from dropout import PASSES
+
+    forward = ours.diagnoser.forward
+    x = scans.prepare(scans.read(scan), ours.diagnoser.weights.contract).tensor[None]
+
+    def with_passes() -> None:
+        base = forward.base(x)
+        forward.answer(base)
+        forward.passes(base, PASSES)
+
+    return in_turn({"one forward": lambda: forward(x), f"with {PASSES} passes": with_passes}, rounds, clock)
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scan", type=Path, help="a scan (default: a head made for it, 166×256×256, .nii.gz)")
@@ -143,19 +160,24 @@ def main() -> None:
         saved, ours = checkpoint(folder), Ours(weights)
         calls = {OLD: lambda: published(scan, saved), OURS: lambda: ours(scan),
                  "ours, no pictures": lambda: ours.judge(scan)}
-        seconds = in_turn(calls, options.rounds, time.process_time if options.cpu_time else time.perf_counter)
+        clock = time.process_time if options.cpu_time else time.perf_counter
+        seconds = in_turn(calls, options.rounds, clock)
+        repeated = uncertainty(ours, scan, options.rounds, clock)
         memory = {}
         if not options.no_memory:
             given = ("--scan", str(scan), "--weights", str(weights), "--saved", str(saved))
             memory = {key: peak_mb(__file__, "--only", key, *given) for key in (OURS, OLD)}
     steps = {step: float(np.median([row[step] for row in ours.steps])) for step in ours.steps[0]}
     numbers = {"vs_published": seconds[OLD] / seconds[OURS], "peak_mb": memory.get(OURS),
-               "published_peak_mb": memory.get(OLD), "seconds": seconds, "steps": steps,
+               "published_peak_mb": memory.get(OLD), "seconds": seconds, "steps": steps, "uncertainty": repeated,
                "threads": options.threads}
     rows = [[key, f"{spent:.3f} s", f"{seconds[OLD] / spent:.2f}×",
              f"{memory[key]:.0f} MB" if key in memory else None] for key, spent in seconds.items()]
     text = table(["one scan to a diagnosis", "median", "speed", "peak"], rows) + "\n\n" + table(
         ["ours, step by step", "median, wall"], [[step, f"{spent:.3f} s"] for step, spent in steps.items()])
+    first = next(iter(repeated.values()))
+    text += "\n\n" + table(["intervals", "median", "of one forward"], [
+        [name, f"{spent:.3f} s", f"{spent / first:.2f}×"] for name, spent in repeated.items()])
     finish(numbers, text, options.json)
 
 

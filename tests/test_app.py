@@ -95,6 +95,15 @@ def test_the_same_record_as_the_command_line(server: Server, head_file: Path, we
     assert record["probabilities"] == pytest.approx(printed["probabilities"], abs=1e-6)
 
 
+def test_intervals_where_they_are_asked_for(server: Server, head: bytes):
+    _, _, (plain,) = post(server, ("head.nii.gz", head))
+    _, _, (asked,) = post(server, ("head.nii.gz", head), uncertainty="true")
+    assert plain["intervals"] is None and asked["intervals"].keys() == asked["probabilities"].keys()
+    assert all(0 <= low <= high <= 1 for low, high in asked["intervals"].values())
+    record = server.get("/openapi.json")["components"]["schemas"]["Record"]
+    assert asked.keys() == set(record["properties"]) and set(record["required"]) <= asked.keys()
+
+
 def test_a_report_where_it_is_asked_for(server: Server, head: bytes):
     status, headers, page = post(server, ("head.nii.gz", head), headers={"Accept": "text/html"})
     assert status == 200

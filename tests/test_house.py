@@ -44,13 +44,13 @@ MAY_IMPORT = {
     # telling
     "figures": {"diagnose", "explain"},
     "paper": {"diagnose", "explain", "figures"},
-    "report": {"diagnose", "explain", "figures", "gate", "paper"},
+    "report": {"diagnose", "dropout", "explain", "figures", "gate", "paper"},
     "views": {"diagnose", "explain", "report", "scans"},
-    "desk": {"diagnose", "model", "scans"},
+    "desk": {"diagnose", "dropout", "model", "scans"},
     "words": {"desk", "gate", "model", "studies"},
-    "page": {"desk", "scans", "views", "words"},
+    "page": {"desk", "dropout", "scans", "views", "words"},
     "server": {"desk", "diagnose", "scans", "studies", "views"},
-    "receive": {"desk", "diagnose", "scans", "server", "views"},
+    "receive": {"desk", "diagnose", "dropout", "scans", "server", "views"},
     "app": {"desk", "diagnose", "model", "page", "receive", "scans", "server", "words"},
 }
 

@@ -124,6 +124,24 @@ def test_the_example_leads_to_its_result(visit: Open, server: Server):
     page.wait_for_selector("html[data-view=start]")
 
 
+def test_a_button_adds_intervals_to_the_bars(visit: Open):
+    page = visit()
+    page.click("#example")
+    result_of(page)
+    bars = page.locator(".bars b").all_inner_texts()
+    assert page.locator(".bars .range").count() == 0
+    page.click("[data-do=uncertainty]")
+    page.wait_for_selector(".bars .range")
+    result_of(page)
+    assert page.locator(".bars b").all_inner_texts() == bars
+    assert page.locator(".bars .range").count() == len(bars) and page.locator("[data-do=uncertainty]").count() == 0
+    assert all(re.fullmatch(r"\d+\.\d–\d+\.\d %", text) for text in page.locator(".bars small").all_inner_texts())
+    assert "20 passes" in page.inner_text(".chart")
+    with page.expect_download() as download:
+        page.click("text=Data (JSON)")
+    assert len(json.loads(Path(download.value.path()).read_text())["intervals"]) == len(bars)
+
+
 def test_the_marked_lobe_stands_on_its_own_side(visit: Open, head_file: Path):
     """The mark in the LEFT FRONTAL lobe: at the right and in the upper half of the radiological axial view."""
     page = visit()

@@ -125,8 +125,8 @@ def test_html_is_one_file_that_asks_for_nothing(diagnosis, found):
 
 def test_english_report_says_what_was_found(diagnosis, found):
     page = Reader(report.html(diagnosis, found, "en", MADE))
-    for words in ("Alzheimer's disease (AD)", "55.0% probability", "AD, LMCI", "made-up heads",
-                  gate.REASONS["no-affine"],
+    for words in ("Alzheimer's disease (AD)", "55.0% probability", "made-up heads",
+                  gate.REASONS["no-affine"], "AD or LMCI (90% coverage on the calibration cohort)",
                   "0.81 (0.70 to 0.90)", "77 subjects", "41 subjects", "abababab", HEAD.hash(),
                   "2026-01-02 03:04 UTC", "0.75 s", "25% of the score", NOTICE, "A made-up network"):
         assert words in page.text, words
@@ -139,7 +139,8 @@ def test_chinese_report_is_in_chinese(diagnosis, found):
     text = report.html(diagnosis, found, "zh", MADE)
     page = Reader(text)
     assert '<html lang="zh-CN">' in text
-    for words in ("阿尔茨海默病 (AD)", "概率 55.0%", "准确率", "仅供研究使用", "文件没有方向信息", "右侧海马区"):
+    for words in ("阿尔茨海默病 (AD)", "概率 55.0%", "AD 或 LMCI （在校准队列上的覆盖率为 90%）", "准确率",
+                  "仅供研究使用", "文件没有方向信息", "右侧海马区"):
         assert words in page.text, words
     assert NOTICE not in page.text
 
@@ -161,6 +162,23 @@ def test_weights_without_scores_say_so(diagnosis):
     bare = replace(diagnosis, weights=replace(diagnosis.weights, header={}))
     text = Reader(report.html(bare, None, "en", MADE)).text
     assert "None measured" in text and "the set promises nothing" in text
+    assert "AD or LMCI (not calibrated, so no coverage is promised)" in text
+
+
+def test_intervals_stand_on_the_bars_in_numbers_and_words(diagnosis, found):
+    asked = replace(diagnosis, intervals={code: (value / 2, value + 0.1) for code, value in CHANCES.items()})
+    text = report.html(asked, found, "en", MADE)
+    page = Reader(text)
+    assert "27.5%–65.0%" in page.text and "5th to 95th percentile of 20 passes" in page.text
+    assert "margin-left: 27.5%; width: 37.5%" in text
+    assert "percentile" not in Reader(report.html(diagnosis, found, "en", MADE)).text
+    assert "第 5 至第 95 百分位" in Reader(report.html(asked, found, "zh", MADE)).text
+    pages = PdfReader(io.BytesIO(report.pdf(asked, found, "en", MADE))).pages
+    assert len(pages) == 3 and "27.5%" in pages[0].extract_text()
+    assert report.data(asked, found, "en", MADE)["intervals"]["AD"] == [0.275, pytest.approx(0.65)]
+    plain, lined = (np.asarray(Image.open(io.BytesIO(report.chart(one))).convert("L"), int)
+                    for one in (diagnosis, asked))
+    assert (lined < 100).sum() > (plain < 100).sum()
 
 
 def test_a_map_outside_the_brain_is_warned_of(diagnosis):
