@@ -232,11 +232,12 @@ def curves(history: list[dict[str, float]]) -> bytes:
     figure = Figure(figsize=(8, 3.2))
     figure.subplots_adjust(left=0.07, right=0.98, bottom=0.15, top=0.97)  # an automatic layout takes twice as long
     epochs = [row["epoch"] for row in history]
-    lines = (("train_loss", "val_loss"), ("val_accuracy", "val_correlation"))
+    lines = (("train_loss", "val_loss"), ("train_accuracy", "val_accuracy", "val_correlation"))
     for axes, names in zip(figure.subplots(1, 2), lines, strict=True):
         for name in names:
-            if name in history[0]:
-                axes.plot(epochs, [row[name] for row in history], marker=".", label=name.replace("_", " "))
+            if name in history[-1]:
+                values = [row.get(name, np.nan) for row in history]
+                axes.plot(epochs, values, marker=".", label=name.replace("_", " "))
         axes.set_xlabel("epoch")
         axes.legend()
     memory = io.BytesIO()

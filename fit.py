@@ -297,7 +297,7 @@ class Trainer:
             mine = [i for start in starts for i in plan[start : start + local]]
             loader = batches(train, mine, local, settings["workers"])
             trained = self.epoch(network, loader, len(plan) // size, total, loss, halt)
-            row = {"epoch": epoch + 1, "lr": state.optimiser.param_groups[0]["lr"], "train_loss": trained}
+            row = {"epoch": epoch + 1, "lr": state.optimiser.param_groups[0]["lr"], **trained}
             row |= self.validate(loss, halt)
             state.epoch = epoch + 1
             state.history.append(row | {"seconds": round(time.monotonic() - began, 1)})
@@ -318,12 +318,12 @@ class Trainer:
         return bool(patience) and self.state.epoch - self.state.best_epoch >= patience
 
     def epoch(self, network: nn.Module, loader: Iterator[list[Tensor]], steps: int, total: int, loss: Loss,
-              halt: Halt) -> float:
-        """One pass over the training cases; the mean loss over all processes."""
+              halt: Halt) -> dict[str, float]:
+        """One pass over the training cases; loss and accuracy on the way, the means over all processes."""
         settings, state, device = self.settings, self.state, self.device
         rank, many = world()
         network.train()
-        sum_of_losses = torch.zeros((), device=device)
+        sums = torch.zeros(2, device=device)  # of losses, of shares answered rightly
         title = f"epoch {state.epoch + 1}/{settings['epochs']}"
         bar = tqdm(range(steps), title, disable=None if rank == 0 else True)  # None: where there is a terminal
         for step in bar:
@@ -337,9 +337,11 @@ class Trainer:
                 y = y.to(device, non_blocking=True)
                 last = turn == settings["accumulate"] - 1
                 with nullcontext() if many == 1 or last else network.no_sync(), cast(self.precision, device):
-                    value = loss(network(x), y) / settings["accumulate"]
+                    logits = network(x)  # (B, K)
+                    value = loss(logits, y) / settings["accumulate"]
                     state.scaler.scale(value).backward()
-                sum_of_losses += value.detach()
+                right = (logits.detach().argmax(1) == y).float().mean() / settings["accumulate"]
+                sums += torch.stack([value.detach(), right])
             state.scaler.unscale_(state.optimiser)
             if settings["clip"]:
                 nn.utils.clip_grad_norm_(state.network.parameters(), settings["clip"])
@@ -348,15 +350,15 @@ class Trainer:
             state.optimiser.zero_grad(set_to_none=True)
             state.step += 1
             if not bar.disable:
-                bar.set_postfix(loss=f"{float(sum_of_losses) / (step + 1):.4f}")
+                bar.set_postfix(loss=f"{float(sums[0]) / (step + 1):.4f}")
             halt.check()
         if many > 1:
-            dist.all_reduce(sum_of_losses)
-        mean = float(sum_of_losses) / (steps * many)
+            dist.all_reduce(sums)
+        mean, accuracy = (sums / (steps * many)).tolist()
         if not math.isfinite(mean):
             raise TrainError(f"the loss is {mean} in epoch {state.epoch + 1}; use a smaller --lr than "
                              f"{settings['lr']}, --clip 1, or --precision fp32")
-        return mean
+        return {"train_loss": mean, "train_accuracy": accuracy}
 
     @torch.no_grad()
     def validate(self, loss: Loss, halt: Halt) -> dict[str, float]:
@@ -402,7 +404,7 @@ class Trainer:
         put(self.out / "last.pt", memory.getbuffer())
         if self.state.history:
             text = io.StringIO(newline="")
-            rows = csv.DictWriter(text, list(self.state.history[0]))
+            rows = csv.DictWriter(text, list(dict.fromkeys(key for row in self.state.history for key in row)))
             rows.writeheader()
             rows.writerows(self.state.history)
             put(self.out / "log.csv", text.getvalue().encode())

@@ -278,7 +278,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
                           env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr.decode()
     one, two = state(tmp_path / "one")["history"], state(tmp_path / "two")["history"]
-    for name in ("train_loss", "val_loss"):
+    for name in ("train_loss", "train_accuracy", "val_loss"):
         assert [row[name] for row in two] == pytest.approx([row[name] for row in one], abs=1e-4)
     assert (tmp_path / "two" / "tiny-volume.Tiny.safetensors").is_file()
 
