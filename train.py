@@ -365,7 +365,9 @@ def train(given: dict[str, Any]) -> int:
                 dist.destroy_process_group()  # what is left to do the first process does alone
             if first:
                 print(f"wrote {finish(run, halt)}")
-        except Interrupted:
+        except (Interrupted, RuntimeError):
+            if not halt.signal:  # what a signal to all of us did to the processes that read scans is no fault
+                raise
             if first:
                 print(f"stopped; {run.state.epoch} whole epochs are kept. Go on with: python train.py --resume "
                       f"{out}", file=sys.stderr)

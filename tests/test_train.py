@@ -234,6 +234,18 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, whole):
     assert same(state(tmp_path / "run"), wanted)
 
 
+def test_a_signal_that_reached_the_reading_processes_too_is_no_fault(tmp_path, monkeypatch, capsys):
+    data = cohort(tmp_path / "data", VOLUME)
+
+    def killed(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
+
+    monkeypatch.setattr(fit.Loss, "__call__", killed)
+    assert train.main(arguments(VOLUME, data, tmp_path / "run")) == 128 + signal.SIGTERM
+    assert "0 whole epochs are kept" in capsys.readouterr().err
+
+
 def test_a_run_can_be_closed_early(tmp_path, monkeypatch):
     data, out = cohort(tmp_path / "data", VOLUME), tmp_path / "run"
     monkeypatch.setattr(fit.Trainer, "validate", stop_after(fit.Trainer.validate, 2))
