@@ -1,10 +1,11 @@
 """How alike a prepared scan is to those a network learned from: by a coarse sketch of it, and by its features.
 
 A sketch is the picture at about 4 mm (or 48 × 48 cells), freed of slow brightness changes, so that a coil's bias
-or a scanner's gain does not count. It is compared with the mean sketch of the training scans, a little shifted
-where the head lies a little elsewhere, and turned over where that fits better.
+or a scanner's gain does not count. It is compared with the mean sketch of the training scans where the head lies,
+tilted as it is and as large as it is, and turned over to see whether that fits better.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -18,6 +19,11 @@ from studies import Contract
 CELL = 4.0  # mm, about, of a volume's sketch
 SIDE = 48  # cells a side, of an image's sketch
 REACH = 3  # cells that the sketch may lie off, each way
+EDGE = 12  # empty cells about a sketch, for what lies outside it
+SEARCHED = 1000  # cells, about, that are looked at while a pose is searched
+# A head's pose: shifts (cells), logarithms of sizes, and the turns about x (a nod), y and z (radians). What is
+# tried of it, one after the other: one such step and two each way, then half as far.
+SEARCH = ((6, 0.12), (1, 1.0), (2, 1.0), (8, 0.12), (7, 0.12), (0, 1.0), (3, 0.06), (4, 0.06), (5, 0.06))
 BRAIN = (52.0, 68.0, 48.0)  # mm, half axes of what is compared, about the middle of the brain
 TURNS = {"upside-down": (2,), "back-to-front": (1,), "on-its-head": (1, 2)}  # axes flipped; never left and right
 
@@ -26,8 +32,8 @@ TURNS = {"upside-down": (2,), "back-to-front": (1,), "on-its-head": (1, 2)}  # a
 class Match:
     score: float  # −1 to 1, correlation with the mean training sketch where it fits best
     margin: float  # by how much it fits better upright than turned over; infinite where turning says nothing
-    turned: str | None  # a key of TURNS that fits clearly better
-    shift: tuple[int, ...]  # cells
+    turned: str | None  # a key of TURNS that fits better
+    shift: tuple[float, ...]  # cells
 
 
 def cells(contract: Contract) -> tuple[int, ...]:
@@ -76,48 +82,73 @@ def core(contract: Contract) -> Tensor:
 
 def match(sketched: Tensor, template: Tensor, contract: Contract) -> Match:
     """How well a sketch fits the mean training sketch, upright and turned over."""
-    where = core(contract)
-    turns = [(), *TURNS.values()] if contract.kind == "volume" else [()]
-    fits = _correlations(sketched, [template.flip(axes) for axes in turns], [where.flip(axes) for axes in turns])
-    score, shift = fits[0]
-    if contract.kind == "image":
+    x = np.pad(sketched.float().numpy(), EDGE)  # what lies outside is 0
+    where, template = core(contract), template.float()
+    turns = {None: (), **(TURNS if contract.kind == "volume" else {})}
+    begun = {}
+    for name, axes in turns.items():
+        at, values = np.argwhere(where.flip(axes).numpy()) + EDGE, template.flip(axes)[where.flip(axes)].numpy()
+        begun[name] = _shifted(x, at, values)
+    score, shift = _finished(x, *begun.pop(None), contract)
+    if not begun:
         return Match(score, math.inf, None, shift)
-    others = {name: fit for name, (fit, _) in zip(TURNS, fits[1:], strict=True)}
-    best = max(others, key=others.__getitem__)
-    margin = score - others[best]
-    return Match(score, margin, best if margin < -0.05 else None, shift)
+    best = max(begun, key=lambda name: begun[name][0])
+    margin = score - _finished(x, *begun[best], contract)[0]
+    return Match(score, margin, best if margin < 0 else None, shift)
 
 
-def _correlations(x: Tensor, templates: list[Tensor], wheres: list[Tensor]) -> list[tuple[float, tuple[int, ...]]]:
-    """For each template, over its cells, the best correlation of x with it within REACH cells, and that shift.
+def _shifted(x: np.ndarray, at: np.ndarray, values: np.ndarray) -> tuple:
+    """The best of all shifts within REACH, looked at in a few cells: score, shift, and what was given."""
+    few = slice(None, None, max(1, len(at) // SEARCHED))
+    shifts = np.array(list(itertools.product(*[range(-REACH, REACH + 1)] * x.ndim)))
+    index = _index(x, at[few]) + _index(x, shifts)[:, None]  # (shifts, n)
+    scores = _correlations(x, index, values[few])
+    best = int(scores.argmax())
+    return float(scores[best]), shifts[best], at, values
 
-    All templates at all shifts are one convolution, whose kernels lie in the box that holds all their cells.
+
+def _finished(x: np.ndarray, _: float, shift: np.ndarray, at: np.ndarray, values: np.ndarray, contract: Contract
+              ) -> tuple[float, tuple[float, ...]]:
+    """The best correlation, over all cells, and by how many cells x lies off there.
+
+    From the best shift on, a head is also turned and stretched, a little: people lie in the scanner as they can
+    and are not of one size.
     """
-    any_where = torch.stack(wheres).any(0).nonzero()
-    box = tuple(slice(int(low), int(high) + 1) for low, high in zip(any_where.amin(0), any_where.amax(0),
-                                                                    strict=True))
-    inside = torch.stack([where[box].float() for where in wheres])  # (T, …)
-    axes = tuple(range(1, inside.ndim))
-    count = inside.sum(axes, keepdim=True)
-    values = torch.stack([template[box] for template in templates])
-    patterns = (values - (values * inside).sum(axes, keepdim=True) / count) * inside
-    patterns /= patterns.square().sum(axes, keepdim=True).sqrt().clamp(min=1e-6)
-    near = F.pad(x, [REACH] * 2 * x.ndim)
-    near = near[tuple(slice(part.start, part.stop + 2 * REACH) for part in box)]
     if x.ndim == 2:
-        near, patterns, inside = near[None], patterns[:, None], inside[:, None]
-        slabs = near[None]  # (1, 1, rows, columns)
-    else:  # the shifts along the first axis as a batch, its cells as channels
-        slabs = near.unfold(0, inside.shape[1], 1).movedim(-1, 1)  # (shifts, cells, y, z)
-    sums = F.conv2d(slabs, torch.cat([patterns, inside]))  # (shifts or 1, 2 · T, shifts, shifts)
-    matched, total = sums.chunk(2, 1)
-    spread = F.conv2d(slabs.square(), inside) - total.square() / count.view(1, -1, 1, 1)
-    fits = matched / spread.clamp(min=1e-3 * float(count.min())).sqrt()
-    best = []
-    for fit in fits.unbind(1):  # (shifts or 1, shifts, shifts)
-        place = np.unravel_index(int(fit.argmax()), fit.shape)[-x.ndim:]
-        best.append((float(fit.max()), tuple(int(at) - REACH for at in place)))
-    return best
+        return float(_correlations(x, _index(x, at + shift)[None], values)[0]), tuple(map(float, shift))
+    mm = np.array(cells(contract)) * contract.spacing
+    middle = np.array(contract.anchor) * (np.array(x.shape) - 2 * EDGE) - 0.5 + EDGE
+    few = slice(None, None, max(1, len(at) // SEARCHED))
+    pose = np.array([*shift, *np.zeros(6)])
+    for part, (which, step) in itertools.product((1.0, 0.5), SEARCH):
+        poses = pose + np.outer((0, -2, -1, 1, 2), np.eye(len(pose))[which] * step * part)
+        index = np.stack([_index(x, _posed(at[few], one, middle, mm)) for one in poses])
+        pose = poses[int(_correlations(x, index, values[few]).argmax())]
+    score = _correlations(x, _index(x, _posed(at, pose, middle, mm))[None], values)
+    return float(score[0]), tuple(map(float, pose[:3]))
+
+
+def _posed(at: np.ndarray, pose: np.ndarray, middle: np.ndarray, mm: np.ndarray) -> np.ndarray:
+    """Cells (n, 3) moved by a pose: turned and stretched about the middle, then shifted."""
+    (a, b, c), (d, e, f) = np.cos(pose[6:]), np.sin(pose[6:])
+    move = np.array([[1, 0, 0], [0, a, -d], [0, d, a]]) @ [[b, 0, e], [0, 1, 0], [-e, 0, b]]
+    move = move @ [[c, -f, 0], [f, c, 0], [0, 0, 1]] * np.exp(pose[3:6])[:, None]
+    move = move * mm / mm[:, None]  # between cells, by way of mm
+    return np.rint((at - middle) @ move.T + (middle + pose[:3]))
+
+
+def _index(x: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Of cells (n, axes) the places in x laid out flat."""
+    return (cells @ (np.array(x.strides) / x.itemsize)).astype(np.intp)
+
+
+def _correlations(x: np.ndarray, index: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Of x at each row of places (k, n) with the values (n,)."""
+    found = x.ravel().take(index, mode="clip")  # (k, n)
+    values = values - values.mean()
+    spread = (found**2).mean(1) - found.mean(1)**2
+    spread = np.sqrt(spread.clip(1e-3) * len(values) * max(float(values @ values), 1e-12))
+    return found @ values / spread
 
 
 def distance(features: Tensor, extras: dict[str, Tensor]) -> float:

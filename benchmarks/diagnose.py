@@ -4,8 +4,8 @@
 
 The published way, written anew: float64 voxels by nibabel, stretched to the grid where they do not fit it, the
 checkpoint loaded for every scan, the modules as written, pictures by pyplot. Both are warm and timed in turn
-(A B A B) in one process; peak memory is that of a process of its own for one diagnosis. No heat map. Below it, what
-intervals from passes with dropout add to one forward pass.
+(A B A B) in one process; peak memory is that of a process of its own for one diagnosis. No heat map. Below it,
+what intervals from passes with dropout add to one forward pass.
 """
 
 import argparse
