@@ -116,8 +116,8 @@ def _finished(x: np.ndarray, _: float, shift: np.ndarray, at: np.ndarray, values
     """
     if x.ndim == 2:
         return float(_correlations(x, _index(x, at + shift)[None], values)[0]), tuple(map(float, shift))
-    mm = np.array(cells(contract)) * contract.spacing
-    middle = np.array(contract.anchor) * (np.array(x.shape) - 2 * EDGE) - 0.5 + EDGE
+    mm = np.array(cells(contract)) * (contract.spacing or (1.0,) * 3)
+    middle = np.array(contract.anchor or (0.5,) * 3) * (np.array(x.shape) - 2 * EDGE) - 0.5 + EDGE
     few = slice(None, None, max(1, len(at) // SEARCHED))
     pose = np.array([*shift, *np.zeros(6)])
     for part, (which, step) in itertools.product((1.0, 0.5), SEARCH):
