@@ -244,7 +244,8 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The network's state and the extras of a safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            # Clones, since the tensors lie in the file itself: who copies another over it would change them here.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise WeightsError(f"{path.name}: safetensors cannot read it ({error}); copy it again") from error
     parts: tuple[dict, dict] = ({}, {})

@@ -245,6 +245,16 @@ class Poison:
         return os.system, (f"touch {self.path}",)
 
 
+def test_a_file_written_over_changes_nothing_that_is_loaded(tmp_path):
+    path = model.save(tmp_path / "a.safetensors", small(), header(), {"mean": torch.arange(5.0)})
+    weights = model.load(path, "cpu")
+    before = {name: value.clone() for name, value in weights.network.state_dict().items()}
+    with path.open("r+b") as file:  # as `cp` does, in place
+        file.write(b"\xff" * path.stat().st_size)
+    assert all(torch.equal(value, before[name]) for name, value in weights.network.state_dict().items())
+    assert torch.equal(weights.extras["mean"], torch.arange(5.0))
+
+
 @pytest.fixture
 def checkpoint(tmp_path) -> tuple[Path, ClassificationModel3D]:
     """A pickled module of the published kind: its class is named `model.ClassificationModel3D`."""
