@@ -4,18 +4,19 @@
 
 Without weights in `weights/` untrained ones are used, without a scan a simulated head. Times are taken in one
 process, in turn (A B C A B C) with one eager forward pass; peak memory is that of a process of its own each.
-`--simulated N` asks, on N simulated heads of severe atrophy, how much denser the map of the last class lies on
-ventricles and hippocampal areas than on as much brain anywhere else.
+`--simulated N` asks, on N simulated heads of severe atrophy that no network learned from, how much of the map of
+the last class lies where ventricles and temporal horns grew, against regions of that very shape elsewhere in the
+brain, and how far the methods agree there. Where they grew is known: the same head is drawn without that growth.
 """
 
 import argparse
+import itertools
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,15 +25,19 @@ sys.path.insert(0, str(ROOT))
 import nibabel  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from scipy import ndimage  # noqa: E402
 
 import explain  # noqa: E402
 import model  # noqa: E402
+import phantom  # noqa: E402
 import scans  # noqa: E402
 import simulate  # noqa: E402
+from benchmarks.side_by_side import own_peak_mb, peak_mb  # noqa: E402
 from studies import STUDIES, to_record  # noqa: E402
 
-TARGETS = ("hippocampus-left", "hippocampus-right", "ventricles")
-MOVES = 200  # other places in the brain that the targets' boxes are moved to
+GROWN = ("ventricles", "horns")  # of the simulated head, where the map should lie
+DARKER = 0.25  # of white matter's brightness: tissue that became fluid
+MOVES = 200  # other places in the brain that the region is moved to
 
 
 def weights_file(given: Path | None, folder: Path) -> Path:
@@ -73,19 +78,31 @@ def times(weights: model.Weights, prepared: scans.Prepared, code: str, rounds: i
 
 def peak(weights: Path, scan: Path, method: str) -> float:
     """Peak memory in MB of a process that makes one map."""
-    command = [sys.executable, __file__, "--alone", method, "--weights", str(weights), "--scan", str(scan)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return peak_mb(__file__, "--alone", method, "--weights", str(weights), "--scan", str(scan))
 
 
-def density(made: explain.Map, weights: model.Weights, seed: int = 0) -> tuple[float, float]:
-    """The map's mean over the targets, against the mean over the same boxes moved elsewhere in the brain; and
-    the share of those other places that the targets surpass."""
-    axes, inside = explain.brain(weights.contract)
-    positive, targets = np.clip(made.values, 0, None), np.zeros_like(inside)
-    for name, *box in explain.REGIONS:
-        if name in TARGETS:
-            spot = tuple(slice(*np.searchsorted(axis, side)) for axis, side in zip(axes, box, strict=True))
-            targets[spot] = True
+def grown(folder: Path, seed: int, severity: float) -> tuple[Path, np.ndarray]:
+    """A simulated head, and where in its voxels ventricles and horns grew."""
+    recipe = simulate.draw((seed,), severity=severity)
+    amounts = recipe.amounts | dict.fromkeys(GROWN, 0.0)
+    image, without = phantom.render(recipe), phantom.render(replace(recipe, amounts=amounts))
+    path = folder / f"{seed}.nii"
+    nibabel.save(image, path)
+    severe, plain = (np.asarray(one.dataobj, dtype=np.float32) for one in (image, without))
+    return path, plain - severe > DARKER * np.percentile(plain, 98)
+
+
+def on_grid(truth: np.ndarray, prepared: scans.Prepared) -> np.ndarray:
+    """A mask of the scan's voxels on the study's grid."""
+    shape = prepared.tensor.shape[1:]
+    return ndimage.affine_transform(truth.astype(np.float32), prepared.to_scan, output_shape=shape, order=1) > 0.5
+
+
+def density(made: explain.Map, weights: model.Weights, targets: np.ndarray, seed: int = 0) -> tuple[float, ...]:
+    """The map's positive part in the targets, against its mean in the same shape moved elsewhere in the brain; the
+    share of those other places that the targets surpass; and the share of the whole map that lies in them."""
+    _, inside = explain.brain(weights.contract)
+    positive = np.clip(made.values, 0, None)
     index, draw, others = np.argwhere(targets & inside), np.random.default_rng(seed), []
     here = positive[tuple(index.T)].mean()
     reach = np.array([70, 80, 60]) / weights.contract.spacing
@@ -95,7 +112,27 @@ def density(made: explain.Map, weights: model.Weights, seed: int = 0) -> tuple[f
         moved = moved[inside[tuple(moved.T)] & ~targets[tuple(moved.T)]]
         if len(moved) > 0.5 * len(index):
             others.append(positive[tuple(moved.T)].mean())
-    return here / max(np.mean(others), 1e-12), float(np.mean(here > np.array(others)))
+    share = here * len(index) / max(float(positive.sum(dtype=np.float64)), 1e-12)
+    return float(here / max(np.mean(others), 1e-12)), float(np.mean(here > np.array(others))), float(share)
+
+
+def on_simulated(weights: model.Weights, code: str, count: int, folder: Path) -> dict:
+    """The medians over some simulated heads, by method, and the agreement of each two methods on them."""
+    rows: dict[str, list[tuple[float, ...]]] = {method: [] for method in explain.METHODS}
+    agreed: dict[str, list[float]] = {}
+    for seed in range(7000, 7000 + count):
+        path, truth = grown(folder, seed, 0.95)
+        prepared = prepare(weights, path)
+        targets = on_grid(truth, prepared)
+        maps = {method: explain.explain(weights, prepared, code, method) for method in rows}
+        for method, made in maps.items():
+            rows[method].append(density(made, weights, targets))
+        for a, b in itertools.combinations(maps, 2):
+            agreed.setdefault(f"{a} / {b}", []).append(explain.agreement(maps[a], maps[b], prepared.foreground))
+    keys = ("ratio", "surpassed", "share")
+    return {"heads": count, "agreement": {pair: statistics.median(values) for pair, values in agreed.items()},
+            "methods": {method: dict(zip(keys, map(statistics.median, zip(*values, strict=True)), strict=True))
+                        for method, values in rows.items()}}
 
 
 def measure(options: argparse.Namespace, folder: Path) -> dict:
@@ -120,14 +157,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
         "outside": {method: explain.regions(maps[method], prepared, weights.contract).get(explain.OUTSIDE)
                     for method in methods},
     }
-    ratios: dict[str, list[tuple[float, float]]] = {"grad-cam": [], "relevance": []}
-    for seed in range(options.simulated):
-        prepared = prepare(weights, simulated(folder, 7000 + seed, 0.95))
-        for method, values in ratios.items():
-            values.append(density(explain.explain(weights, prepared, code, method), weights))
-    found["target_density"] = {method: {"ratio": statistics.median(ratio for ratio, _ in values),
-                                        "surpassed": statistics.median(share for _, share in values)}
-                               for method, values in ratios.items() if values}
+    found["simulated"] = on_simulated(weights, code, options.simulated, folder) if options.simulated else None
     return found
 
 
@@ -144,9 +174,14 @@ def show(found: dict) -> None:
         print(f"rank correlation, {pair}: {value:.2f}")
     for method, value in found["shuffled"].items():
         print(f"rank correlation with shuffled last layers, {method}: {value:.2f} (flagged from {explain.SAME})")
-    for method, value in found["target_density"].items():
-        print(f"on simulated heads, {method}: {value['ratio']:.2f} times as dense on ventricles and hippocampal "
-              f"areas as elsewhere in the brain, more than on {value['surpassed']:.0%} of other places")
+    if not found["simulated"]:
+        return
+    print(f"\non {found['simulated']['heads']} simulated heads, where ventricles and temporal horns grew:")
+    for method, value in found["simulated"]["methods"].items():
+        print(f"  {method}: {value['share']:.0%} of what speaks for the class, {value['ratio']:.2f} times as much "
+              f"as in as large a region elsewhere in the brain, more than in {value['surpassed']:.0%} of such")
+    for pair, value in found["simulated"]["agreement"].items():
+        print(f"  rank correlation, {pair}: {value:.2f}")
 
 
 def main() -> None:
@@ -162,7 +197,7 @@ def main() -> None:
     if options.alone:
         weights = model.load(options.weights, options.device)
         explain.explain(weights, prepare(weights, options.scan), weights.study.by_severity[-1], options.alone)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(own_peak_mb())
         return
     with tempfile.TemporaryDirectory() as folder:
         found = measure(options, Path(folder))
