@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from layers import CONVS, Cells, View
@@ -287,6 +286,8 @@ def agreement(a: Map, b: Map, foreground: Tensor) -> float:
     first, second = a.values.ravel()[inside], b.values.ravel()[inside]
     if len(inside) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0  # a map that says the same everywhere agrees with nothing
+    from scipy.stats import spearmanr  # here, for it is slow to open and seldom asked for
+
     return float(spearmanr(first, second).statistic)
 
 

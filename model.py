@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 import dropout
 import pictures
@@ -201,6 +202,13 @@ def read_header(path: str | Path) -> dict[str, Any]:
     return record
 
 
+class Undrawn(TorchFunctionMode):
+    """Leaves `normal_` undone: where nothing is to be filled torch opens its compiler for it, which takes seconds."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
+
+
 def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     """Open a weights file, or a published `.pth` checkpoint; every refusal is a WeightsError."""
     path, device = Path(path), pick_device(device)
@@ -217,7 +225,7 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     if name not in NETWORKS:
         raise WeightsError(f"{path.name}: network {name!r} is unknown; known are {', '.join(sorted(NETWORKS))}")
     try:
-        with torch.device("meta"):  # no numbers are drawn for what the file fills
+        with torch.device("meta"), Undrawn():  # no numbers are drawn for what the file fills
             network = NETWORKS[name](len(study.labels), **arguments)
     except TypeError as error:
         raise WeightsError(f"{path.name}: {name} does not take the arguments {arguments}: {error}") from error

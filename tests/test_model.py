@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -456,3 +458,11 @@ def test_the_prediction_set_covers_the_truth_as_often_as_asked(level):
     sets = [model.prediction_set(row, list(range(4)), {"scores": scores}, level) for row in values[2000:]]
     covered = np.mean([answer in answers for answer, answers in zip(truth[2000:], sets, strict=True)])
     assert covered >= level - 0.025  # three standard deviations of 2000 draws
+
+
+def test_opening_a_weights_file_opens_no_compiler():
+    file = next((Path(__file__).parent.parent / "weights").glob("*.safetensors"))
+    code = f"import sys, model; model.load({str(file)!r}, 'cpu'); print('torch._dynamo' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True,
+                          text=True, check=True)
+    assert said.stdout.strip() == "False"
