@@ -203,7 +203,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 class Undrawn(TorchFunctionMode):
-    """Leaves `normal_` undone: where nothing is to be filled torch opens its compiler for it, which takes seconds."""
+    """Leaves `normal_` undone: with nothing to fill torch opens its compiler for it, which takes seconds."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
