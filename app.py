@@ -34,8 +34,6 @@ RECONNECT = 90  # seconds that a phone may be out of reach before its page is gi
 SESSIONS = 64  # pages open at once
 MESSAGE = 1 << 20  # bytes of one websocket message
 
-IMAGES = (".png", ".jpg", ".jpeg")
-
 log = logging.getLogger("scanwise")
 
 
@@ -101,7 +99,7 @@ def find_example(folder: Path, weights: Weights | None = None) -> Path | None:
     if named and (folder / Path(named).name).is_file():
         return folder / Path(named).name
     image = weights is not None and weights.contract.kind == "image"
-    wanted = tuple(suffix for suffix in scans.READERS if (suffix in IMAGES) == image)
+    wanted = tuple(suffix for suffix in scans.READERS if (suffix in scans.IMAGES) == image)
     return min((path for path in folder.glob("*") if path.name.lower().endswith(wanted)), default=None)
 
 

@@ -15,7 +15,6 @@ from studies import Study
 
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
           "test": "test", "testing": "test"}
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")  # what never holds a volume
 SUBJECTS = (r"\d{3}_S_\d{4,5}", r"sub-[A-Za-z0-9]+")  # ADNI and BIDS, looked for in the path below the data
 LABEL_COLUMNS = ("label", "class", "diagnosis", "dx", "group")
 OWN = "file:"  # the subject of a file that no rule assigns to a person
@@ -213,7 +212,7 @@ def _suffixes(study: Study | None) -> list[str]:
     """The suffixes that a study can read: pictures for a 2-D one, the rest for volumes, DICOM for both."""
     kind = study.contract.kind if study else None
     return [suffix for suffix in scans.READERS
-            if kind is None or (suffix in PICTURES) == (kind == "image") or suffix == ".dcm"]
+            if kind is None or (suffix in scans.IMAGES) == (kind == "image") or suffix == ".dcm"]
 
 
 def _readable(folder: Path, study: Study | None) -> list[Path]:

@@ -38,6 +38,8 @@ MAGIC = {  # how a file begins -> what it is
     b"PK\x03\x04": "a zip file",
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
+    b"II*\x00": "a TIFF picture",
+    b"MM\x00*": "a TIFF picture",
     b"\x5c\x01\x00\x00": "an uncompressed NIfTI file",
     b"\x00\x00\x01\x5c": "an uncompressed NIfTI file",
     b"%PDF": "a PDF document",
@@ -299,9 +301,15 @@ def repair(voxels: np.ndarray, name: str) -> int:
     return len(bad)
 
 
+# what a picture may be -> how its name may end; what it is its content tells, for public sets misname some
+PICTURES = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "BMP": (".bmp",), "GIF": (".gif",), "WEBP": (".webp",)}
+IMAGES = tuple(ending for endings in PICTURES.values() for ending in endings)
+
+
 def read_picture(data: bytes, name: str, series: str | None, limit: int) -> Scan:
+    """One picture; of a moving one the first."""
     try:
-        picture = Image.open(BytesIO(data), formats=["PNG", "JPEG"])
+        picture = Image.open(BytesIO(data), formats=list(PICTURES))
         if picture.width * picture.height > MAX_PIXELS:
             raise ScanError("too-large", f"{name}: {picture.height}×{picture.width} pixels, and the limit is "
                                          f"{MAX_PIXELS:,}; scale it down")
@@ -313,8 +321,8 @@ def read_picture(data: bytes, name: str, series: str | None, limit: int) -> Scan
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ScanError("too-large", f"{name}: more than {MAX_PIXELS:,} pixels; scale it down") from error
     except UnidentifiedImageError as error:
-        raise ScanError("not-what-it-says", f"{name}: neither PNG nor JPEG but {what(data)}; rename it by "
-                                            "what it is, or export it again") from error
+        raise ScanError("not-what-it-says", f"{name}: none of {', '.join(PICTURES)} but {what(data)}; "
+                                            "rename it by what it is, or export it again") from error
     except (OSError, SyntaxError, ValueError) as error:
         if isinstance(error, ScanError):
             raise
@@ -340,7 +348,5 @@ READERS: dict[str, Reader] = {
     ".nii.gz": read_nifti,
     ".mgz": read_mgh,
     ".mgh": read_mgh,
-    ".png": read_picture,
-    ".jpg": read_picture,
-    ".jpeg": read_picture,
+    **dict.fromkeys(IMAGES, read_picture),
 }

@@ -16,10 +16,10 @@ from torch.nn import functional
 import dicoms
 import formats
 import grid
-from formats import Reader, Scan, ScanError, dims
+from formats import IMAGES, Reader, Scan, ScanError, dims
 from studies import Contract
 
-__all__ = ["READERS", "Prepared", "Scan", "ScanError", "prepare", "read", "restore", "safe_name"]
+__all__ = ["IMAGES", "READERS", "Prepared", "Scan", "ScanError", "prepare", "read", "restore", "safe_name"]
 
 LIMIT = 1 << 30  # bytes of a file, and of what it unpacks to
 BRIGHTEST = 10.0  # deviations above the mean; what is brighter is clipped

@@ -127,7 +127,8 @@ def test_a_few_missing_voxels_are_repaired_from_their_neighbours(tmp_path):
 
 
 @pytest.mark.parametrize("suffix, mode", [(".png", "L"), (".png", "RGB"), (".jpg", "L"), (".jpeg", "RGB"),
-                                          (".png", "RGBA"), (".png", "P"), (".png", "I;16"), (".png", "1")])
+                                          (".png", "RGBA"), (".png", "P"), (".png", "I;16"), (".png", "1"),
+                                          (".bmp", "L"), (".bmp", "RGB"), (".gif", "P")])
 def test_pictures(tmp_path, suffix, mode):
     pixels = np.add.outer(np.arange(20), np.arange(30)).astype(np.uint8)
     deep = pixels.astype(np.uint16)
@@ -138,6 +139,15 @@ def test_pictures(tmp_path, suffix, mode):
     if mode != "1":
         grey = scan.voxels if scan.voxels.ndim == 2 else scan.voxels[..., 0]
         assert np.abs(grey.astype(int) - pixels).max() <= 3
+
+
+@pytest.mark.parametrize("form", formats.PICTURES)
+def test_a_picture_is_read_by_its_content_whatever_its_name_says(tmp_path, form):
+    pixels = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "slice.jpg", form)
+    scan = scans.read(tmp_path / "slice.jpg")
+    assert scan.facts["format"] == form
+    assert np.abs(scan.voxels.reshape(40, 60, -1)[..., 0].astype(int) - pixels).max() <= 6
 
 
 def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
@@ -189,12 +199,12 @@ def test_not_what_its_suffix_says(tmp_path, suffix, other, words):
     assert error.code == "not-what-it-says" and words in str(error) and f"head{suffix}" in str(error)
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz", ".mgh", ".png", ".jpg"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz", ".mgh", *scans.IMAGES])
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_truncated(tmp_path, suffix, share):
     noise = np.random.default_rng(0).integers(0, 255, (40, 40, 40)).astype(np.uint8)
     path = tmp_path / f"head{suffix}"
-    if suffix in (".png", ".jpg"):
+    if suffix in scans.IMAGES:
         Image.fromarray(noise[0]).save(path)
     else:
         nibabel.save((nibabel.MGHImage if ".mg" in suffix else nibabel.Nifti1Image)(noise, np.eye(4)), path)
