@@ -125,8 +125,8 @@ def calibration(header: dict[str, Any]) -> str:
     if not fitted:
         return "None: the probabilities are raw softmax values, and prediction sets hold every class."
     text = [f"Temperature {fitted['temperature']:.3f}, fitted on {fitted['cohort']} ({fitted['subjects']} "
-            f"subjects, {len(fitted['scores'])} scans). The prediction sets use the same subjects, who also chose "
-            "the epoch: the promised coverage may be missed a little; the one under Results is measured."]
+            f"validation subjects, {len(fitted['scores'])} scans). The prediction sets use the same subjects, who "
+            "also chose the epoch: the coverage promised may be missed a little; that under Results is measured."]
     if "ece" in fitted:
         text.append(f"Expected calibration error there: {fitted['ece']['before']:.3f} before, "
                     f"{fitted['ece']['after']:.3f} after.")

@@ -139,7 +139,7 @@ def pictures(diagnosis: "Diagnosis", found: Map | None, say: dict[str, str]) -> 
 def network(diagnosis: "Diagnosis", say: dict[str, str]) -> list[Block]:
     """The weights' card in brief."""
     header, study = diagnosis.weights.header, diagnosis.weights.study
-    scores, calibration = header.get("scores") or {}, header.get("calibration") or {}
+    scores, calibration, training = (header.get(part) or {} for part in ("scores", "calibration", "training"))
     calibrated = say["report.uncalibrated"]
     if calibration.get("scores"):
         calibrated = say["report.calibrated"].format(
@@ -147,7 +147,8 @@ def network(diagnosis: "Diagnosis", say: dict[str, str]) -> list[Block]:
     blocks = [
         Block("heading", say["report.network"]),
         Block("rows", rows=(
-            (say["report.trained"], str((header.get("training") or {}).get("data", "–"))),
+            (say["report.trained"], say["report.learned"].format(**training["counts"]) if "counts" in training
+             else str(training.get("data", "–"))),
             (say["report.calibration"], calibrated),
         )),
     ]

@@ -45,7 +45,7 @@ DEFAULTS: dict[str, Any] = {
 BRAIN = (0.5, 0.475, 0.54)  # of the full grid: what a smaller one is cut about
 ABOUT = 2000  # letters of the data's about.txt that a weights file keeps
 MOVABLE = {"data", "device", "workers", "threads", "cache", "cache_limit", "title", "example", "rounds"}
-PATHS = {"data", "out", "split", "cache", "example", "init", "start"}  # in the weights file without their folders
+PATHS = {"data", "out", "split", "cache", "example", "init", "start"}  # in the weights file without folders
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -113,7 +113,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
     weights = model.Weights("", "", header, study, network, run.device, {})
     seen = {name: evaluate.predict(weights, part(run.cases, name), run.cache, progress=halt.check,
                                    sketches=name != "test") for name in ("train", "val", "test")}
-    cohort = f"validation subjects of “{Path(settings['data']).resolve().name}”"
+    cohort = f"“{Path(settings['data']).resolve().name}”"
     header["calibration"] = evaluate.fit_calibration(seen["val"].logits, seen["val"].targets(study), cohort,
                                                      len(set(seen["val"].subjects)))
     header["likeness"], extras = evaluate.fit_likeness(seen["train"], seen["val"], study.contract)
@@ -121,7 +121,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
         header["example"] = evaluate.example(weights, Path(settings["example"]))
     if seen["test"].files:
         header["scores"] = evaluate.scores(seen["test"], study, header["calibration"], rounds=settings["rounds"])
-        header["scores"]["cohort"] = cohort.replace("validation", "test")
+        header["scores"]["cohort"] = cohort
     header["card"] = evaluate.card(header)
     path = run.out / f"{study.key}.{settings['network']}.safetensors"
     model.save(path, network, header, extras)
@@ -150,8 +150,9 @@ def heading(run: Trainer) -> dict[str, Any]:
             raise TrainError(f"--init {Path(settings['init']).name}: it learned from subjects to be tested "
                              "on here; use the same split for both")
         hashes["train"] = sorted((before | set(hashes["train"])) - set(hashes["val"]))
-    count = len({case.subject for case in run.cases})
-    data = f"“{Path(settings['data']).resolve().name}”: {len(run.cases)} scans of {count} subjects"
+    counts = {"name": Path(settings["data"]).resolve().name, "scans": len(run.cases),
+              "people": len({case.subject for case in run.cases})}
+    data = "“{name}”: {scans} scans of {people} subjects".format(**counts)
     doubles = run.facts.get("doubles")
     data += f" ({doubles} more left out, identical to others)" if doubles else ""
     about = root(Path(settings["data"])) / "about.txt"
@@ -164,11 +165,13 @@ def heading(run: Trainer) -> dict[str, Any]:
         "contract": asdict(study.contract),
         "contract_hash": study.contract.hash(),
         "training": {
-            "data": data, "about": about.read_text(encoding="utf-8").strip()[:ABOUT] if about.is_file() else None,
+            "data": data, "counts": counts,
+            "about": about.read_text(encoding="utf-8").strip()[:ABOUT] if about.is_file() else None,
             "begun_with": {key: first.get(key) for key in ("command", "epochs", "commit")} if first else None,
             "subjects": subjects, "subject_hashes": hashes, "seed": settings["seed"],
             "command": settings["command"], "epochs": state.epoch, "best_epoch": state.best_epoch,
-            "settings": {k: v for k, v in settings.items() if k not in MOVABLE | {"out", "split", "command"}},
+            "settings": {key: shown(key, value) for key, value in settings.items()
+                         if key not in MOVABLE | {"out", "split", "command"}},
             "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
             "commit": commit.stdout.strip() or None, "date": datetime.now(timezone.utc).date().isoformat(),
             "leaks_allowed": run.facts["leaks"], "started": run.facts["started"],
@@ -287,8 +290,13 @@ def command(given: dict[str, Any]) -> str:
         elif isinstance(value, list):
             words += [f"--{flag}", *map(str, value)]
         else:
-            words += [f"--{flag}", Path(value).resolve().name if key in PATHS else str(value)]
+            words += [f"--{flag}", str(shown(key, value))]
     return shlex.join(words)
+
+
+def shown(key: str, value: Any) -> Any:
+    """A setting as others may read it: of a path the name alone."""
+    return Path(value).resolve().name if key in PATHS and value else value
 
 
 def begin(given: dict[str, Any]) -> tuple[Trainer, Path]:
@@ -339,14 +347,14 @@ def begun(run: Trainer, settings: dict[str, Any]) -> str | None:
             print("note: the layers that are kept as they are hold random numbers; --start imagenet, or --start "
                   "with a file, gives them ImageNet's", file=sys.stderr)
         return None
-    shown = where if where == "imagenet" else Path(where).name
+    asked = f"--start {shown('start', where)}"
     try:
         words = frozen.start(run.state.network, where)
     except frozen.StartError as error:
         if not settings["start_optional"]:
-            raise TrainError(f"--start {shown}: {error}; give a file of torchvision's weights, or go on from "
-                             "random ones with --start-optional") from error
-        words = f"random weights, for --start {shown} could not be had ({error})"
+            raise TrainError(f"{asked}: {error}; give a file of torchvision's weights, or go on from random ones "
+                             "with --start-optional") from error
+        words = f"random weights, for {asked} could not be had ({error})"
     print(f"began with {words}", flush=True)
     return words
 

@@ -75,6 +75,10 @@ class Texts:
                           subjects=scores.get("subjects", "?"), cohort=scores.get("cohort", "?"))
         return self("start.untrained")
 
+    def learned(self, training: dict[str, Any]) -> str:
+        counts = training.get("counts")
+        return self("report.learned", **counts) if counts else training.get("data", "")
+
     def weights_title(self, weights: Weights) -> str:
         title = weights.header.get("title", weights.name)
         return self(f"weights.{title}") if self.has(f"weights.{title}") else title
@@ -114,7 +118,7 @@ class Texts:
                      " · ".join(f"{part}: {share:.0%}" for part, share in parts.items()))
                     for name, parts in record["shares"].items()]
         training = header.get("training") or {}
-        trained = ". ".join(training[key] for key in ("data", "about") if training.get(key))
+        trained = ". ".join(part for part in (self.learned(training), training.get("about")) if part)
         network += [(t("fact.trained"), trained)] if trained else []
         scores = header.get("scores") or {}
         whole = {name: score for name, score in (scores.get("metrics") or {}).items() if "." not in name}

@@ -1,5 +1,6 @@
 """Beginning from other weights, keeping the first layers, and learning on a smaller grid."""
 
+import json
 import urllib.error
 
 import pytest
@@ -39,6 +40,8 @@ def test_the_card_tells_what_the_data_are_and_what_came_before(tmp_path):
     second = tmp_path / "second" / "tiny-volume.Tiny.safetensors"
     before, after = model.read_header(first), model.read_header(second)
     assert after["training"]["begun_with"]["command"] == before["training"]["command"]
+    assert after["training"]["settings"]["init"] == first.name  # nobody's folders go into a file for others
+    assert str(tmp_path) not in json.dumps(after)
     for text in ("Boxes of one brightness a class.", before["training"]["command"], after["training"]["command"]):
         assert text in after["card"]
 

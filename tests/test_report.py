@@ -28,7 +28,7 @@ MADE = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
 CHANCES = {"AD": 0.55, "CN": 0.15, "MCI": 0.05, "EMCI": 0.05, "LMCI": 0.2}
 HEADER = {
     "title": "A made-up network",
-    "training": {"data": "made-up heads"},
+    "training": {"data": "made-up heads", "counts": {"name": "made-up heads", "scans": 99, "people": 88}},
     "scores": {"cohort": "made-up test heads", "subjects": 77, "metrics": {
         "accuracy": {"value": 0.81, "low": 0.7, "high": 0.9},
         "kappa": {"value": None, "low": None, "high": None}}},
@@ -127,7 +127,8 @@ def test_english_report_says_what_was_found(diagnosis, found):
     page = Reader(report.html(diagnosis, found, "en", MADE))
     for words in ("Alzheimer's disease (AD)", "55.0% probability", "made-up heads",
                   gate.REASONS["no-affine"], "AD or LMCI (90% coverage on the calibration cohort)",
-                  "0.81 (0.70 to 0.90)", "77 subjects", "41 subjects", "abababab", HEAD.hash(),
+                  "0.81 (0.70 to 0.90)", "77 subjects", "41 validation subjects",
+                  "“made-up heads”: 99 scans of 88 subjects", "abababab", HEAD.hash(),
                   "2026-01-02 03:04 UTC", "0.75 s", "25% of the score", NOTICE, "A made-up network"):
         assert words in page.text, words
     # 1·0.55 + 0·0.15 + 0.5·0.05 + 0.25·0.05 + 0.75·0.2
@@ -140,7 +141,7 @@ def test_chinese_report_is_in_chinese(diagnosis, found):
     page = Reader(text)
     assert '<html lang="zh-CN">' in text
     for words in ("阿尔茨海默病 (AD)", "概率 55.0%", "AD 或 LMCI （在校准队列上的覆盖率为 90%）", "准确率",
-                  "仅供研究使用", "文件没有方向信息", "右侧海马区"):
+                  "仅供研究使用", "文件没有方向信息", "右侧海马区", "88 名受试者的 99 份影像"):
         assert words in page.text, words
     assert NOTICE not in page.text
 
