@@ -118,6 +118,8 @@ def altered(voxels: np.ndarray, affine: np.ndarray) -> Iterator[tuple[str, str, 
         yield name, "not fit", (voxels[:, :, first:first + 40], affine)
     yield "voxels a third as large", "not judged", (voxels, affine @ np.diag([1 / 3, 1 / 3, 1 / 3, 1]))
     yield "dark where bright", "not fit", ((voxels.max() - voxels) * (voxels > 0.1 * voxels.mean()), affine)
+    strong = random.normal(0, 0.5 * voxels[voxels > voxels.mean()].mean(), voxels.shape)
+    yield "half as much noise as signal", "not fit", (np.abs(voxels + strong).astype(np.float32), affine)
     yield "random noise", "not judged", (random.normal(100, 20, at.shape[1:]).astype(np.float32), grid)
     yield "noise in a ball", "not judged", (
         (np.abs(random.normal(100, 40, at.shape[1:])) * (radius < 85)).astype(np.float32), grid)

@@ -130,9 +130,19 @@ def test_deep_tissue_darker_than_cortex_is_no_t1():
     assert flair < gate.CONTRAST < t1
 
 
-def test_noise_is_measured_in_deviations():
+def test_noise_is_measured_against_what_there_is_to_see():
     tensor = torch.from_numpy(np.random.default_rng(1).normal(0, 0.5, (1, 60, 60, 60))).float()
-    assert gate.noise(SimpleNamespace(tensor=tensor)) == pytest.approx(0.5, rel=0.05)
+    assert gate.noise(SimpleNamespace(tensor=tensor)) == pytest.approx(1.0, rel=0.05)
+    tensor[..., 30:] += 4.0  # two tissues, 2 above and below their mean
+    assert gate.noise(SimpleNamespace(tensor=tensor)) == pytest.approx(0.5 / math.hypot(2.0, 0.5), rel=0.05)
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.05, gate.FIT), (0.5, gate.DOUBTFUL)])
+def test_a_noisy_head_is_doubted(weights, share, verdict):
+    voxels, affine = heads.head(1.2)
+    random = np.random.default_rng(2).normal(0, share * voxels[voxels > voxels.mean()].mean(), voxels.shape)
+    found = codes(scan_of(np.abs(voxels + random), affine), weights)
+    assert found == (verdict, {"noisy"} if verdict == gate.DOUBTFUL else set())
 
 
 def test_without_a_sketch_only_the_header_and_the_size_speak():
