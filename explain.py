@@ -357,6 +357,8 @@ def regions(made: Map, prepared: Prepared, contract: Contract) -> dict[str, floa
     return shares
 
 
-def warnings(shares: dict[str, float]) -> list[str]:
-    """Codes of what a reader of the map must be told."""
+def warnings(made: Map, shares: dict[str, float]) -> list[str]:
+    """Codes of what a reader of the map must be told; `shares` by region, where there are any."""
+    if made.values.max() <= 0:
+        return ["empty"]
     return ["mostly-outside"] if shares.get(OUTSIDE, 0) > MOSTLY else []

@@ -267,6 +267,7 @@ class Visit:
             drops=not self.desk.diagnosers[result.weights].no_passes, passes=PASSES,
             intervals=bool(record["intervals"]),
             severity=record["severity"], ends=ends, methods=views.methods(),
+            volume=weights.contract.kind == "volume",
             viewer_texts=json.dumps(self.t.some(*IN_VIEWER)),
             by=self.t.weights_title(weights),
             details=self.t.details(result, weights), card=weights.header.get("card"),

@@ -127,7 +127,7 @@ def pictures(diagnosis: "Diagnosis", found: Map | None, say: dict[str, str]) -> 
     if found.absorbed is not None:
         blocks.append(Block("small", say["report.absorbed"].format(share=f"{found.absorbed:.0%}")))
     shares = explain.regions(found, diagnosis.prepared, diagnosis.weights.contract)
-    blocks += [Block("text", say[f"warning.{code}"], colour=BAD) for code in explain.warnings(shares)]
+    blocks += [Block("text", say[f"warning.{code}"], colour=BAD) for code in explain.warnings(found, shares)]
     if shares:
         ranked = sorted(shares.items(), key=lambda item: -item[1])
         blocks += [Block("heading", say["report.regions"]),
@@ -191,7 +191,7 @@ def data(diagnosis: "Diagnosis", found: Map | None, language: str, made: datetim
     if found is not None:
         shares = explain.regions(found, diagnosis.prepared, diagnosis.weights.contract)
         described = {"method": found.method, "code": found.code, "score": found.score, "absorbed": found.absorbed,
-                     "regions": shares, "warnings": explain.warnings(shares)}
+                     "regions": shares, "warnings": explain.warnings(found, shares)}
     return {**diagnosis.record(), "map": described, "contract": diagnosis.weights.contract.hash(),
             "language": language, "made": made.isoformat(timespec="seconds")}
 

@@ -85,7 +85,7 @@ def heat(diagnosis: Diagnosis, found: "explain.Map") -> bytes:
     seen = upright(scaled, diagnosis)
     header = {"shape": seen.shape, "method": found.method, "code": found.code, "top": top}
     shares = explain.regions(found, diagnosis.prepared, diagnosis.weights.contract)
-    header |= {"regions": shares, "warnings": explain.warnings(shares)}
+    header |= {"regions": shares, "warnings": explain.warnings(found, shares)}
     return pack(header, np.ascontiguousarray(seen))
 
 

@@ -372,10 +372,11 @@ def head_map(mni: tuple[float, ...]) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "mni"), PLACES)
 def test_regions_name_known_places(name, mni):
-    shares = explain.regions(as_map(head_map(mni)), prepared_of(torch.zeros(1, 1, 1, 1)), HEAD)
+    made = as_map(head_map(mni))
+    shares = explain.regions(made, prepared_of(torch.zeros(1, 1, 1, 1)), HEAD)
     assert shares[name] > 0.9
     assert sum(shares.values()) == pytest.approx(1)
-    assert explain.warnings(shares) == []
+    assert explain.warnings(made, shares) == []
 
 
 def test_a_map_outside_the_brain_warns():
@@ -384,7 +385,12 @@ def test_a_map_outside_the_brain_warns():
     values[80:90, 120:130, 140:150] = -5  # what speaks against is not counted
     shares = explain.regions(as_map(values), prepared_of(torch.zeros(1, 1, 1, 1)), HEAD)
     assert shares[explain.OUTSIDE] == pytest.approx(1)
-    assert explain.warnings(shares) == ["mostly-outside"]
+    assert explain.warnings(as_map(values), shares) == ["mostly-outside"]
+
+
+def test_a_map_in_which_nothing_speaks_for_the_class_says_so():
+    nothing = as_map(-np.ones(HEAD.shape))
+    assert explain.warnings(nothing, {}) == ["empty"]
 
 
 def test_no_regions_where_no_head_was_placed():

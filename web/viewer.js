@@ -80,7 +80,8 @@
         this.viewer.panes.forEach((pane) => pane.fit());
         this.viewer.draw();
       };
-      this.canvas.setAttribute("aria-label", t["viewer.pane"].replace("{plane}", title));
+      this.canvas.setAttribute("aria-label", this.viewer.volume.kind === "image" ? t["viewer.pane.image"]
+        : t["viewer.pane"].replace("{plane}", title));
       this.slider.max = this.depth - 1;
       this.slider.hidden = this.depth === 1;
       this.slider.setAttribute("aria-label", t["viewer.slice"].replace("{plane}", title));
@@ -258,6 +259,7 @@
       if (this.volume.kind === "image") {
         display.closest("label").hidden = true;
         this.find("cross").closest("label").hidden = true;
+        this.find("map-peak")?.setAttribute("hidden", "");
       }
       const slide = () => this.window(Number(this.find("brightness").value), Number(this.find("contrast").value));
       this.find("brightness").oninput = this.find("contrast").oninput = slide;
