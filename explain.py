@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor, nn
 
 from layers import CONVS, Cells, View
@@ -79,7 +80,10 @@ def grad_cam(view: View, x: Tensor, prepared: Prepared, progress: Progress) -> t
 
 
 def enclosed(foreground: Tensor) -> Tensor:
-    """The foreground and what lies between two of its voxels along every axis, such as dark ventricles."""
+    """The foreground and what it encloses, such as dark ventricles: the holes of a picture; in a volume, where
+    these take long to find, what lies between two of its voxels along every axis."""
+    if foreground.ndim == 2:
+        return torch.from_numpy(ndimage.binary_fill_holes(foreground.cpu().numpy()))
     between = torch.ones_like(foreground)
     for axis in range(foreground.ndim):
         count = foreground.int().cumsum(axis)  # voxels so far; between the first and the last lies more than none

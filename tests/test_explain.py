@@ -182,14 +182,22 @@ def test_a_map_is_placed_by_its_cells_not_stretched():
     assert placed[25, 11] == pytest.approx(0.5)  # half-way to the next cell
 
 
-def test_what_the_foreground_encloses_is_the_head():
-    ring = torch.zeros(7, 8, dtype=torch.bool)
-    ring[1:6, 2:7] = True
-    ring[3, 3:6] = False  # a dark hole
-    expected = torch.zeros(7, 8, dtype=torch.bool)
-    expected[1:6, 2:7] = True
-    assert torch.equal(explain.enclosed(ring), expected)
-    assert not explain.enclosed(torch.zeros(4, 4, dtype=torch.bool)).any()
+@pytest.mark.parametrize("shape", [(7, 8), (6, 7, 8)], ids=["picture", "volume"])
+def test_what_the_foreground_encloses_is_the_head(shape):
+    hollow, full = torch.zeros(2, *shape, dtype=torch.bool)
+    full[..., 1:6, 2:7] = True
+    hollow[:] = full
+    hollow[..., 3, 3:6] = False  # a dark hole, in a volume a tube
+    if len(shape) == 3:
+        hollow[[0, -1]] = full[[0, -1]]  # and closed
+    assert torch.equal(explain.enclosed(hollow), full)
+    assert not explain.enclosed(torch.zeros(shape, dtype=torch.bool)).any()
+
+
+def test_the_gap_between_two_lungs_is_not_enclosed():
+    lungs = torch.zeros(9, 12, dtype=torch.bool)
+    lungs[1:8, 1:4] = lungs[1:8, 8:11] = lungs[3, 4] = True
+    assert torch.equal(explain.enclosed(lungs), lungs)
 
 
 @pytest.fixture(scope="module")
