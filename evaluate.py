@@ -36,6 +36,7 @@ from studies import Contract, Label, Study
 __all__ = ["Predictions", "card", "fit_calibration", "fit_likeness", "predict", "readable", "scores", "write"]
 
 CORRUPT = 0.01  # the share of unreadable files that is left out with a warning; more is refused
+BELIEF = 0.25  # spread of the temperature's logarithm that is expected before any subject was seen
 LEVEL = 0.9  # coverage of the prediction sets that is scored
 BINS = 10  # of the reliability table
 # Coarser ways to read a study's answer: each reading's classes and the study's codes that each one gathers.
@@ -229,9 +230,14 @@ def regroup(answers: Answers, groups: dict[str, tuple[str, ...]]) -> tuple[Answe
 # ---- what is fitted on validation subjects
 
 def fit_calibration(logits: np.ndarray, targets: np.ndarray, cohort: str, subjects: int) -> dict[str, Any]:
-    """The temperature of least log-loss and the conformal scores 1 − p of the truth, with the cohort's name."""
+    """The likeliest temperature and the conformal scores 1 − p of the truth, with the cohort's name.
+
+    Each subject counts as one piece of evidence against the belief that a temperature lies near 1: a few who are
+    easily told apart by chance do not make the network sure of everybody.
+    """
     def loss(log_temperature: float) -> float:
-        return float(sk.log_loss(targets, model.probabilities(logits, np.exp(log_temperature)), labels=classes))
+        p = model.probabilities(logits, np.exp(log_temperature))
+        return subjects * float(sk.log_loss(targets, p, labels=classes)) + (log_temperature / BELIEF) ** 2 / 2
 
     classes = range(logits.shape[1])
     best = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")

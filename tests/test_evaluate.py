@@ -178,6 +178,13 @@ def test_the_temperature_undoes_a_known_overconfidence():
     assert fitted["scores"] == sorted(fitted["scores"]) and len(fitted["scores"]) == 4000
 
 
+def test_a_few_easy_subjects_do_not_make_it_sure_of_everybody():
+    truth = np.arange(40) % 2
+    logits = np.eye(2)[truth]  # all right, at 0.73: only an ever smaller temperature would be likelier
+    few, many = (evaluate.fit_calibration(logits, truth, "made", count)["temperature"] for count in (4, 4000))
+    assert many < 0.3 < 0.7 < few < 1
+
+
 def test_prediction_sets_cover_new_cases_as_promised():
     random = np.random.default_rng(4)
 

@@ -10,6 +10,8 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -107,18 +109,21 @@ def cohort(folder: Path, study: Study, each: int = 6, layout: str = "folders", t
     return folder if layout == "bids" else table
 
 
-def register() -> None:
-    studies.STUDIES.update(TINY)
-    model.NETWORKS["Tiny"] = Tiny
+@contextmanager
+def registered() -> Iterator[None]:
+    """The tiny studies among the others."""
+    with pytest.MonkeyPatch.context() as patch:
+        for study in TINY.values():
+            patch.setitem(studies.STUDIES, study.key, study)
+        patch.setitem(model.NETWORKS, "Tiny", Tiny)
+        yield
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    for study in TINY.values():
-        monkeypatch.setitem(studies.STUDIES, study.key, study)
-    monkeypatch.setitem(model.NETWORKS, "Tiny", Tiny)
+def tiny():
     threads = torch.get_num_threads()
-    yield
+    with registered():
+        yield
     torch.set_num_threads(threads)
 
 
@@ -197,10 +202,10 @@ def test_patience_ends_early(tmp_path):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The state after three epochs that nothing disturbed, and the data."""
-    register()
     folder = tmp_path_factory.mktemp("whole")
     data = cohort(folder / "data", VOLUME)
-    assert train.main(arguments(VOLUME, data, folder / "run", "--epochs", "3")) == 0
+    with registered():
+        assert train.main(arguments(VOLUME, data, folder / "run", "--epochs", "3")) == 0
     return state(folder / "run"), data
 
 
@@ -442,7 +447,6 @@ def test_only_the_ends_come_first(tmp_path):
 
 
 if __name__ == "__main__":
-    register()
     if "KILL_AT" in os.environ:
         left, before = [int(os.environ["KILL_AT"])], fit.Loss.__call__
 
@@ -453,4 +457,5 @@ if __name__ == "__main__":
             return before(self, logits, targets)
 
         fit.Loss.__call__ = kill
-    sys.exit(train.main())
+    with registered():
+        sys.exit(train.main())
