@@ -311,7 +311,7 @@ def begin(given: dict[str, Any]) -> tuple[Trainer, Path]:
             names = ", ".join("--" + key.replace("_", "-") for key in fixed)
             raise TrainError(f"{names}: fixed when the run began; leave it out, or begin a new run")
         record = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
-        settings = record["settings"] | given
+        settings = record["settings"] | {key: given[key] for key in set(given) & MOVABLE}
     else:
         settings = shared(settle(given))
         out = Path(settings["out"])

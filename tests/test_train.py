@@ -258,6 +258,7 @@ def test_a_run_can_be_closed_early(tmp_path, monkeypatch):
     assert train.main(["--resume", str(out), "--finish", "--title", "Closed early"]) == 0
     header = model.read_header(out / "tiny-volume.Tiny.safetensors")
     assert header["training"]["epochs"] == 1 and header["title"] == "Closed early"
+    assert str(tmp_path) not in json.dumps(header)
 
 
 def stop_after(method, calls):
