@@ -44,7 +44,7 @@ REASONS = {
         "What stands out from the background measures {ml:.0f} ml; an adult head or brain has {low:.0f} to "
         "{high:.0f} ml. Check the voxel size in the file and that it shows a head.",
     "cut-off":
-        "About {percent:.0f} % of the brain lies outside the scan. Use a scan of the whole head.",
+        "About {percent:.0f} % of the brain lies outside the scan or is empty. Use a scan of the whole head.",
     "turned":
         "The head seems to lie upside down or back to front: the orientation in the file is probably wrong. "
         "Export it again.",
@@ -75,7 +75,8 @@ REASONS = {
 
 THICKEST = 5.0  # mm
 HEAD_ML = (600.0, 6500.0)  # a bare brain to a head with neck and shoulders
-EXTENT = (62.0, 78.0, 56.0)  # mm, half axes of what must lie inside the scan, about the middle of the brain
+EXTENT = (62.0, 78.0, 60.0)  # mm, half axes of what must lie inside the scan, about the middle of the brain
+SPECKS = 0.05  # of the fullest plane's foreground: what a plane with no more holds is not counted as filled
 CUT = (0.03, 0.25)  # share of it outside the scan: doubtful, cannot be judged
 LIKE = (0.5, 0.58)  # match with the mean training head: below the first no head, below the second doubtful
 UPRIGHT = 0.05  # how much better a head fits upright than turned over
@@ -177,15 +178,27 @@ def _middle(contract: Contract, shift: tuple[float, ...]) -> np.ndarray:
 
 
 def _outside(scan: Scan, prepared: Prepared, contract: Contract, shift: tuple[float, ...]) -> float:
-    """The share of the brain's usual place that lies outside the scan or the grid."""
+    """The share of the brain's usual place that lies outside the scan, the grid, or what is not empty of it."""
     steps = [np.linspace(-1, 1, 15)] * 3
     ball = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3)
     ball = ball[(ball**2).sum(1) <= 1] * np.array(EXTENT) / np.array(contract.spacing)
     points = ball + _middle(contract, shift)  # (n, 3) grid voxels
     there = points @ prepared.to_scan[:3, :3].T + prepared.to_scan[:3, 3]
     inside = ((there > -1) & (there < np.array(scan.voxels.shape[:3]))).all(1)
-    inside &= ((points > -1) & (points < np.array(contract.shape))).all(1)
+    low, high = _filled(prepared.foreground, likeness.cells(contract))
+    inside &= ((points > low - 1) & (points < high)).all(1)
     return float(1 - inside.mean())
+
+
+def _filled(foreground: Tensor, steps: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """From where to where along each axis the planes hold more than specks of foreground, in grid voxels."""
+    some = foreground[tuple(slice(None, None, step) for step in steps)].numpy()
+    low, high = np.zeros(some.ndim), np.zeros(some.ndim)
+    for axis, step in enumerate(steps):
+        counts = np.moveaxis(some, axis, 0).reshape(some.shape[axis], -1).sum(1)
+        planes = np.flatnonzero(counts > SPECKS * max(counts.max(), 1))
+        low[axis], high[axis] = (step * planes[0], step * (planes[-1] + 1)) if len(planes) else (0, 0)
+    return low, high
 
 
 def contrast(prepared: Prepared, contract: Contract) -> float:

@@ -114,6 +114,9 @@ def altered(voxels: np.ndarray, affine: np.ndarray) -> Iterator[tuple[str, str, 
     yield "nose upwards", "not fit", (np.swapaxes(voxels, 1, 2), affine)
     yield "half a head, left", "not fit", (voxels[: size[0] // 2], affine)
     yield "half a head, back", "not fit", (voxels[:, : size[1] // 2], affine)
+    emptied = voxels.copy()
+    emptied[:, :, : size[2] // 2] = 0
+    yield "lower half emptied", "not fit", (emptied, affine)
     for name, first in (("40 slices, middle", middle - 20), ("40 slices, top", size[2] - 60)):
         yield name, "not fit", (voxels[:, :, first:first + 40], affine)
     yield "voxels a third as large", "not judged", (voxels, affine @ np.diag([1 / 3, 1 / 3, 1 / 3, 1]))

@@ -115,6 +115,13 @@ def test_a_scan_that_misses_the_forehead_says_how_much(weights):
     assert verdict != gate.FIT and "cut-off" in found
 
 
+def test_an_emptied_part_counts_as_cut_off(weights):
+    voxels, affine = heads.head(3.0)
+    voxels[:, :, : voxels.shape[2] // 2] = 0
+    verdict, found = codes(scan_of(voxels, affine), weights)
+    assert verdict != gate.FIT and "cut-off" in found
+
+
 def layered(cortex, white):
     """A bare brain with 3.5 mm of cortex around white matter, and fluid in its middle."""
     at = (np.indices((80, 100, 84)) - np.array([39.5, 49.5, 41.5]).reshape(3, 1, 1, 1)) * 2
