@@ -196,8 +196,9 @@ def _filled(foreground: Tensor, steps: tuple[int, ...]) -> tuple[np.ndarray, np.
     low, high = np.zeros(some.ndim), np.zeros(some.ndim)
     for axis, step in enumerate(steps):
         counts = np.moveaxis(some, axis, 0).reshape(some.shape[axis], -1).sum(1)
-        planes = np.flatnonzero(counts > SPECKS * max(counts.max(), 1))
-        low[axis], high[axis] = (step * planes[0], step * (planes[-1] + 1)) if len(planes) else (0, 0)
+        planes = np.flatnonzero(counts > SPECKS * counts.max())
+        if len(planes):
+            low[axis], high[axis] = step * planes[0], min(step * (planes[-1] + 1), foreground.shape[axis])
     return low, high
 
 

@@ -94,26 +94,27 @@ def match(sketched: Tensor, template: Tensor, contract: Contract) -> Match:
     begun = {}
     for name, axes in turns.items():
         at, values = np.argwhere(where.flip(axes).numpy()) + EDGE, template.flip(axes)[where.flip(axes)].numpy()
-        begun[name] = _shifted(x, at, values)
-    score, shift = _finished(x, *begun.pop(None), contract)
+        score, shift = _shifted(x, at, values)
+        begun[name] = score, (shift, at, values)
+    score, shift = _finished(x, *begun.pop(None)[1], contract)
     if not begun:
         return Match(score, math.inf, None, shift)
     best = max(begun, key=lambda name: begun[name][0])
-    margin = score - _finished(x, *begun[best], contract)[0]
+    margin = score - _finished(x, *begun[best][1], contract)[0]
     return Match(score, margin, best if margin < 0 else None, shift)
 
 
-def _shifted(x: np.ndarray, at: np.ndarray, values: np.ndarray) -> tuple:
-    """The best of all shifts within REACH, looked at in a few cells: score, shift, and what was given."""
+def _shifted(x: np.ndarray, at: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray]:
+    """The best of all shifts within REACH, looked at in a few cells: its score and the shift."""
     few = slice(None, None, max(1, len(at) // SEARCHED))
     shifts = np.array(list(itertools.product(*[range(-REACH, REACH + 1)] * x.ndim)))
     index = _index(x, at[few]) + _index(x, shifts)[:, None]  # (shifts, n)
     scores = _correlations(x, index, values[few])
     best = int(scores.argmax())
-    return float(scores[best]), shifts[best], at, values
+    return float(scores[best]), shifts[best]
 
 
-def _finished(x: np.ndarray, _: float, shift: np.ndarray, at: np.ndarray, values: np.ndarray, contract: Contract
+def _finished(x: np.ndarray, shift: np.ndarray, at: np.ndarray, values: np.ndarray, contract: Contract
               ) -> tuple[float, tuple[float, ...]]:
     """The best correlation, over all cells, and by how many cells x lies off there.
 

@@ -113,7 +113,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
     weights = model.Weights("", "", header, study, network, run.device, {})
     seen = {name: evaluate.predict(weights, part(run.cases, name), run.cache, progress=halt.check,
                                    sketches=name != "test") for name in ("train", "val", "test")}
-    cohort = f"“{Path(settings['data']).resolve().name}”"
+    cohort = f"“{shown('data', settings['data'])}”"
     header["calibration"] = evaluate.fit_calibration(seen["val"].logits, seen["val"].targets(study), cohort,
                                                      len(set(seen["val"].subjects)))
     header["likeness"], extras = evaluate.fit_likeness(seen["train"], seen["val"], study.contract)
@@ -150,7 +150,7 @@ def heading(run: Trainer) -> dict[str, Any]:
             raise TrainError(f"--init {Path(settings['init']).name}: it learned from subjects to be tested "
                              "on here; use the same split for both")
         hashes["train"] = sorted((before | set(hashes["train"])) - set(hashes["val"]))
-    counts = {"name": Path(settings["data"]).resolve().name, "scans": len(run.cases),
+    counts = {"name": shown("data", settings["data"]), "scans": len(run.cases),
               "people": len({case.subject for case in run.cases})}
     data = "“{name}”: {scans} scans of {people} subjects".format(**counts)
     doubles = run.facts.get("doubles")

@@ -116,6 +116,12 @@ def density(made: explain.Map, weights: model.Weights, targets: np.ndarray, seed
     return float(here / max(np.mean(others), 1e-12)), float(np.mean(here > np.array(others))), float(share)
 
 
+def agreements(maps: dict[str, explain.Map], prepared: scans.Prepared) -> dict[str, float]:
+    """Of each two of the maps."""
+    return {f"{a} / {b}": explain.agreement(maps[a], maps[b], prepared.foreground)
+            for a, b in itertools.combinations(maps, 2)}
+
+
 def on_simulated(weights: model.Weights, code: str, count: int, folder: Path) -> dict:
     """The medians over some simulated heads, by method, and the agreement of each two methods on them."""
     rows: dict[str, list[tuple[float, ...]]] = {method: [] for method in explain.METHODS}
@@ -127,8 +133,8 @@ def on_simulated(weights: model.Weights, code: str, count: int, folder: Path) ->
         maps = {method: explain.explain(weights, prepared, code, method) for method in rows}
         for method, made in maps.items():
             rows[method].append(density(made, weights, targets))
-        for a, b in itertools.combinations(maps, 2):
-            agreed.setdefault(f"{a} / {b}", []).append(explain.agreement(maps[a], maps[b], prepared.foreground))
+        for pair, value in agreements(maps, prepared).items():
+            agreed.setdefault(pair, []).append(value)
     keys = ("ratio", "surpassed", "share")
     return {"heads": count, "agreement": {pair: statistics.median(values) for pair, values in agreed.items()},
             "methods": {method: dict(zip(keys, map(statistics.median, zip(*values, strict=True)), strict=True))
@@ -150,8 +156,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
         "against_forward": {name: spent[name] / spent["forward, eager"] for name in methods},
         "peak_mb": {method: peak(path, scan, method) for method in methods},
         "absorbed": maps["relevance"].absorbed,
-        "agreement": {f"{a} / {b}": explain.agreement(maps[a], maps[b], prepared.foreground)
-                      for n, a in enumerate(methods) for b in methods[n + 1:]},
+        "agreement": agreements(maps, prepared),
         "shuffled": {method: explain.randomised(weights, prepared, maps[method])
                      for method in methods if method != "occlusion"},
         "outside": {method: explain.regions(maps[method], prepared, weights.contract).get(explain.OUTSIDE)

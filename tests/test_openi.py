@@ -103,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
             for byte in body:
                 self.wfile.write(bytes([byte]))
                 self.wfile.flush()
-                time.sleep(0.02)
+                time.sleep(0.02)  # this is what the client must bear, not a wait for it
         else:
             self.wfile.write(body[:len(body) // 2] if what in ("cut", "cut without saying") else body)
 
