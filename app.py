@@ -1,7 +1,7 @@
 """The server: one tornado application with the PyWebIO page and the HTTP API over the same `Diagnoser`s.
 
 `main` reads the command line, loads the weights, binds the port and runs until it is told to stop. What is
-kept between requests is in `desk`, the handlers are in `server` and `receive`, the page is in `page`.
+kept between requests is in `state`, the handlers are in `server` and `receive`, the page is in `page`.
 """
 
 import argparse
@@ -21,38 +21,38 @@ import tornado.web
 from pywebio.platform.tornado import webio_handler
 from pywebio.session.threadbased import ThreadBasedSession
 
-import page
-import receive
-import scans
-import server
-import words
-from desk import Desk, Pool, Uploads
-from diagnose import ROOT
 from model import Weights
+from reports import wording
+from scans.pictures import IMAGES
+from scans.read import READERS
+from server import http, page, uploads
+from server.state import Pool, ServerState, Uploads
 
 RECONNECT = 90  # seconds that a phone may be out of reach before its page is given up
 SESSIONS = 64  # pages open at once
 MESSAGE = 1 << 20  # bytes of one websocket message
 
+ROOT = Path(__file__).resolve().parent
 log = logging.getLogger("scanwise")
 
 
-def page_handler(desk: Desk, examples: dict[str, Path | None]) -> type[tornado.web.RequestHandler]:
+def page_handler(state: ServerState, examples: dict[str, Path | None]) -> type[tornado.web.RequestHandler]:
     """PyWebIO's handler behind our guard. To be made inside the running loop."""
     ThreadBasedSession.event_mq_maxsize = 16
-    base = webio_handler(page.application(desk, examples), cdn=False, reconnect_timeout=RECONNECT)
+    base = webio_handler(page.application(state, examples), cdn=False, reconnect_timeout=RECONNECT)
 
-    class Page(server.Guard, base):
+    class Page(http.Guard, base):
         def check(self) -> None:
             if "pywebio_api" in self.request.query_arguments:
-                raise server.Refusal(400, "foreign-api", "this page talks to its own server only")
+                raise http.Refusal(400, "foreign-api", "this page talks to its own server only")
             socket_wanted = self.request.headers.get("Upgrade", "").lower() == "websocket"
             super().check()
             if socket_wanted:
                 self.check_origin_header(required=True)
-                if len(desk.people) >= SESSIONS:
-                    raise server.Refusal(503, "busy", "too many pages are open; try again in a minute",
-                                         **{"Retry-After": "60"})
+                if len(state.pages) >= SESSIONS:
+                    raise http.Refusal(
+                        503, "busy", "too many pages are open; try again in a minute", **{"Retry-After": "60"}
+                    )
 
         def write_error(self, status_code: int, **kwargs) -> None:
             if status_code == 401 and "text/html" in self.request.headers.get("Accept", ""):
@@ -75,21 +75,30 @@ def page_handler(desk: Desk, examples: dict[str, Path | None]) -> type[tornado.w
     return Page
 
 
-def make_app(desk: Desk, host: str, extra_hosts: list[str], password: str | None,
-             examples: dict[str, Path | None]) -> tornado.web.Application:
+def make_app(
+    state: ServerState, host: str, extra_hosts: list[str], password: str | None, examples: dict[str, Path | None]
+) -> tornado.web.Application:
     static = Path(pywebio.__file__).parent / "html"
     routes = [
-        (r"/", page_handler(desk, examples)),
-        *receive.ROUTES,
-        *server.ROUTES,
-        (r"/web/((?:style\.css|page\.js|viewer\.js))", server.Static, {"path": str(server.WEB)}),
-        (r"/((?:css|js|codemirror|image)/.+)", server.Static, {"path": str(static)}),
+        (r"/", page_handler(state, examples)),
+        *uploads.ROUTES,
+        *http.ROUTES,
+        (r"/web/((?:style\.css|page\.js|viewer\.js))", http.Static, {"path": str(http.WEB)}),
+        (r"/((?:css|js|codemirror|image)/.+)", http.Static, {"path": str(static)}),
     ]
     return tornado.web.Application(
-        routes, desk=desk, hosts=server.hosts(host, extra_hosts), password=password, visitors=set(),
-        words=lambda request: words.Texts(words.language_of(request.headers.get("Accept-Language", ""))),
-        template_path=str(server.WEB / "pages"), log_function=server.access, default_handler_class=server.Missing,
-        websocket_max_message_size=MESSAGE, websocket_ping_interval=30, debug=False,
+        routes,
+        state=state,
+        hosts=http.hosts(host, extra_hosts),
+        password=password,
+        visitors=set(),
+        words=lambda request: wording.Texts(wording.language_of(request.headers.get("Accept-Language", ""))),
+        template_path=str(http.WEB / "pages"),
+        log_function=http.access,
+        default_handler_class=http.Missing,
+        websocket_max_message_size=MESSAGE,
+        websocket_ping_interval=30,
+        debug=False,
     )
 
 
@@ -99,12 +108,13 @@ def find_example(folder: Path, weights: Weights | None = None) -> Path | None:
     if named and (folder / Path(named).name).is_file():
         return folder / Path(named).name
     image = weights is not None and weights.contract.kind == "image"
-    wanted = tuple(suffix for suffix in scans.READERS if (suffix in scans.IMAGES) == image)
+    wanted = tuple(suffix for suffix in READERS if (suffix in IMAGES) == image)
     return min((path for path in folder.glob("*") if path.name.lower().endswith(wanted)), default=None)
 
 
-async def serve(options: argparse.Namespace, desk: Desk, sockets: list[socket.socket],
-                password: str | None) -> None:
+async def serve(
+    options: argparse.Namespace, state: ServerState, sockets: list[socket.socket], password: str | None
+) -> None:
     """Answer until SIGTERM or Ctrl-C, then leave nothing behind."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -113,45 +123,74 @@ async def serve(options: argparse.Namespace, desk: Desk, sockets: list[socket.so
             loop.add_signal_handler(number, stop.set)
         except NotImplementedError:  # Windows: Ctrl-C raises KeyboardInterrupt instead
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
-    examples = {name: options.example or find_example(ROOT / "demodata", diagnoser.weights)
-                for name, diagnoser in desk.diagnosers.items()}
-    application = make_app(desk, options.host, options.allow_host, password, examples)
-    http = tornado.httpserver.HTTPServer(application, max_body_size=1 << 16, max_header_size=1 << 15,
-                                         idle_connection_timeout=300)
-    http.add_sockets(sockets)
+    examples = {
+        name: options.example or find_example(ROOT / "demodata", diagnoser.weights)
+        for name, diagnoser in state.diagnosers.items()
+    }
+    application = make_app(state, options.host, options.allow_host, password, examples)
+    listening = tornado.httpserver.HTTPServer(
+        application, max_body_size=1 << 16, max_header_size=1 << 15, idle_connection_timeout=300
+    )
+    listening.add_sockets(sockets)
     port = sockets[0].getsockname()[1]
     shown = "127.0.0.1" if options.host in ("", "0.0.0.0", "::") else options.host
     print(f"Scanwise is ready: http://{shown}:{port}/", flush=True)
     while not stop.is_set():
         try:
-            await asyncio.wait_for(stop.wait(), timeout=min(60, max(1, desk.keep / 4)))
+            await asyncio.wait_for(stop.wait(), timeout=min(60, max(1, state.keep / 4)))
         except asyncio.TimeoutError:
-            desk.purge()
-    http.stop()
-    desk.close()
-    await http.close_all_connections()
+            state.purge()
+    listening.stop()
+    state.close()
+    await listening.close_all_connections()
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve the page and the HTTP API.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port, 0 for any free one (%(default)s)")
-    parser.add_argument("--weights", type=Path, default=ROOT / "weights", metavar="DIR",
-                        help="folder of weights files (%(default)s)")
-    parser.add_argument("--example", type=Path, metavar="FILE",
-                        help="scan that the page offers to try (the first in demodata/)")
-    parser.add_argument("--uploads", type=Path, default=ROOT / "uploaded_img", metavar="DIR",
-                        help="folder for scans in flight; emptied at start (%(default)s)")
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        default=ROOT / "weights",
+        metavar="DIR",
+        help="folder of weights files (%(default)s)",
+    )
+    parser.add_argument(
+        "--example", type=Path, metavar="FILE", help="scan that the page offers to try (the first in demodata/)"
+    )
+    parser.add_argument(
+        "--uploads",
+        type=Path,
+        default=ROOT / "uploaded_img",
+        metavar="DIR",
+        help="folder for scans in flight; emptied at start (%(default)s)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    parser.add_argument("--workers", type=int, metavar="N", default=max(1, min(4, (os.cpu_count() or 2) // 2)),
-                        help="scans worked on at once (%(default)s)")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        default=max(1, min(4, (os.cpu_count() or 2) // 2)),
+        help="scans worked on at once (%(default)s)",
+    )
     parser.add_argument("--queue", type=int, default=8, metavar="N", help="scans that may wait (%(default)s)")
     parser.add_argument("--max-upload", type=int, default=300, metavar="MB", help="largest file (%(default)s)")
-    parser.add_argument("--keep", type=float, default=60, metavar="MINUTES",
-                        help="longest time that an upload is kept (%(default)s)")
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=60,
+        metavar="MINUTES",
+        help="longest time that an upload is kept (%(default)s)",
+    )
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="ask for the password in this file")
-    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME",
-                        help="another name that this server answers to, such as that of a proxy before it")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name that this server answers to, such as that of a proxy before it",
+    )
     options = parser.parse_args(argv)
     for name in ("workers", "max_upload", "keep"):
         if getattr(options, name) <= 0:
@@ -185,20 +224,23 @@ def main(argv: list[str] | None = None) -> int:
         password = read_password(options.password_file)
         sockets = bind(options.host, options.port)
         uploads = Uploads(options.uploads, options.max_upload << 20)
-        desk = Desk(options.weights, uploads, Pool(options.workers, options.queue), options.device,
-                    60 * options.keep)
+        state = ServerState(
+            options.weights, uploads, Pool(options.workers, options.queue), options.device, 60 * options.keep
+        )
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    for problem in desk.broken:
+    for problem in state.broken:
         print(f"left out: {problem}", file=sys.stderr)
-    if not desk.diagnosers:
-        print(f"{options.weights}: no weights file that can be used; put one in, or make one with "
-              "`python train.py`", file=sys.stderr)
+    if not state.diagnosers:
+        print(
+            f"{options.weights}: no weights file that can be used; put one in, or make one with `python train.py`",
+            file=sys.stderr,
+        )
         return 2
     if options.host not in ("127.0.0.1", "localhost", "::1") and password is None:
         print("note: this port can be reached from other machines and no --password-file is set", file=sys.stderr)
-    asyncio.run(serve(options, desk, sockets, password))
+    asyncio.run(serve(options, state, sockets, password))
     return 0
 
 

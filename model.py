@@ -3,7 +3,6 @@
 It holds no training loop and reads no scans: a tensor prepared by a study's contract goes in, logits come out.
 """
 
-import copy
 import hashlib
 import json
 import os
@@ -24,24 +23,18 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-import dropout
-import pictures
-import slabs
+from networks import blockwise, pictures
+from networks.base import Block, Network, WeightsError
 from studies import PUBLISHED, STUDIES, Study, from_record, to_record
 
 FORMAT = 1
 SUFFIXES = (".safetensors", ".pth")
-PRECISIONS = ("fp32", "bf16")
-
-
-class WeightsError(ValueError):
-    """A weights file, device or precision that cannot be used; the message says why and what to do."""
 
 
 # --- the networks -----------------------------------------------------------------------------------------
 
 
-class ClassificationModel3D(nn.Module):
+class ClassificationModel3D(Network):
     """The published 3-D network: four blocks of conv → batch norm → ReLU → pool, then two dense layers."""
 
     cam_layer = "Conv_4_mp"
@@ -62,13 +55,16 @@ class ClassificationModel3D(nn.Module):
             nn.init.kaiming_normal_(dense.weight, nonlinearity="relu")
             nn.init.zeros_(dense.bias)
 
-    def blocks(self) -> list[tuple[nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d]]:
+    def blocks(self) -> list[Block]:
         return [tuple(getattr(self, f"Conv_{n}{part}") for part in ("", "_bn", "_mp")) for n in range(1, 5)]
+
+    def folded(self, dtype: torch.dtype) -> blockwise.Folded:
+        return blockwise.Folded(self.blocks(), dtype)
 
     def block(self, number: int, x: Tensor) -> Tensor:
         conv, norm, pool = self.blocks()[number - 1]
-        if self.training and number <= 2 and slabs.walks(x, conv, norm, pool):
-            return slabs.train_block(x, conv, norm, pool)  # the same, in a third of the time and memory
+        if self.training and number <= 2 and blockwise.walks(x, conv, norm, pool):
+            return blockwise.train_block(x, conv, norm, pool)  # the same, in a third of the time and memory
         return pool(self.relu(norm(conv(x))))
 
     def base(self, x: Tensor) -> Tensor:
@@ -80,19 +76,18 @@ class ClassificationModel3D(nn.Module):
     def top(self, x: Tensor) -> Tensor:
         return self.relu(self.dense_1(self.dropout(x.flatten(1))))  # (N, 4800) → (N, 128)
 
-    def features(self, x: Tensor) -> Tensor:
-        return self.top(self.base(x))
-
     def stem(self) -> list[nn.Module]:
-        """What `frozen` runs: the costly part of a step, and the part least bound to one task."""
+        """Blocks 1 and 2: the costly part of a step, and the part least bound to one task."""
         return [module for block in self.blocks()[:2] for module in block]
+
+    def through_stem(self, x: Tensor) -> Tensor:
+        return self.block(2, self.block(1, x))  # (N, 16, 26, 41, 41)
 
     @torch.no_grad()
     def frozen(self, x: Tensor) -> Tensor:
-        """What blocks 1 and 2 give in eval mode, for training the rest on it: (N, 16, 26, 41, 41)."""
         if x.is_cuda:
-            return self.block(2, self.block(1, x))
-        walk = slabs.Folded(self.blocks()[:2], torch.float32)
+            return self.through_stem(x)
+        walk = blockwise.Folded(self.blocks()[:2], torch.float32)
         return torch.cat([walk(volume[None]) for volume in x])
 
     def thaw(self, frozen: Tensor) -> Tensor:
@@ -101,11 +96,8 @@ class ClassificationModel3D(nn.Module):
     def head(self, features: Tensor) -> Tensor:
         return self.dense_2(self.dropout2(features))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.features(x))
 
-
-NETWORKS: dict[str, type[nn.Module]] = {"ClassificationModel3D": ClassificationModel3D, **pictures.NETWORKS}
+NETWORKS: dict[str, type[Network]] = {"ClassificationModel3D": ClassificationModel3D, **pictures.NETWORKS}
 
 
 # --- the weights file -------------------------------------------------------------------------------------
@@ -117,7 +109,7 @@ class Weights:
     sha256: str  # of the file
     header: dict[str, Any]
     study: Study
-    network: nn.Module  # in eval mode, on the device
+    network: Network  # in eval mode, on the device
     device: torch.device
     extras: dict[str, Tensor] = field(default_factory=dict)
 
@@ -135,8 +127,10 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
     except RuntimeError as error:
         raise WeightsError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise WeightsError(f"device {name!s} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
-                           "use --device auto or cpu")
+        raise WeightsError(
+            f"device {name!s} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use --device auto or cpu"
+        )
     if device.type not in ("cpu", "cuda"):
         raise WeightsError(f"device {name!s} is not supported; use auto, cpu, cuda or cuda:N")
     return device
@@ -147,13 +141,18 @@ def list_weights(folder: str | Path) -> list[Path]:
     return sorted(path for path in Path(folder).glob("*") if path.suffix in SUFFIXES and path.is_file())
 
 
-def save(path: str | Path, network: nn.Module, header: Mapping[str, Any],
-         extras: Mapping[str, Tensor] | None = None) -> Path:
+def save(
+    path: str | Path, network: Network, header: Mapping[str, Any], extras: Mapping[str, Tensor] | None = None
+) -> Path:
     """Write a weights file in one go: readers see the old file or the new one, never half of one."""
     path = Path(path)
     study = from_record(dict(header["study"]))
-    header = {"format": FORMAT, "contract": asdict(study.contract), "contract_hash": study.contract.hash(),
-              **header}
+    header = {
+        "format": FORMAT,
+        "contract": asdict(study.contract),
+        "contract_hash": study.contract.hash(),
+        **header,
+    }
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"extras.{name}": value for name, value in (extras or {}).items()}
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
@@ -194,11 +193,14 @@ def read_header(path: str | Path) -> dict[str, Any]:
     if size < 8 + length + max(ends, default=0):
         raise truncated
     if not isinstance(record, dict):
-        raise WeightsError(f"{path.name}: a safetensors file without Scanwise's header; give one that train.py "
-                           "wrote")
+        raise WeightsError(
+            f"{path.name}: a safetensors file without Scanwise's header; give one that train.py wrote"
+        )
     if record.get("format") != FORMAT:
-        raise WeightsError(f"{path.name}: format {record.get('format')!r} is unknown, this version reads format "
-                           f"{FORMAT}; update Scanwise or train the file again")
+        raise WeightsError(
+            f"{path.name}: format {record.get('format')!r} is unknown, this version reads format "
+            f"{FORMAT}; update Scanwise or train the file again"
+        )
     return record
 
 
@@ -220,8 +222,10 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path.name}: its header lacks or misspells {error}; train the file again") from error
     if study.contract.hash() != wanted or from_record(header["study"]).contract != study.contract:
-        raise WeightsError(f"{path.name}: its input contract hashes to {study.contract.hash()}, its header says "
-                           f"{wanted}; the two must agree, so use the file as train.py wrote it")
+        raise WeightsError(
+            f"{path.name}: its input contract hashes to {study.contract.hash()}, its header says "
+            f"{wanted}; the two must agree, so use the file as train.py wrote it"
+        )
     if name not in NETWORKS:
         raise WeightsError(f"{path.name}: network {name!r} is unknown; known are {', '.join(sorted(NETWORKS))}")
     try:
@@ -265,12 +269,17 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 def _check_fits(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     problems = [f"{key} is missing" for key in wanted if key not in found]
     problems += [f"{key} is not wanted" for key in found if key not in wanted]
-    problems += [f"{key} is {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
-                 for key in wanted if key in found and found[key].shape != wanted[key].shape]
+    problems += [
+        f"{key} is {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in found and found[key].shape != wanted[key].shape
+    ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise WeightsError(f"{path.name}: the state does not fit the network: {', '.join(problems[:3])}{more}; "
-                           "use the network and arguments that it was trained with")
+        raise WeightsError(
+            f"{path.name}: the state does not fit the network: {', '.join(problems[:3])}{more}; "
+            "use the network and arguments that it was trained with"
+        )
 
 
 # --- the published checkpoint -----------------------------------------------------------------------------
@@ -282,17 +291,31 @@ to match those it was trained on: of 23 older adults it called all 23 AD, and wi
 four, four. Kept for comparison alone; do not believe its answers.
 """
 # What a published pickle may name; its own class is looked up by the name under which it was saved.
-ALLOWED = [(ClassificationModel3D, "model.ClassificationModel3D"), nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d,
-           nn.Linear, nn.ReLU, nn.Dropout, set]
+ALLOWED = [
+    (ClassificationModel3D, "model.ClassificationModel3D"),
+    nn.Conv3d,
+    nn.BatchNorm3d,
+    nn.MaxPool3d,
+    nn.Linear,
+    nn.ReLU,
+    nn.Dropout,
+    set,
+]
 _unpickling = threading.Lock()  # torch keeps its allow-list in one place for all threads
 
 
 def published_header(name: str) -> dict[str, Any]:
     study = replace(STUDIES["alzheimers"], contract=PUBLISHED)
-    return {"format": FORMAT, "title": "published checkpoint, uncalibrated: calls nearly every head AD",
-            "study": to_record(study), "network": {"name": "ClassificationModel3D", "arguments": {}},
-            "contract": to_record(study)["contract"], "contract_hash": PUBLISHED.hash(), "card": PUBLISHED_CARD,
-            "training": {"data": "ADNI, as published; subjects, split and scores unknown"}}
+    return {
+        "format": FORMAT,
+        "title": "published checkpoint, uncalibrated: calls nearly every head AD",
+        "study": to_record(study),
+        "network": {"name": "ClassificationModel3D", "arguments": {}},
+        "contract": to_record(study)["contract"],
+        "contract_hash": PUBLISHED.hash(),
+        "card": PUBLISHED_CARD,
+        "training": {"data": "ADNI, as published; subjects, split and scores unknown"},
+    }
 
 
 def _published_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -300,84 +323,42 @@ def _published_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     try:
         with _unpickling, torch.serialization.safe_globals(ALLOWED):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError,
-            IndexError, OSError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        OSError,
+    ) as error:
         reason = str(error).replace("\n", " ")
         named = reason.partition("GLOBAL ")[2].split(" ")[0]
         said = f"it names {named}, which is not allowed" if named else f"torch cannot read it ({reason[:120]})"
-        raise WeightsError(f"{path.name}: refused, nothing was run: {said}; give a published checkpoint of "
-                           "ClassificationModel3D or a plain state dict") from error
+        raise WeightsError(
+            f"{path.name}: refused, nothing was run: {said}; give a published checkpoint of "
+            "ClassificationModel3D or a plain state dict"
+        ) from error
     state = _tensors(found) if isinstance(found, nn.Module) else found
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"{path.name}: holds a {type(found).__name__}, neither ClassificationModel3D nor a "
-                           "plain state dict")
+        raise WeightsError(
+            f"{path.name}: holds a {type(found).__name__}, neither ClassificationModel3D nor a plain state dict"
+        )
     return dict(state), {}
 
 
 def _tensors(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     """What `state_dict` gives, without calling the hooks that a stranger's module may carry."""
-    found = {prefix + key: value for key, value in {**module._parameters, **module._buffers}.items()
-             if value is not None}
+    found = {
+        prefix + key: value
+        for key, value in {**module._parameters, **module._buffers}.items()
+        if value is not None
+    }
     for name, child in module._modules.items():
         found |= _tensors(child, f"{prefix}{name}.")
     return found
-
-
-# --- the fast forward -------------------------------------------------------------------------------------
-
-
-class Forward:
-    """One way through loaded weights: `forward(x) -> (logits, features)`, safe to call from several threads.
-
-    The 3-D network takes the slab walk on the processor; on CUDA all run channels-last in bfloat16 up to the
-    penultimate features; the others are the plain modules in eval mode. `forward.base` alone is what the passes
-    with dropout, `forward.passes`, share; networks that drop nothing have none.
-    """
-
-    def __init__(self, weights: Weights, precision: str = "fp32"):
-        if precision not in PRECISIONS:
-            raise WeightsError(f"precision {precision!r} is unknown; use {' or '.join(PRECISIONS)}")
-        self.network, self.device = weights.network, weights.device
-        self.walk = None
-        self.passes = dropout.Passes(self.network) if dropout.drops(self.network) else None
-        if self.device.type == "cuda":
-            self.network = copy.deepcopy(self.network)
-            for module in self.network.modules():
-                if isinstance(module, (nn.Conv2d, nn.Conv3d)):
-                    last = torch.channels_last_3d if isinstance(module, nn.Conv3d) else torch.channels_last
-                    module.to(memory_format=last)
-            return
-        if precision == "bf16" and not slabs.has_bf16():
-            raise WeightsError("precision bf16 asks for a processor with AVX512-BF16 or AMX, which this one "
-                               "lacks; use --precision fp32")
-        if isinstance(self.network, ClassificationModel3D):
-            dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-            self.walk = slabs.Folded(self.network.blocks(), dtype)
-        elif precision == "bf16":
-            raise WeightsError(f"precision bf16 is not made for {type(self.network).__name__}; use --precision "
-                               "fp32")
-
-    @torch.inference_mode()
-    def base(self, x: Tensor) -> Tensor:
-        """(N, C, …) → what comes before the first dropout behind the convolutions; without one, the features."""
-        x = x.to(self.device)
-        if self.walk:
-            return torch.cat([self.walk(volume[None]) for volume in x])  # (N, 64, 3, 5, 5)
-        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):
-            return self.network.base(x) if hasattr(self.network, "top") else self.network.features(x)
-
-    @torch.inference_mode()
-    def answer(self, base: Tensor) -> tuple[Tensor, Tensor]:
-        """What `base` gave → logits (N, K) and penultimate features (N, F), both float32 on the device."""
-        if hasattr(self.network, "top"):
-            with torch.autocast("cuda", torch.bfloat16, enabled=base.is_cuda):
-                base = self.network.top(base.float())
-        features = base.float()
-        return self.network.head(features), features
-
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, …) → logits (N, K) and penultimate features (N, F), both float32 on the device."""
-        return self.answer(self.base(x))
 
 
 # --- from logits to an answer -----------------------------------------------------------------------------
@@ -389,8 +370,9 @@ def probabilities(logits: Tensor | np.ndarray, temperature: float = 1.0) -> np.n
     return F.softmax(values, dim=-1).numpy()
 
 
-def prediction_set(values: np.ndarray, codes: Sequence[str], calibration: Mapping[str, Any] | None,
-                   level: float = 0.9) -> list[str]:
+def prediction_set(
+    values: np.ndarray, codes: Sequence[str], calibration: Mapping[str, Any] | None, level: float = 0.9
+) -> list[str]:
     """The classes that cover the truth with the asked probability (split conformal), likeliest first.
 
     A class stays when its score 1 − p is at most the calibration scores' ⌈(n + 1) · level⌉-th smallest; with

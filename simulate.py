@@ -25,8 +25,8 @@ import torch
 from isal import igzip
 from tqdm import tqdm
 
-from anatomy import REGIONS
-from phantom import Recipe, amounts_of, render
+from simulation.anatomy import REGIONS
+from simulation.phantom import Recipe, amounts_of, render
 from studies import STUDIES
 
 CLASSES = {label.code: float(label.severity or 0) for label in STUDIES["alzheimers"].labels}
@@ -148,8 +148,10 @@ def _make(path: Path, recipe: Recipe) -> None:
     write(render(recipe), path)
 
 
-ABOUT = ("Heads of simulated atrophy on the ICBM 152 anatomy, no scans of people, made by "
-         "`python simulate.py --subjects {} --seed {} --test {} --out cohort`.\n")
+ABOUT = (
+    "Heads of simulated atrophy on the ICBM 152 anatomy, no scans of people, made by "
+    "`python simulate.py --subjects {} --seed {} --test {} --out cohort`.\n"
+)
 
 
 def make(out: Path, subjects: int, seed: int, test: float, workers: int) -> None:

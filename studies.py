@@ -89,6 +89,7 @@ HEAD = Contract(
     anchor=(0.5, 0.5, 0.55),
 )
 
+
 def picture(shape: tuple[int, int], place: str, scale: str) -> Contract:
     """The contract of a picture study: three channels, grey pictures repeated in each."""
     return Contract(kind="image", shape=shape, channels=3, place=place, scale=scale)
@@ -118,8 +119,16 @@ STUDIES: dict[str, Study] = {
                 "Research on T1-weighted MRI of adult heads. It reads atrophy from one scan; it knows nothing of "
                 "age, history or tests, and must not be used to diagnose."
             ),
-            training={"epochs": 12, "lr": 3e-4, "batch": 4, "optimiser": "adamw", "schedule": "one-cycle",
-                      "patience": 0, "severity_weight": 4.0, "clip": 1.0},
+            training={
+                "epochs": 12,
+                "lr": 3e-4,
+                "batch": 4,
+                "optimiser": "adamw",
+                "schedule": "one-cycle",
+                "patience": 0,
+                "severity_weight": 4.0,
+                "clip": 1.0,
+            },
         ),
         Study(
             key="chest-nodule",
@@ -130,8 +139,16 @@ STUDIES: dict[str, Study] = {
             network="VGGFeatures",
             networks=("VGGFeatures",),
             use="Research on frontal chest X-rays of adults. It points at nothing and measures nothing.",
-            training={"epochs": 20, "lr": 0.01, "batch": 20, "optimiser": "sgd", "schedule": "constant",
-                      "decay": 0.0, "augment": "none", "freeze": True},
+            training={
+                "epochs": 20,
+                "lr": 0.01,
+                "batch": 20,
+                "optimiser": "sgd",
+                "schedule": "constant",
+                "decay": 0.0,
+                "augment": "none",
+                "freeze": True,
+            },
         ),
         Study(
             key="dementia-slices",
@@ -147,8 +164,16 @@ STUDIES: dict[str, Study] = {
             network="SliceCNN",
             networks=("SliceCNN", "resnet18"),
             use="Research on single axial T1 slices. One slice shows little of a brain: a weak hint.",
-            training={"epochs": 50, "lr": 1e-3, "batch": 32, "optimiser": "adam", "schedule": "constant",
-                      "decay": 0.0, "patience": 5, "augment": "full"},
+            training={
+                "epochs": 50,
+                "lr": 1e-3,
+                "batch": 32,
+                "optimiser": "adam",
+                "schedule": "constant",
+                "decay": 0.0,
+                "patience": 5,
+                "augment": "full",
+            },
         ),
         Study(
             key="brain-tumour",
@@ -159,8 +184,16 @@ STUDIES: dict[str, Study] = {
             network="resnet18",
             networks=("resnet18", "vgg11_bn", "densenet121"),
             use="Research on single MRI slices of the head. It names no kind of tumour and no place.",
-            training={"epochs": 50, "lr": 1e-3, "batch": 25, "optimiser": "adam", "schedule": "constant",
-                      "decay": 0.0, "patience": 5, "augment": "full"},
+            training={
+                "epochs": 50,
+                "lr": 1e-3,
+                "batch": 25,
+                "optimiser": "adam",
+                "schedule": "constant",
+                "decay": 0.0,
+                "patience": 5,
+                "augment": "full",
+            },
         ),
         Study(
             key="covid-ct",
@@ -171,9 +204,17 @@ STUDIES: dict[str, Study] = {
             network="AttentionPyramid",
             networks=("AttentionPyramid", "resnet18"),
             use="Research on axial lung CT slices in the lung window. It knows one slice and no other pneumonia.",
-            training={"epochs": 30, "lr": 0.002, "batch": 4, "optimiser": "sgd", "schedule": "constant",
-                      "momentum": 0.9, "decay": 1e-4, "augment": "full",
-                      "subject_regex": r"((?:no_)?nCoV-\d+)"},
+            training={
+                "epochs": 30,
+                "lr": 0.002,
+                "batch": 4,
+                "optimiser": "sgd",
+                "schedule": "constant",
+                "momentum": 0.9,
+                "decay": 1e-4,
+                "augment": "full",
+                "subject_regex": r"((?:no_)?nCoV-\d+)",
+            },
         ),
     ]
 }

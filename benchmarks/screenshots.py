@@ -1,32 +1,36 @@
 """Makes the README's pictures of the page: a result on a desktop, and on a phone in the dark.
 
-    python benchmarks/screenshots.py [--weights DIR] [--scan FILE] [--out DIR]
+    python -m benchmarks.screenshots [--weights DIR] [--scan FILE] [--out DIR]
 
 The pictures show the example scan unless another is named; none of a patient belongs into the repository.
 """
 
 import argparse
 import io
-import sys
 import tempfile
 from pathlib import Path
 
 from PIL import Image
 
+import app
+import model
+from tests.support import phantom, running, save_nifti, untrained
+from tests.test_page import CHROMIUM, FLAGS
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from conftest import phantom, running, save_nifti, untrained  # noqa: E402
-from test_page import CHROMIUM, FLAGS  # noqa: E402
-
-import app  # noqa: E402
-import model  # noqa: E402
 
 LIMIT = 300_000  # bytes of a picture
 SHOTS = {  # name → the browser's window, whether the whole page is wanted
     "page": ({"viewport": {"width": 1240, "height": 1180}, "locale": "en-GB"}, False),
-    "phone": ({"viewport": {"width": 390, "height": 844}, "locale": "en-GB", "color_scheme": "dark",
-               "device_scale_factor": 1.5}, False),
+    "phone": (
+        {
+            "viewport": {"width": 390, "height": 844},
+            "locale": "en-GB",
+            "color_scheme": "dark",
+            "device_scale_factor": 1.5,
+        },
+        False,
+    ),
     "chinese": ({"viewport": {"width": 1240, "height": 1180}, "locale": "zh-CN"}, False),
 }
 
@@ -57,8 +61,7 @@ def main() -> None:
         named = ["--example", options.scan] if options.scan else []
         if not named and app.find_example(ROOT / "demodata") is None:
             named = ["--example", save_nifti(folder / "head.nii.gz", *phantom(1.0))]
-        with running(folder / "server", "--weights", weights, *named) as server, \
-                sync_playwright() as playwright:
+        with running(folder / "server", "--weights", weights, *named) as server, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             for shot, (window, whole) in SHOTS.items():
                 page = browser.new_context(**window).new_page()

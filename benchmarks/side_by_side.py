@@ -9,9 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 
-def in_turn(calls: dict[str, Callable[[], object]], rounds: int,
-            clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+
+def in_turn(
+    calls: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Median seconds of each call, taken A B C A B C in one process, after one round to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
@@ -34,7 +37,8 @@ def own_peak_mb() -> float:
 
 def peak_mb(script: str, *arguments: str) -> float:
     """Peak memory that a fresh process of the script says it held; it must print nothing else last."""
-    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", f"benchmarks.{Path(script).stem}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
         raise SystemExit(f"{script} {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
     return float(done.stdout.split()[-1])
@@ -44,8 +48,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns wide enough for their longest cell, the first to the left, the others to the right."""
     cells = [list(head), *([("–" if cell is None else str(cell)) for cell in row] for row in rows)]
     width = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, width,
-             strict=True))) for row in cells]
+    lines = [
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, width, strict=True))
+        )
+        for row in cells
+    ]
     return "\n".join([lines[0], "  ".join("-" * w for w in width), *lines[1:]])
 
 

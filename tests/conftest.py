@@ -1,44 +1,11 @@
-"""What several test files need: a small head with a mark, untrained weights, and the server as a process."""
+"""Fixtures for every test file."""
 
-import contextlib
-import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-import heads
-import numpy as np
-import psutil
 import pytest
-import torch
 
-import model
-from studies import STUDIES, to_record
-
-ROOT = Path(__file__).resolve().parent.parent
-MARK, RADIUS = (-40, 40, 15), 14  # mm right, front, up of the head's middle: the left frontal lobe
-
-
-def phantom(step: float = 3.0, mark: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """A head in RAS and its affine, with a bright mark in its left frontal lobe."""
-    voxels, affine = heads.head(step)
-    if mark:
-        at = np.moveaxis(np.indices(voxels.shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]  # (x, y, z, 3) mm
-        voxels = np.where(np.linalg.norm(at - MARK, axis=-1) < RADIUS, 400, voxels)
-    return voxels.astype(np.int16), affine
-
-
-def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray, axes: str = "RAS") -> Path:
-    """A NIfTI file whose stored axes run as `axes` says, such as "LIA"; the head in the world stays the same."""
-    return heads.save(path, *heads.reorder(voxels, affine, tuple(axes)), sform_code=1, qform_code=1)
+from tests.support import Server, phantom, running, save_nifti, untrained
 
 
 @pytest.fixture(scope="session")
@@ -47,97 +14,23 @@ def head_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_nifti(tmp_path_factory.mktemp("head") / "head.nii.gz", *phantom(), "LIA")
 
 
-def untrained(folder: Path) -> Path:
-    """The folder, with one weights file of the main study in it: untrained, the same at every run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    study = STUDIES["alzheimers"]
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        network = model.NETWORKS[study.network](len(study.labels), **study.arguments)
-    header = {
-        "format": 1, "title": "untrained, for tests", "study": to_record(study),
-        "network": {"name": study.network, "arguments": study.arguments},
-        "contract": to_record(study)["contract"], "contract_hash": study.contract.hash(),
-    }
-    model.save(folder / f"{study.key}.{study.network}.safetensors", network, header)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return untrained(tmp_path_factory.mktemp("weights"))
 
 
-def until(condition: Callable[[], object], seconds: float = 180.0, what: str = "it") -> object:
-    """Wait until the condition holds and give its value."""
-    end = time.monotonic() + seconds
-    pause = threading.Event()
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        pause.wait(0.02)
-    raise AssertionError(f"waited {seconds:.0f} s for {what}")
-
-
-@dataclass(frozen=True)
-class Server:
-    """The app as its own process, as `make run` starts it."""
-
-    process: subprocess.Popen
-    port: int
-    uploads: Path
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    @property
-    def memory(self) -> int:
-        return psutil.Process(self.process.pid).memory_info().rss
-
-    def get(self, path: str) -> dict:
-        with urllib.request.urlopen(self.url + path, timeout=60) as answer:
-            return json.load(answer)
-
-    def files(self) -> list[str]:
-        return [path.name for path in self.uploads.iterdir()]
-
-    def metric(self, name: str) -> float:
-        with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:
-            return float(re.search(rf"^{name} (\S+)$", answer.read().decode(), re.MULTILINE).group(1))
-
-
-@contextlib.contextmanager
-def running(folder: Path, *arguments: str | Path) -> Iterator[Server]:
-    """The server with the given arguments until the block ends; it must then stop by itself and leave nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log, uploads = folder / "log.txt", folder / "uploads"
-    command = [sys.executable, ROOT / "app.py", "--port", "0", "--uploads", uploads, *arguments]
-    with log.open("w") as out:
-        process = subprocess.Popen([str(part) for part in command], stdout=out, stderr=out,
-                                   cwd=folder, env=os.environ | {"PYTHONWARNINGS": "default"})
-        try:
-            def ready() -> re.Match | None:
-                assert process.poll() is None, log.read_text()
-                return re.search(r"ready: http://\S+:(\d+)/", log.read_text())
-
-            port = int(until(ready, 300, "the server to be ready").group(1))
-            yield Server(process, port, uploads, log)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0, log.read_text()
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-    assert list(uploads.iterdir()) == []
-    assert "Traceback" not in log.read_text(), log.read_text()
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, weights_folder: Path, head_file: Path) -> Iterator[Server]:
     """One server for the tests of a module, offering the phantom as its example."""
-    with running(tmp_path_factory.mktemp("server"), "--weights", weights_folder, "--example", head_file,
-                 "--max-upload", "110", "--workers", "1") as started:
+    with running(
+        tmp_path_factory.mktemp("server"),
+        "--weights",
+        weights_folder,
+        "--example",
+        head_file,
+        "--max-upload",
+        "110",
+        "--workers",
+        "1",
+    ) as started:
         yield started

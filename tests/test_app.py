@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Server, phantom, running, save_nifti, until
 from openapi_spec_validator import validate
+
+from tests.support import ROOT, Server, phantom, running, save_nifti, until
 
 ANALYSIS = "/healthcare/mri/analysis"
 KEY = {"Authorization": "Bearer open sesame"}
@@ -22,15 +23,23 @@ TYPED = "application/x-www-form-urlencoded"
 def form(*files: tuple[str, bytes], field: str = "files", **fields: str) -> tuple[bytes, str]:
     """A multipart body, written by hand, and its content type."""
     boundary = uuid.uuid4().hex
-    parts = [f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-             for name, value in fields.items()]
-    parts += [f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
-              "Content-Type: application/octet-stream\r\n\r\n".encode() + body + b"\r\n" for name, body in files]
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    ]
+    parts += [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n".encode()
+        + body
+        + b"\r\n"
+        for name, body in files
+    ]
     return b"".join(parts) + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
-def ask(server: Server, method: str, path: str, body: bytes | None = None,
-        **headers: str) -> tuple[int, dict[str, str], bytes]:
+def ask(
+    server: Server, method: str, path: str, body: bytes | None = None, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     try:
         connection.request(method, path, body, {key.replace("_", "-"): value for key, value in headers.items()})
@@ -40,8 +49,13 @@ def ask(server: Server, method: str, path: str, body: bytes | None = None,
         connection.close()
 
 
-def post(server: Server, *files: tuple[str, bytes], headers: dict[str, str] | None = None, field: str = "files",
-         **fields: str):
+def post(
+    server: Server,
+    *files: tuple[str, bytes],
+    headers: dict[str, str] | None = None,
+    field: str = "files",
+    **fields: str,
+):
     body, kind = form(*files, field=field, **fields)
     status, received, answer = ask(server, "POST", ANALYSIS, body, Content_Type=kind, **(headers or {}))
     is_json = received.get("content-type", "").startswith("application/json")
@@ -58,8 +72,21 @@ def strict(tmp_path_factory: pytest.TempPathFactory, weights_folder: Path) -> It
     """A server with a password, files of at most 1 MB, one worker and no queue."""
     folder = tmp_path_factory.mktemp("strict")
     (folder / "password").write_text("open sesame\n")
-    with running(folder, "--weights", weights_folder, "--password-file", folder / "password", "--max-upload", "1",
-                 "--workers", "1", "--queue", "0", "--allow-host", "scans.example") as started:
+    with running(
+        folder,
+        "--weights",
+        weights_folder,
+        "--password-file",
+        folder / "password",
+        "--max-upload",
+        "1",
+        "--workers",
+        "1",
+        "--queue",
+        "0",
+        "--allow-host",
+        "scans.example",
+    ) as started:
         yield started
 
 
@@ -67,8 +94,13 @@ def strict(tmp_path_factory: pytest.TempPathFactory, weights_folder: Path) -> It
 
 
 def test_one_record_a_file_in_the_order_sent(server: Server, head: bytes):
-    status, _, records = post(server, ("good.nii.gz", head), ("cut.nii.gz", head[: len(head) // 2]),
-                              ("notes.txt", b"hello"), ("empty.nii", b""))
+    status, _, records = post(
+        server,
+        ("good.nii.gz", head),
+        ("cut.nii.gz", head[: len(head) // 2]),
+        ("notes.txt", b"hello"),
+        ("empty.nii", b""),
+    )
     assert status == 200
     assert [record["file"] for record in records] == ["good.nii.gz", "cut.nii.gz", "notes.txt", "empty.nii"]
     good = records[0]
@@ -126,10 +158,13 @@ def test_nothing_judged_is_422_with_each_reason(server: Server, head: bytes):
     assert all(record["error"]["message"] for record in records)
 
 
-@pytest.mark.parametrize(("files", "fields", "code"), [
-    ([], {}, "no-file"),
-    ([("a.nii", b"x")], {"study": "astrology"}, "unknown-study"),
-])
+@pytest.mark.parametrize(
+    ("files", "fields", "code"),
+    [
+        ([], {}, "no-file"),
+        ([("a.nii", b"x")], {"study": "astrology"}, "unknown-study"),
+    ],
+)
 def test_what_cannot_be_asked_is_422(server: Server, files, fields, code):
     status, _, answer = post(server, *files, **fields)
     assert (status, answer["error"]["code"]) == (422, code)
@@ -161,9 +196,11 @@ def test_too_large_is_413_and_leaves_nothing(strict: Server):
 
 def test_far_too_large_is_413_before_it_is_sent(strict: Server):
     with socket.create_connection(("127.0.0.1", strict.port), timeout=60) as line:
-        line.sendall(f"POST {ANALYSIS} HTTP/1.1\r\nHost: 127.0.0.1:{strict.port}\r\nContent-Length: {1 << 40}\r\n"
-                     "Authorization: Bearer open sesame\r\n"
-                     "Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode())
+        line.sendall(
+            f"POST {ANALYSIS} HTTP/1.1\r\nHost: 127.0.0.1:{strict.port}\r\nContent-Length: {1 << 40}\r\n"
+            "Authorization: Bearer open sesame\r\n"
+            "Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode()
+        )
         assert line.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
@@ -181,8 +218,7 @@ def test_signing_in_on_the_page(strict: Server):
     status, headers, _ = ask(strict, "GET", "/", Accept="text/html")
     assert (status, headers["location"]) == (303, "/login")
     assert ask(strict, "POST", "/login", b"password=guess", Content_Type=TYPED)[0] == 401
-    status, headers, _ = ask(strict, "POST", "/login", b"password=open+sesame",
-                             Content_Type=TYPED)
+    status, headers, _ = ask(strict, "POST", "/login", b"password=open+sesame", Content_Type=TYPED)
     assert status == 302
     cookie = headers["set-cookie"]
     assert "HttpOnly" in cookie
@@ -193,8 +229,7 @@ def test_signing_in_on_the_page(strict: Server):
 def test_a_full_queue_is_503_with_a_time_to_come_back(strict: Server, head: bytes):
     """One worker and no queue: of six that come at once some are judged and the others told to come again."""
     with concurrent.futures.ThreadPoolExecutor(6) as people:
-        answers = list(people.map(
-            lambda _: post(strict, ("a.nii.gz", head), headers=KEY), range(6)))
+        answers = list(people.map(lambda _: post(strict, ("a.nii.gz", head), headers=KEY), range(6)))
     statuses = {status for status, _, _ in answers}
     assert statuses == {200, 503}
     for status, headers, answer in answers:
@@ -223,8 +258,16 @@ def test_a_foreign_origin_is_refused(server: Server, method: str, path: str):
 
 @pytest.mark.parametrize("origin", [{}, {"Origin": "http://evil.example"}])
 def test_a_websocket_needs_our_origin(server: Server, origin: dict[str, str]):
-    status, _, _ = ask(server, "GET", "/?app=index&session=NEW", Upgrade="websocket", Connection="Upgrade",
-                       Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==", Sec_WebSocket_Version="13", **origin)
+    status, _, _ = ask(
+        server,
+        "GET",
+        "/?app=index&session=NEW",
+        Upgrade="websocket",
+        Connection="Upgrade",
+        Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==",
+        Sec_WebSocket_Version="13",
+        **origin,
+    )
     assert status == 403
 
 
@@ -239,8 +282,17 @@ def test_the_page_cannot_be_pointed_elsewhere(server: Server):
     assert headers["referrer-policy"] == "no-referrer"
 
 
-@pytest.mark.parametrize("path", ["/web/../app.py", "/web/texts.json", "/js/../../__init__.py", "/nothing",
-                                  "/results/unknown/volume", "/results/unknown/report.pdf"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/web/../app.py",
+        "/web/texts.json",
+        "/js/../../__init__.py",
+        "/nothing",
+        "/results/unknown/volume",
+        "/results/unknown/report.pdf",
+    ],
+)
 def test_what_is_not_there_or_not_for_you(server: Server, path: str):
     status, _, body = ask(server, "GET", path)
     assert status in (403, 404)
@@ -278,15 +330,20 @@ def test_a_large_upload_stays_out_of_memory(server: Server):
     end = b"\r\n--x--\r\n"
     before = server.memory
     with socket.create_connection(("127.0.0.1", server.port), timeout=120) as line:
-        line.sendall(f"POST {ANALYSIS} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
-                     f"Content-Length: {len(head) + size + len(end)}\r\n"
-                     "Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode() + head)
+        line.sendall(
+            f"POST {ANALYSIS} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
+            f"Content-Length: {len(head) + size + len(end)}\r\n"
+            "Content-Type: multipart/form-data; boundary=x\r\n\r\n".encode()
+            + head
+        )
         most = before
         for _ in range(size >> 20):
             line.sendall(piece)
             most = max(most, server.memory)
-        until(lambda: sum(path.stat().st_size for path in server.uploads.iterdir()) > size - (1 << 20),
-              what="the bytes to be on disk")
+        until(
+            lambda: sum(path.stat().st_size for path in server.uploads.iterdir()) > size - (1 << 20),
+            what="the bytes to be on disk",
+        )
         most = max(most, server.memory)
         line.sendall(end)
         assert line.recv(100).startswith(b"HTTP/1.1 422 ")
@@ -296,9 +353,11 @@ def test_a_large_upload_stays_out_of_memory(server: Server):
 
 def test_a_sender_that_hangs_up_leaves_nothing(server: Server):
     with socket.create_connection(("127.0.0.1", server.port), timeout=60) as line:
-        line.sendall(f"POST {ANALYSIS} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 5000000\r\n"
-                     "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
-                     'Content-Disposition: form-data; name="files"; filename="a.nii"\r\n\r\n'.encode())
+        line.sendall(
+            f"POST {ANALYSIS} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 5000000\r\n"
+            "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+            'Content-Disposition: form-data; name="files"; filename="a.nii"\r\n\r\n'.encode()
+        )
         line.sendall(bytes(1 << 20))
         until(server.files, what="the file to be begun")
     until(lambda: server.files() == [], what="the file to go")
@@ -322,8 +381,9 @@ def test_the_log_names_no_file(server: Server, head: bytes):
 
 
 def start(*arguments: str | Path) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, ROOT / "app.py", *map(str, arguments)], capture_output=True, text=True,
-                          timeout=120)
+    return subprocess.run(
+        [sys.executable, ROOT / "app.py", *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
 
 
 def test_a_taken_port_and_an_empty_folder_are_told_in_words(server: Server, tmp_path: Path):

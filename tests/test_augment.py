@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-import augment
-from augment import generator
+from data import augment
+from data.augment import generator
 
 AIR = -2.0
 
@@ -37,8 +37,10 @@ SAMPLES = {"volume": head(40, 48, 36), "image": head(48, 40), "colour": head(48,
 def test_the_same_numbers_give_the_same_sample(kind, share):
     x = SAMPLES[kind]
     before = x.clone()
-    one, again, later, beside = (augment.augment(x, "foreground", generator(*numbers), share)
-                                 for numbers in ((5, 1, 2), (5, 1, 2), (5, 2, 2), (5, 1, 3)))
+    one, again, later, beside = (
+        augment.augment(x, "foreground", generator(*numbers), share)
+        for numbers in ((5, 1, 2), (5, 1, 2), (5, 2, 2), (5, 1, 3))
+    )
     assert torch.equal(one, again) and torch.equal(x, before)
     assert one.shape == x.shape and one.isfinite().all() and one.dtype == torch.float32
     assert not torch.equal(one, later) and not torch.equal(one, beside) and not torch.equal(one, x)
@@ -71,8 +73,9 @@ def test_the_affine_agrees_with_scipy():
     ours = augment._resample(x, matrix, shift, False, air)[0].numpy()
     centre = (torch.tensor(x.shape[1:]) - 1).numpy() / 2
     offset = centre - matrix.numpy() @ (centre + shift)
-    theirs = ndimage.affine_transform(x[0].numpy(), matrix.numpy(), offset, order=1, mode="grid-constant",
-                                      cval=air.item())
+    theirs = ndimage.affine_transform(
+        x[0].numpy(), matrix.numpy(), offset, order=1, mode="grid-constant", cval=air.item()
+    )
     assert abs(ours - theirs).max() < 1e-3
 
 
@@ -98,8 +101,10 @@ def test_half_of_the_samples_are_mirrored_left_to_right(monkeypatch):
     still(monkeypatch)
     x = torch.zeros(1, 8, 8, 8)
     x[0, 1, 3:5, 3:5] = 1
-    seen = [augment.augment(x, "stored", generator(0, 0, index), index % 2)[0, :, 4, 4].argmax().item()
-            for index in range(40)]
+    seen = [
+        augment.augment(x, "stored", generator(0, 0, index), index % 2)[0, :, 4, 4].argmax().item()
+        for index in range(40)
+    ]
     assert set(seen) == {1, 6} and 10 <= seen.count(6) <= 30
 
 

@@ -4,18 +4,19 @@ from pathlib import Path
 
 import pytest
 
-import diagnose
 import model
-import words
+from diagnosis.diagnoser import Diagnoser
+from reports import wording
+from tests.support import ROOT
 
-WEIGHTS = diagnose.ROOT / "weights" / "alzheimers.ClassificationModel3D.safetensors"
+WEIGHTS = ROOT / "weights" / "alzheimers.ClassificationModel3D.safetensors"
 DEMOS = {"demo.nii.gz": "AD", "demo-cn.nii.gz": "CN"}  # what they were made as, see demodata/README.md
 
 
 @pytest.fixture(scope="module")
 def answers():
-    diagnoser = diagnose.Diagnoser(WEIGHTS, "cpu")
-    return {name: diagnoser(diagnose.ROOT / "demodata" / name).record() for name in DEMOS}
+    diagnoser = Diagnoser(WEIGHTS, "cpu")
+    return {name: diagnoser(ROOT / "demodata" / name).record() for name in DEMOS}
 
 
 @pytest.mark.parametrize("name", DEMOS)
@@ -35,6 +36,6 @@ def test_the_name_says_what_they_learned_from():
     header = model.read_header(WEIGHTS)
     assert "simulated" in header["title"] and "not trained on patients" in header["title"]
     assert header["title"] in header["card"]
-    for language in words.LANGUAGES:  # and in the reader's own words
-        assert words.Texts(language).has(f"weights.{header['title']}")
+    for language in wording.LANGUAGES:  # and in the reader's own words
+        assert wording.Texts(language).has(f"weights.{header['title']}")
     assert header["scores"]["metrics"]["severity_correlation"]["low"] is not None

@@ -16,21 +16,32 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-import cache as cache_module
 import datasets
-import scans
-from datasets import Cache, Case, DataError, Scans
+from data import cache as caching
+from data.cache import Cache
+from data.cases import Case, DataError, find, notes
+from data.leaks import Leaks, contradictions, deduplicate, leaks
+from data.splits import assign, folds, read_split, subject_hash, write_split
+from datasets import Scans
+from scans.prepare import prepare
+from scans.read import read
 from studies import STUDIES, Contract, Label, Study
 
 VOLUME = replace(
     STUDIES["alzheimers"],
-    contract=Contract(kind="volume", shape=(12, 14, 10), spacing=(2.0, 2.0, 2.0), place="head",
-                      anchor=(0.5, 0.5, 0.5)),
+    contract=Contract(
+        kind="volume", shape=(12, 14, 10), spacing=(2.0, 2.0, 2.0), place="head", anchor=(0.5, 0.5, 0.5)
+    ),
 )
 PICTURE = Study(
-    key="spots", title="Spots", question="Is there a spot?", labels=(Label("no", "none"), Label("yes", "a spot")),
-    contract=Contract(kind="image", shape=(16, 16), place="squeeze", scale="unit"), network="any",
-    networks=("any",), use="Tests.",
+    key="spots",
+    title="Spots",
+    question="Is there a spot?",
+    labels=(Label("no", "none"), Label("yes", "a spot")),
+    contract=Contract(kind="image", shape=(16, 16), place="squeeze", scale="unit"),
+    network="any",
+    networks=("any",),
+    use="Tests.",
 )
 
 
@@ -58,16 +69,31 @@ def empty(root: Path, *names: str) -> None:
 
 
 def people(count: int, scans_each: int = 2) -> list[Case]:
-    return [Case(Path(f"/d/{label}/{n:03}_S_{1000 + n}_{m}.nii"), label, f"{n:03}_S_{1000 + n}")
-            for n in range(count) for m in range(scans_each) for label in [("AD", "CN", "MCI")[n % 3]]]
+    return [
+        Case(Path(f"/d/{label}/{n:03}_S_{1000 + n}_{m}.nii"), label, f"{n:03}_S_{1000 + n}")
+        for n in range(count)
+        for m in range(scans_each)
+        for label in [("AD", "CN", "MCI")[n % 3]]
+    ]
 
 
 # ---- finding
 
+
 def test_folders_as_published_keep_their_test(tmp_path):
-    empty(tmp_path, "AD/002_S_0413_1.nii", "AD/deep/er/003_S_1021.nii.gz", "CN/sub-07_T1w.nii", "MCI/x.nii",
-          "test/AD/130_S_0232.nii", "valid/CN/b.nii", "CN/.hidden.nii", "CN/notes.txt", "truth.csv")
-    found = datasets.find(tmp_path, VOLUME)
+    empty(
+        tmp_path,
+        "AD/002_S_0413_1.nii",
+        "AD/deep/er/003_S_1021.nii.gz",
+        "CN/sub-07_T1w.nii",
+        "MCI/x.nii",
+        "test/AD/130_S_0232.nii",
+        "valid/CN/b.nii",
+        "CN/.hidden.nii",
+        "CN/notes.txt",
+        "truth.csv",
+    )
+    found = find(tmp_path, VOLUME)
     got = {case.file.relative_to(tmp_path).as_posix(): (case.label, case.subject, case.split) for case in found}
     assert got == {
         "AD/002_S_0413_1.nii": ("AD", "002_S_0413", None),
@@ -77,61 +103,75 @@ def test_folders_as_published_keep_their_test(tmp_path):
         "test/AD/130_S_0232.nii": ("AD", "130_S_0232", "test"),
         "valid/CN/b.nii": ("CN", "file:valid/CN/b.nii", "val"),
     }
-    assert any("2 of 6 files name no subject" in note for note in datasets.notes(found))
+    assert any("2 of 6 files name no subject" in note for note in notes(found))
 
 
 def test_train_beside_test_is_still_to_be_divided(tmp_path):
-    empty(tmp_path, *(f"train/{c}/{n}.png" for c in ("no", "yes") for n in range(5)),
-          "test/no/7.png", "test/yes/7.png")
-    found = datasets.find(tmp_path, PICTURE)
-    divided = datasets.assign(found, 0)
+    empty(
+        tmp_path,
+        *(f"train/{c}/{n}.png" for c in ("no", "yes") for n in range(5)),
+        "test/no/7.png",
+        "test/yes/7.png",
+    )
+    found = find(tmp_path, PICTURE)
+    divided = assign(found, 0)
     assert Counter(case.split for case in found) == {None: 10, "test": 2}
     assert Counter(case.split for case in divided) == {"train": 8, "val": 2, "test": 2}
 
 
 def test_a_study_reads_its_own_kind_of_file(tmp_path):
     empty(tmp_path, "no/a.png", "no/b.nii", "yes/c.PNG")
-    assert [case.file.name for case in datasets.find(tmp_path, PICTURE)] == ["a.png", "c.PNG"]
+    assert [case.file.name for case in find(tmp_path, PICTURE)] == ["a.png", "c.PNG"]
     empty(tmp_path / "v", "AD/a.png")
     with pytest.raises(DataError, match=r"AD: no scans in it; known file types: \.nii"):
-        datasets.find(tmp_path / "v", VOLUME)
+        find(tmp_path / "v", VOLUME)
 
 
 @pytest.mark.parametrize("stray", ["Alzheimer/x.nii", "test/ad/x.nii"])
 def test_a_stray_folder_is_named_with_the_known_ones(tmp_path, stray):
     empty(tmp_path, "AD/a.nii", stray)
     with pytest.raises(DataError) as error:
-        datasets.find(tmp_path, VOLUME)
+        find(tmp_path, VOLUME)
     assert str(Path(stray).parent.as_posix()) in str(error.value) and "AD, CN, MCI, EMCI, LMCI" in str(error.value)
 
 
 def test_nothing_to_find_is_said(tmp_path):
     with pytest.raises(DataError, match="no such file or folder"):
-        datasets.find(tmp_path / "none", VOLUME)
+        find(tmp_path / "none", VOLUME)
     with pytest.raises(DataError, match="no folder of a class"):
-        datasets.find(tmp_path, VOLUME)
+        find(tmp_path, VOLUME)
 
 
 def test_a_rule_finds_the_subject_and_must_fit_every_file(tmp_path):
     empty(tmp_path, "no/no-011_007.png", "yes/yes-044_004.png")
-    found = datasets.find(tmp_path, PICTURE, subject_regex=r"((?:no|yes)-\d+)_")
+    found = find(tmp_path, PICTURE, subject_regex=r"((?:no|yes)-\d+)_")
     assert [case.subject for case in found] == ["no-011", "yes-044"]
-    assert datasets.find(tmp_path, PICTURE, subject_regex=r"-\d+")[0].subject == "-011"
+    assert find(tmp_path, PICTURE, subject_regex=r"-\d+")[0].subject == "-011"
     with pytest.raises(DataError, match=r"no/no-011_007\.png: --subject-regex 'yes-\(\\\\d\+\)' does not match"):
-        datasets.find(tmp_path, PICTURE, subject_regex=r"yes-(\d+)")
+        find(tmp_path, PICTURE, subject_regex=r"yes-(\d+)")
     with pytest.raises(DataError, match="unterminated"):
-        datasets.find(tmp_path, PICTURE, subject_regex="(")
+        find(tmp_path, PICTURE, subject_regex="(")
 
 
 def test_a_study_knows_how_its_patients_are_usually_named(tmp_path):
     study = replace(STUDIES["covid-ct"], contract=PICTURE.contract)
-    empty(tmp_path, "nCoV/train-nCoV-011_007.jpg", "nCoV/train-nCoV-011_008.jpg", "nCoV/sub-07.png",
-          "no_nCoV/train-no_nCoV-011_1.jpg", "no_nCoV/other.png")
-    found = {case.file.name: case.subject for case in datasets.find(tmp_path, study)}
-    assert found == {"train-nCoV-011_007.jpg": "nCoV-011", "train-nCoV-011_008.jpg": "nCoV-011",
-                     "train-no_nCoV-011_1.jpg": "no_nCoV-011", "sub-07.png": "sub-07",
-                     "other.png": "file:no_nCoV/other.png"}  # no refusal: it is a habit, not a person's word
-    assert datasets.find(tmp_path, study, r"\w+$")[0].subject in ("png", "jpg")
+    empty(
+        tmp_path,
+        "nCoV/train-nCoV-011_007.jpg",
+        "nCoV/train-nCoV-011_008.jpg",
+        "nCoV/sub-07.png",
+        "no_nCoV/train-no_nCoV-011_1.jpg",
+        "no_nCoV/other.png",
+    )
+    found = {case.file.name: case.subject for case in find(tmp_path, study)}
+    assert found == {
+        "train-nCoV-011_007.jpg": "nCoV-011",
+        "train-nCoV-011_008.jpg": "nCoV-011",
+        "train-no_nCoV-011_1.jpg": "no_nCoV-011",
+        "sub-07.png": "sub-07",
+        "other.png": "file:no_nCoV/other.png",
+    }  # no refusal: it is a habit, not a person's word
+    assert find(tmp_path, study, r"\w+$")[0].subject in ("png", "jpg")
 
 
 def table(path: Path, text: str) -> Path:
@@ -141,59 +181,79 @@ def table(path: Path, text: str) -> Path:
 
 def test_a_csv_gives_labels_subjects_and_splits(tmp_path):
     empty(tmp_path, "a.png", "in/b.png", "c.png")
-    index = table(tmp_path / "cases.csv",
-                  "file, class ,subject,split,age\na.png,no,p1,Train,70\nin/b.png,yes,p2,test,71\nc.png,no,,,72\n")
-    found = datasets.find(index, PICTURE)
+    index = table(
+        tmp_path / "cases.csv",
+        "file, class ,subject,split,age\na.png,no,p1,Train,70\nin/b.png,yes,p2,test,71\nc.png,no,,,72\n",
+    )
+    found = find(index, PICTURE)
     assert found == [
-        Case(tmp_path / "a.png", "no", "p1", "train"), Case(tmp_path / "c.png", "no", "file:c.png", None),
-        Case(tmp_path / "in/b.png", "yes", "p2", "test")]
+        Case(tmp_path / "a.png", "no", "p1", "train"),
+        Case(tmp_path / "c.png", "no", "file:c.png", None),
+        Case(tmp_path / "in/b.png", "yes", "p2", "test"),
+    ]
     index.rename(tmp_path / "index.csv")
-    assert datasets.find(tmp_path, PICTURE) == found
+    assert find(tmp_path, PICTURE) == found
 
 
-@pytest.mark.parametrize("text, words", [
-    ("file,label\na.png,maybe\n", r"unknown labels: 'maybe' \(1\); the classes of spots are no, yes"),
-    ("file,label\nz.png,no\n", "1 of its 1 files do not exist: .*z.png"),
-    ("file,label\na.png,no\na.png,no\n", "listed more than once"),
-    ("file,label\na.png,\n", "line 2: no label"),
-    ("file,label,split\na.png,no,holdout\n", "split 'holdout'; known: train, val, test"),
-    ("file,verdict\na.png,no\n", "no column 'label'; it has file, verdict"),
-    ("name,label\na.png,no\n", "no column 'file'; it has name, label"),
-    ("file,label\n", "no rows"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("file,label\na.png,maybe\n", r"unknown labels: 'maybe' \(1\); the classes of spots are no, yes"),
+        ("file,label\nz.png,no\n", "1 of its 1 files do not exist: .*z.png"),
+        ("file,label\na.png,no\na.png,no\n", "listed more than once"),
+        ("file,label\na.png,\n", "line 2: no label"),
+        ("file,label,split\na.png,no,holdout\n", "split 'holdout'; known: train, val, test"),
+        ("file,verdict\na.png,no\n", "no column 'label'; it has file, verdict"),
+        ("name,label\na.png,no\n", "no column 'file'; it has name, label"),
+        ("file,label\n", "no rows"),
+    ],
+)
 def test_a_bad_csv_is_refused_in_words(tmp_path, text, words):
     empty(tmp_path, "a.png")
     with pytest.raises(DataError, match=words):
-        datasets.find(table(tmp_path / "cases.csv", text), PICTURE)
+        find(table(tmp_path / "cases.csv", text), PICTURE)
 
 
 def test_bids(tmp_path):
-    empty(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/sub-01_T2w.nii.gz",
-          "sub-01/dwi/sub-01_dwi.nii.gz", "sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz",
-          "sub-02/ses-2/anat/sub-02_ses-2_T1w.nii.gz", "sub-03/x.nii",
-          "derivatives/sub-01/anat/sub-01_T1w.nii.gz")
-    table(tmp_path / "participants.tsv",
-          "participant_id\tage\tdiagnosis\nsub-01\t70\tAD\nsub-02\t71\tCN\nsub-03\tn/a\tn/a\n")
-    found = datasets.find(tmp_path, VOLUME)
+    empty(
+        tmp_path,
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_T2w.nii.gz",
+        "sub-01/dwi/sub-01_dwi.nii.gz",
+        "sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz",
+        "sub-02/ses-2/anat/sub-02_ses-2_T1w.nii.gz",
+        "sub-03/x.nii",
+        "derivatives/sub-01/anat/sub-01_T1w.nii.gz",
+    )
+    table(
+        tmp_path / "participants.tsv",
+        "participant_id\tage\tdiagnosis\nsub-01\t70\tAD\nsub-02\t71\tCN\nsub-03\tn/a\tn/a\n",
+    )
+    found = find(tmp_path, VOLUME)
     assert [(case.file.name, case.label, case.subject) for case in found] == [
-        ("sub-01_T1w.nii.gz", "AD", "sub-01"), ("sub-02_ses-1_T1w.nii.gz", "CN", "sub-02"),
-        ("sub-02_ses-2_T1w.nii.gz", "CN", "sub-02")]
+        ("sub-01_T1w.nii.gz", "AD", "sub-01"),
+        ("sub-02_ses-1_T1w.nii.gz", "CN", "sub-02"),
+        ("sub-02_ses-2_T1w.nii.gz", "CN", "sub-02"),
+    ]
     with pytest.raises(DataError, match="unknown labels: '70'"):
-        datasets.find(tmp_path, VOLUME, label_column="age")
+        find(tmp_path, VOLUME, label_column="age")
     empty(tmp_path, "sub-04/anat/sub-04_T1w.nii")
     with pytest.raises(DataError, match="no row for sub-04"):
-        datasets.find(tmp_path, VOLUME)
-    table(tmp_path / "participants.tsv", "participant_id\tdiagnosis\n" + "".join(
-        f"sub-0{n}\tAD\n" for n in (1, 2, 3, 4, 5)))
+        find(tmp_path, VOLUME)
+    table(
+        tmp_path / "participants.tsv",
+        "participant_id\tdiagnosis\n" + "".join(f"sub-0{n}\tAD\n" for n in (1, 2, 3, 4, 5)),
+    )
     with pytest.raises(DataError, match="no scan of sub-03, sub-05"):
-        datasets.find(tmp_path, VOLUME)
+        find(tmp_path, VOLUME)
 
 
 # ---- splits
 
+
 def test_a_split_is_by_person_in_proportion_and_the_same_in_any_order():
     cases = people(60)
-    divided = datasets.assign(cases, seed=3)
+    divided = assign(cases, seed=3)
     sides = defaultdict(set)
     for case in divided:
         sides[case.subject].add(case.split)
@@ -201,33 +261,34 @@ def test_a_split_is_by_person_in_proportion_and_the_same_in_any_order():
     for label in ("AD", "CN", "MCI"):  # 20 people each: 20 % are 4, 15 % are 3
         part = Counter(case.split for case in divided if case.label == label)
         assert part == {"test": 8, "val": 6, "train": 26}
-    assert set(datasets.assign(cases[::-1], seed=3)) == set(divided)
-    assert set(datasets.assign(cases, seed=4)) != set(divided)
+    assert set(assign(cases[::-1], seed=3)) == set(divided)
+    assert set(assign(cases, seed=4)) != set(divided)
 
 
-@pytest.mark.parametrize("count, expected", [
-    (1, {"train": 1}), (2, {"train": 1, "test": 1}), (3, {"train": 1, "val": 1, "test": 1})])
+@pytest.mark.parametrize(
+    "count, expected", [(1, {"train": 1}), (2, {"train": 1, "test": 1}), (3, {"train": 1, "val": 1, "test": 1})]
+)
 def test_small_classes_keep_one_to_learn_from(count, expected):
     cases = [Case(Path(f"{n}.nii"), "AD", str(n)) for n in range(count)]
-    assert Counter(case.split for case in datasets.assign(cases, 0)) == expected
+    assert Counter(case.split for case in assign(cases, 0)) == expected
 
 
 def test_what_is_divided_already_stays():
     cases = [replace(case, split="test") if case.subject < "009" else case for case in people(30)]
-    divided = datasets.assign(cases, 0)
+    divided = assign(cases, 0)
     assert [a.split for a in divided if a.subject < "009"] == ["test"] * 18
     assert {case.split for case in divided if case.subject >= "009"} == {"train", "val"}
 
 
 def test_folds_hold_out_every_person_once():
     cases = people(12)
-    ways = datasets.folds(cases, 4, seed=0)
+    ways = folds(cases, 4, seed=0)
     held = Counter(case.subject for way in ways for case in way if case.split == "test")
     assert held == dict.fromkeys({case.subject for case in cases}, 2)  # both scans, once
     assert all(not datasets_share(way) for way in ways)
-    assert [set(way) for way in datasets.folds(cases[::-1], 4, seed=0)] == [set(way) for way in ways]
+    assert [set(way) for way in folds(cases[::-1], 4, seed=0)] == [set(way) for way in ways]
     with pytest.raises(DataError, match="13 folds of 12 undivided subjects"):
-        datasets.folds(cases, 13, seed=0)
+        folds(cases, 13, seed=0)
 
 
 def datasets_share(way: list[Case]) -> set[str]:
@@ -238,16 +299,17 @@ def datasets_share(way: list[Case]) -> set[str]:
 def test_a_written_split_reads_back(tmp_path):
     data = tmp_path / "data"
     empty(data, *(f"{c}/{n}.png" for c in ("no", "yes") for n in range(4)))
-    divided = datasets.assign(datasets.find(data, PICTURE), 0)
-    datasets.write_split(tmp_path / "out" / "split.csv", divided, data)
-    assert datasets.read_split(tmp_path / "out" / "split.csv", data, PICTURE) == divided
+    divided = assign(find(data, PICTURE), 0)
+    write_split(tmp_path / "out" / "split.csv", divided, data)
+    assert read_split(tmp_path / "out" / "split.csv", data, PICTURE) == divided
     with (tmp_path / "out" / "split.csv").open() as lines:
         assert next(csv.DictReader(lines))["file"] == "no/0.png"
     with pytest.raises(DataError, match="unknown labels"):
-        datasets.read_split(tmp_path / "out" / "split.csv", data, VOLUME)
+        read_split(tmp_path / "out" / "split.csv", data, VOLUME)
 
 
 # ---- leaks
+
 
 def test_leaks_of_every_kind_are_listed(tmp_path):
     one = picture(tmp_path / "train/a.png", 1)
@@ -258,12 +320,22 @@ def test_leaks_of_every_kind_are_listed(tmp_path):
     Image.open(other).save(again, compress_level=0)  # other bytes, the same pixels
     twin = Path(shutil.copy(other, tmp_path / "test/twin.png"))
     third = picture(tmp_path / "train/c.png", 3)
-    found = datasets.leaks([
-        Case(one, "no", "p1", "train"), Case(other, "no", "p2", "test"), Case(copy, "yes", "p3", "test"),
-        Case(again, "no", "p4", "val"), Case(twin, "no", "p5", "test"), Case(third, "no", "p2", "train")])
+    found = leaks(
+        [
+            Case(one, "no", "p1", "train"),
+            Case(other, "no", "p2", "test"),
+            Case(copy, "yes", "p3", "test"),
+            Case(again, "no", "p4", "val"),
+            Case(twin, "no", "p5", "test"),
+            Case(third, "no", "p2", "train"),
+        ]
+    )
     assert {(why, a.file, b.file) for why, a, b in found.pairs} == {
-        ("same subject p2", third, other), ("same bytes", one, copy), ("same pixels", again, other),
-        ("same pixels", again, twin)}
+        ("same subject p2", third, other),
+        ("same bytes", one, copy),
+        ("same pixels", again, other),
+        ("same pixels", again, twin),
+    }
     assert [[case.file for case in group] for group in found.duplicates] == [[other, twin]]
     text = str(found)
     assert "4 leaks between splits:" in text and "same bytes: train train/a.png – test test/copy.png" in text
@@ -271,22 +343,24 @@ def test_leaks_of_every_kind_are_listed(tmp_path):
 
 
 def test_the_same_volume_compressed_is_the_same_picture(tmp_path):
-    cases = [Case(volume(tmp_path / name, 1), "AD", name, split)
-             for name, split in (("a.nii", "train"), ("b.nii.gz", "test"))]
-    assert [pair[0] for pair in datasets.leaks(cases).pairs] == ["same pixels"]
+    cases = [
+        Case(volume(tmp_path / name, 1), "AD", name, split)
+        for name, split in (("a.nii", "train"), ("b.nii.gz", "test"))
+    ]
+    assert [pair[0] for pair in leaks(cases).pairs] == ["same pixels"]
 
 
 def test_long_lists_are_cut_with_their_count(tmp_path):
     file = picture(tmp_path / "a.png")
     cases = [Case(file, "no", str(n // 2), ("train", "test")[n % 2]) for n in range(60)]
     pairs = tuple(("same subject", *pair) for pair in zip(cases[::2], cases[1::2], strict=True))
-    lines = str(datasets.Leaks(pairs, ())).splitlines()
+    lines = str(Leaks(pairs, ())).splitlines()
     assert lines[0] == "30 leaks between splits:" and len(lines) == 22 and lines[-1] == "  and 10 more"
 
 
 def test_what_cannot_be_read_does_not_stop_the_check(tmp_path):
     cases = [Case(volume(tmp_path / f"{n}.nii", n, bad=n == 1), "AD", str(n), "train") for n in range(3)]
-    found = datasets.leaks(cases)
+    found = leaks(cases)
     assert not found.pairs and [case.subject for case, _ in found.unreadable] == ["1"]
     assert "1 file that cannot be read" in str(found)
 
@@ -294,35 +368,41 @@ def test_what_cannot_be_read_does_not_stop_the_check(tmp_path):
 def test_deduplicate_keeps_the_test_case_and_refuses_torn_labels(tmp_path):
     one = picture(tmp_path / "a.png", 1)
     copy = Path(shutil.copy(one, tmp_path / "b.png"))
-    cases = [Case(one, "no", "1", "train"), Case(copy, "no", "2", "test"),
-             Case(picture(tmp_path / "c.png", 2), "yes", "3", "train")]
-    assert datasets.deduplicate(cases) == cases[1:]
+    cases = [
+        Case(one, "no", "1", "train"),
+        Case(copy, "no", "2", "test"),
+        Case(picture(tmp_path / "c.png", 2), "yes", "3", "train"),
+    ]
+    assert deduplicate(cases) == cases[1:]
     torn = [replace(cases[0], label="yes"), *cases[1:]]
     with pytest.raises(DataError, match=r"labels differ: no, yes"):
-        datasets.deduplicate(torn)
-    assert datasets.deduplicate(torn, refuse=False) == cases[2:]
-    [line] = datasets.contradictions(datasets.leaks(torn))
+        deduplicate(torn)
+    assert deduplicate(torn, refuse=False) == cases[2:]
+    [line] = contradictions(leaks(torn))
     assert "a.png" in line and "b.png" in line and "labels differ: no, yes" in line
 
 
 # ---- the cache and the data set
 
+
 @pytest.fixture
 def cases(tmp_path) -> list[Case]:
-    return [Case(volume(tmp_path / "data" / label / f"sub-{n}.nii.gz", n), label, f"sub-{n}")
-            for n, label in enumerate(("AD", "CN", "MCI"))]
+    return [
+        Case(volume(tmp_path / "data" / label / f"sub-{n}.nii.gz", n), label, f"sub-{n}")
+        for n, label in enumerate(("AD", "CN", "MCI"))
+    ]
 
 
 @pytest.fixture
 def reads(monkeypatch) -> list[str]:
     """Every file that is read from here on."""
-    seen, plain = [], scans.read
+    seen, plain = [], caching.read
 
     def read(file, *rest, **more):
         seen.append(str(file))
         return plain(file, *rest, **more)
 
-    monkeypatch.setattr(scans, "read", read)
+    monkeypatch.setattr(caching, "read", read)
     return seen
 
 
@@ -349,7 +429,7 @@ def test_values_that_float16_cannot_hold_are_kept_whole(tmp_path, cases):
     big = nibabel.Nifti1Image(np.linspace(0, 1e6, 14 * 16 * 12, dtype=np.float32).reshape(14, 16, 12), np.eye(4))
     nibabel.save(big, tmp_path / "big.nii")
     cache = Cache(tmp_path / "cache", contract)
-    expected = scans.prepare(scans.read(tmp_path / "big.nii"), contract).tensor
+    expected = prepare(read(tmp_path / "big.nii"), contract).tensor
     assert torch.equal(cache.get(tmp_path / "big.nii"), expected)
     assert torch.equal(cache.get(tmp_path / "big.nii"), expected)
 
@@ -403,7 +483,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path, cases, mo
         out.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache_module.np, "save", full)
+    monkeypatch.setattr(caching.np, "save", full)
     with pytest.raises(DataError, match=r"No space left on device.*free some disk"):
         Cache(tmp_path / "cache", VOLUME.contract).get(cases[0].file)
     assert not list((tmp_path / "cache").iterdir())
@@ -412,7 +492,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path, cases, mo
 HAMMER = """
 import sys
 from pathlib import Path
-from cache import Cache
+from data.cache import Cache
 from studies import Contract
 contract = Contract(kind="volume", shape=(12, 14, 10), place="fill")
 cache = Cache(sys.argv[2], contract, limit_bytes=2 * (12 * 14 * 10 * 2 + 132))
@@ -426,8 +506,15 @@ def test_two_processes_share_a_cache_too_small_for_both(tmp_path):
     for n in range(4):
         volume(tmp_path / "data" / f"{n}.nii", n)
     settings = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen([sys.executable, "-c", HAMMER, tmp_path / "data", tmp_path / "cache"], env=settings,
-                             stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", HAMMER, tmp_path / "data", tmp_path / "cache"],
+            env=settings,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
     assert [(process.communicate()[1], process.returncode) for process in both] == [("", 0), ("", 0)]
     assert not list((tmp_path / "cache").glob("*.part"))
 
@@ -478,6 +565,7 @@ def test_pictures_go_the_same_way(tmp_path, reads):
 
 # ---- the command line
 
+
 def test_check_and_split_from_the_command_line(tmp_path, capsys):
     data = tmp_path / "data"
     for n in range(10):
@@ -486,15 +574,18 @@ def test_check_and_split_from_the_command_line(tmp_path, capsys):
     assert datasets.main(["check", str(data)]) == 0
     said = capsys.readouterr().out
     assert "undivided: no/0.png, no/copy.png" in said and "11 of 11 files name no subject" in said
-    table(tmp_path / "by-hand.csv", "file,label,split\n" + "".join(
-        f"no/{name}.png,no,{split}\n" for name, split in (("0", "train"), ("copy", "test"))))
+    table(
+        tmp_path / "by-hand.csv",
+        "file,label,split\n"
+        + "".join(f"no/{name}.png,no,{split}\n" for name, split in (("0", "train"), ("copy", "test"))),
+    )
     assert datasets.main(["check", str(data), "--split", str(tmp_path / "by-hand.csv")]) == 1
     assert "same bytes: train no/0.png – test no/copy.png" in capsys.readouterr().out
     out = tmp_path / "split.csv"
     assert datasets.main(["split", str(data), "--out", str(out), "--deduplicate"]) == 0
-    assert len(datasets.read_split(out, data)) == 10
+    assert len(read_split(out, data)) == 10
     assert datasets.main(["split", str(data), "--out", str(out), "--deduplicate", "--folds", "2"]) == 0
-    assert len(datasets.read_split(tmp_path / "split.2.csv", data)) == 10
+    assert len(read_split(tmp_path / "split.2.csv", data)) == 10
     assert datasets.main(["check", str(tmp_path / "none")]) == 1
     assert "no such file or folder" in capsys.readouterr().err
 
@@ -502,10 +593,14 @@ def test_check_and_split_from_the_command_line(tmp_path, capsys):
 def test_an_index_knows_subjects_better_than_a_split_by_slice(tmp_path, capsys):
     for n in range(8):
         picture(tmp_path / "no" / f"{n}.png", n)
-    table(tmp_path / "index.csv", "file,class,subject,slice\n" + "".join(
-        f"no/{n}.png,no,person{n // 4},{n}\n" for n in range(8)))
-    table(tmp_path / "s.csv", "file,label,split\n" + "".join(
-        f"no/{n}.png,no,{('train', 'test')[n % 2]}\n" for n in range(8)))
+    table(
+        tmp_path / "index.csv",
+        "file,class,subject,slice\n" + "".join(f"no/{n}.png,no,person{n // 4},{n}\n" for n in range(8)),
+    )
+    table(
+        tmp_path / "s.csv",
+        "file,label,split\n" + "".join(f"no/{n}.png,no,{('train', 'test')[n % 2]}\n" for n in range(8)),
+    )
     assert datasets.main(["check", str(tmp_path), "--split", str(tmp_path / "s.csv")]) == 1
     assert "same subject person0" in capsys.readouterr().out
     assert datasets.main(["split", str(tmp_path), "--out", str(tmp_path / "fair.csv")]) == 0
@@ -513,6 +608,6 @@ def test_an_index_knows_subjects_better_than_a_split_by_slice(tmp_path, capsys):
 
 
 def test_a_subject_hash_is_stable_and_says_nothing():
-    assert datasets.subject_hash("002_S_0413") == datasets.subject_hash("002_S_0413")
-    assert datasets.subject_hash("002_S_0413") != datasets.subject_hash("002_S_0414")
-    assert set(datasets.subject_hash("002_S_0413")) <= set("0123456789abcdef")
+    assert subject_hash("002_S_0413") == subject_hash("002_S_0413")
+    assert subject_hash("002_S_0413") != subject_hash("002_S_0414")
+    assert set(subject_hash("002_S_0413")) <= set("0123456789abcdef")

@@ -14,7 +14,9 @@ import torch
 
 import diagnose
 import model
-import scans
+from diagnosis.diagnoser import Diagnoser
+from scans.prepare import prepare
+from scans.read import read
 from studies import NOTICE, STUDIES, to_record
 
 STUDY = STUDIES["alzheimers"]
@@ -25,15 +27,18 @@ def weights(tmp_path_factory):
     """An untrained network, the same each time, calibrated by hand."""
     torch.manual_seed(7)
     path = tmp_path_factory.mktemp("weights") / "alzheimers.ClassificationModel3D.safetensors"
-    header = {"title": "untrained, for tests", "study": to_record(STUDY),
-              "network": {"name": "ClassificationModel3D", "arguments": {}},
-              "calibration": {"temperature": 2.0, "scores": [0.1] * 8 + [0.85, 0.95]}}
+    header = {
+        "title": "untrained, for tests",
+        "study": to_record(STUDY),
+        "network": {"name": "ClassificationModel3D", "arguments": {}},
+        "calibration": {"temperature": 2.0, "scores": [0.1] * 8 + [0.85, 0.95]},
+    }
     return model.save(path, model.NETWORKS["ClassificationModel3D"](5), header)
 
 
 @pytest.fixture(scope="module")
 def diagnoser(weights):
-    return diagnose.Diagnoser(weights, "cpu")
+    return Diagnoser(weights, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +53,19 @@ def head(tmp_path_factory):
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, "diagnose.py", *map(str, arguments)], cwd=diagnose.ROOT,
-                          capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, "diagnose.py", *map(str, arguments)],
+        cwd=diagnose.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 def test_the_record_is_what_the_plain_network_says(diagnoser, weights, head):
     record = diagnoser(head, judge_anyway=True).record()
-    prepared = scans.prepare(scans.read(head), STUDY.contract)
+    prepared = prepare(read(head), STUDY.contract)
     with torch.inference_mode():
         logits = model.load(weights, "cpu").network(prepared.tensor[None])[0].double()
     expected = torch.softmax(logits / 2.0, 0).numpy()
@@ -88,10 +99,11 @@ def test_intervals_come_on_request_from_one_run_of_the_convolutions(diagnoser, w
     assert {**asked, "seconds": 0, "intervals": None} == {**plain.record(), "seconds": 0}
     assert list(asked["intervals"]) == STUDY.codes
     assert all(0 <= low < high <= 1 for low, high in asked["intervals"].values())
-    assert asked["intervals"] == diagnose.Diagnoser(weights, "cpu")(head, judge_anyway=True,
-                                                                    passes=20).record()["intervals"]
+    assert (
+        asked["intervals"] == Diagnoser(weights, "cpu")(head, judge_anyway=True, passes=20).record()["intervals"]
+    )
     # the calibration's temperature of 2 holds for the passes too
-    base = diagnoser.forward.base(scans.prepare(scans.read(head), STUDY.contract).tensor[None])
+    base = diagnoser.forward.base(prepare(read(head), STUDY.contract).tensor[None])
     chances = torch.softmax(diagnoser.forward.passes(base, 20).double() / 2, 1).numpy()
     expected = np.percentile(chances, [5, 95], axis=0).T
     np.testing.assert_allclose(list(asked["intervals"].values()), expected, atol=1e-6)
@@ -99,9 +111,12 @@ def test_intervals_come_on_request_from_one_run_of_the_convolutions(diagnoser, w
 
 def test_a_network_that_drops_nothing_says_so(tmp_path):
     study = STUDIES["brain-tumour"]
-    path = model.save(tmp_path / "brain-tumour.resnet18.safetensors", model.NETWORKS["resnet18"](2),
-                      {"study": to_record(study), "network": {"name": "resnet18", "arguments": {}}})
-    diagnoser = diagnose.Diagnoser(path, "cpu")
+    path = model.save(
+        tmp_path / "brain-tumour.resnet18.safetensors",
+        model.NETWORKS["resnet18"](2),
+        {"study": to_record(study), "network": {"name": "resnet18", "arguments": {}}},
+    )
+    diagnoser = Diagnoser(path, "cpu")
     with pytest.raises(model.WeightsError, match=r"resnet18\.safetensors: ResNet18 has no dropout"):
         diagnoser(b"", "x.png", passes=20)
     done = run(path, "--weights", path, "--uncertainty")
@@ -117,8 +132,12 @@ def test_bytes_and_path_give_the_same_answer(diagnoser, head):
 def test_several_threads_get_their_own_answers(diagnoser, head, tmp_path):
     image = nib.load(head)
     other = tmp_path / "other.nii"
-    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:, ::-1] * np.arange(70)[None, :, None].astype(np.int16),
-                             image.affine), other)
+    nib.save(
+        nib.Nifti1Image(
+            np.asarray(image.dataobj)[:, ::-1] * np.arange(70)[None, :, None].astype(np.int16), image.affine
+        ),
+        other,
+    )
     alone = {path: diagnoser(path, judge_anyway=True).probabilities for path in (head, other)}
     together = {}
 
@@ -174,8 +193,19 @@ def test_the_command_line_files_a_report_of_each_scan(weights, head, tmp_path):
     bad.write_bytes(b"not a scan at all")
     again.parent.mkdir()
     again.write_bytes(head.read_bytes())
-    done = run(head, bad, again, "--weights", weights, "--judge-anyway", "--json", "--language", "zh",
-               "--report", tmp_path / "reports" / "here")
+    done = run(
+        head,
+        bad,
+        again,
+        "--weights",
+        weights,
+        "--judge-anyway",
+        "--json",
+        "--language",
+        "zh",
+        "--report",
+        tmp_path / "reports" / "here",
+    )
     assert done.returncode == 1, done.stderr  # one file was refused
     first, refused, second = json.loads(done.stdout)
     names = sorted(path.name for path in (tmp_path / "reports" / "here").iterdir())

@@ -10,10 +10,11 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
-from heads import MR, RTPLAN, dataset, dicom_frames, dicom_slices, head, pixels, to_bytes, zipped
 
-import dicoms
-import scans
+from scans import dicom
+from scans.read import read
+from scans.scan import ScanError
+from tests.heads import MR, RTPLAN, dataset, dicom_frames, dicom_slices, head, pixels, to_bytes, zipped
 
 HERE = sorted((Path(__file__).resolve().parents[2] / "shared/data/dicom").glob("*"))
 
@@ -32,8 +33,8 @@ def nothing_is_left_on_disk(tmp_path, monkeypatch):
 
 
 def refusal(data, name="series.zip", **options):
-    with pytest.raises(scans.ScanError) as refused:
-        scans.read(data, name, **options)
+    with pytest.raises(ScanError) as refused:
+        read(data, name, **options)
     assert "Secret" not in str(refused.value) and "SECRET" not in str(refused.value)
     return refused.value
 
@@ -55,7 +56,7 @@ def same_place(scan, phantom):
 @pytest.mark.parametrize("manufacturer", ["Phantom", "SIEMENS", "GE MEDICAL SYSTEMS", "Philips"])
 def test_a_series_keeps_its_geometry(phantom, manufacturer):
     files = dicom_slices(*phantom, manufacturer=manufacturer)
-    scan = scans.read(zipped(series(files[::-1]) | {"README.txt": b"hello"}), "series.zip")
+    scan = read(zipped(series(files[::-1]) | {"README.txt": b"hello"}), "series.zip")
     same_place(scan, phantom)
     assert scan.facts["format"] == "DICOM" and scan.facts["modality"] == "MR"
     assert "Secret" not in json.dumps(scan.facts)
@@ -63,19 +64,19 @@ def test_a_series_keeps_its_geometry(phantom, manufacturer):
 
 @pytest.mark.parametrize("time", [1, 3])
 def test_one_multi_frame_file(phantom, time):
-    same_place(scans.read(dicom_frames(*phantom, time), "series.dcm"), phantom)
-    same_place(scans.read(zipped({"a.dcm": dicom_frames(*phantom, time)}), "series.zip"), phantom)
+    same_place(read(dicom_frames(*phantom, time), "series.dcm"), phantom)
+    same_place(read(zipped({"a.dcm": dicom_frames(*phantom, time)}), "series.zip"), phantom)
 
 
 def test_a_single_image_is_a_picture():
     data = dataset(MR, "1.2.3", "1.2.4", 1)
     ramp = np.add.outer(np.arange(30), np.arange(40))
     pixels(data, ramp)
-    scan = scans.read(to_bytes(data), "slice.dcm")
+    scan = read(to_bytes(data), "slice.dcm")
     assert scan.kind == "image" and scan.facts["modality"] == "MR"
     np.testing.assert_array_equal(scan.voxels, ramp)
     data.PhotometricInterpretation = "MONOCHROME1"
-    np.testing.assert_array_equal(scans.read(to_bytes(data), "slice.dcm").voxels, ramp[::-1, ::-1])
+    np.testing.assert_array_equal(read(to_bytes(data), "slice.dcm").voxels, ramp[::-1, ::-1])
 
 
 def test_a_single_compressed_image():
@@ -83,7 +84,7 @@ def test_a_single_compressed_image():
     ramp = np.add.outer(np.arange(30), np.arange(40))
     pixels(data, ramp)
     data.compress(pydicom.uid.RLELossless, generate_instance_uid=False)
-    np.testing.assert_array_equal(scans.read(to_bytes(data), "slice.dcm").voxels, ramp)
+    np.testing.assert_array_equal(read(to_bytes(data), "slice.dcm").voxels, ramp)
 
 
 def test_two_series_are_listed_and_one_can_be_chosen(phantom):
@@ -93,8 +94,8 @@ def test_two_series_are_listed_and_one_can_be_chosen(phantom):
     error = refusal(both)
     assert error.code == "several-series"
     assert f"3: {voxels.shape[2]} images" in str(error) and f"12: {voxels.shape[2]} images" in str(error)
-    same_place(scans.read(both, "series.zip", series="3"), phantom)
-    assert scans.read(both, "series.zip", series="12").voxels.size == voxels[:, ::2].size
+    same_place(read(both, "series.zip", series="3"), phantom)
+    assert read(both, "series.zip", series="12").voxels.size == voxels[:, ::2].size
     assert "no series 7" in str(refusal(both, series="7"))
 
 
@@ -124,7 +125,7 @@ def test_encrypted():
 
 def test_damaged_and_too_large_zips(phantom):
     whole = zipped(series(dicom_slices(*phantom)))
-    assert refusal(whole[:len(whole) // 2]).code == "truncated"
+    assert refusal(whole[: len(whole) // 2]).code == "truncated"
     error = refusal(zipped({"a.dcm": bytes(5_000_000)}), limit=1_000_000)
     assert error.code == "too-large" and "5,000,000" in str(error)
 
@@ -134,12 +135,12 @@ def test_a_zip_that_lies_about_its_size(phantom):
     size = (5_000_000).to_bytes(4, "little")
     while size in data:
         at = data.index(size)
-        data[at:at + 4] = (1000).to_bytes(4, "little")
+        data[at : at + 4] = (1000).to_bytes(4, "little")
     assert refusal(bytes(data), limit=1_000_000).code in ("too-large", "truncated", "no-image")
 
 
 def test_too_many_files(monkeypatch):
-    monkeypatch.setattr(dicoms, "MAX_FILES", 3)
+    monkeypatch.setattr(dicom, "MAX_FILES", 3)
     assert refusal(zipped({f"{n}.dcm": b"x" for n in range(4)})).code == "too-large"
 
 
@@ -163,7 +164,7 @@ def test_ct_of_two_steps_is_evened_out_unless_it_would_fill_the_memory(phantom, 
     if gap > 1000:
         assert refusal(zipped(series(files))).code == "uneven-slices"
         return
-    scan = scans.read(zipped(series(files)), "series.zip")
+    scan = read(zipped(series(files)), "series.zip")
     assert scan.facts["modality"] == modality
     assert sorted(scan.facts["spacing"]) == pytest.approx([12, 12, 14])
     assert max(scan.facts["shape"]) >= 8 + 2 * (len(files) - 9)
@@ -189,9 +190,14 @@ def test_damaged_pixels(phantom):
 
 
 @pytest.mark.skipif(not HERE, reason="the real DICOM files in ../shared/data/dicom are not on this machine")
-@pytest.mark.parametrize("name, shape, modality", [
-    ("siemens_trio_mprage.zip", [256, 256, 176], "MR"), ("torchio_test.zip", [88, 128, 17], "CT"),
-    ("niivue_enh.dcm", [64, 64, 6], "MR")])
+@pytest.mark.parametrize(
+    "name, shape, modality",
+    [
+        ("siemens_trio_mprage.zip", [256, 256, 176], "MR"),
+        ("torchio_test.zip", [88, 128, 17], "CT"),
+        ("niivue_enh.dcm", [64, 64, 6], "MR"),
+    ],
+)
 def test_real_series(name, shape, modality):
-    scan = scans.read(next(path for path in HERE if path.name == name))
+    scan = read(next(path for path in HERE if path.name == name))
     assert sorted(scan.facts["shape"]) == sorted(shape) and scan.facts["modality"] == modality

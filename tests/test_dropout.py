@@ -1,19 +1,23 @@
 """Passes with dropout: what they repeat, that they repeat it the same, and how their spread behaves."""
 
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-import dropout
 import model
+from networks import dropout
+from networks.forward import Forward
 from studies import STUDIES
 
-INPUTS = {"ClassificationModel3D": (1, 80, 79, 84), "SliceCNN": (3, 100, 100), "vgg11_bn": (3, 64, 64),
-          "VGGFeatures": (3, 224, 224)}
+INPUTS = {
+    "ClassificationModel3D": (1, 80, 79, 84),
+    "SliceCNN": (3, 100, 100),
+    "vgg11_bn": (3, 64, 64),
+    "VGGFeatures": (3, 224, 224),
+}
 ARGUMENTS = {"ClassificationModel3D": {"shape": (80, 79, 84)}}
 BARE = {"resnet18", "densenet121", "AttentionPyramid"}
 
@@ -25,8 +29,8 @@ def network(name: str, seed: int = 1, **arguments) -> nn.Module:
     return made.eval().requires_grad_(False)
 
 
-def forward(made: nn.Module) -> model.Forward:
-    return model.Forward(SimpleNamespace(network=made, device=torch.device("cpu")))
+def forward(made: nn.Module) -> Forward:
+    return Forward(made)
 
 
 def scan(name: str, seed: int = 0) -> torch.Tensor:

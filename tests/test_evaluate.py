@@ -12,18 +12,37 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import nn
 
-import card
-import datasets
 import evaluate
 import model
 import studies
-from evaluate import Answers
+from data.cases import find
+from data.splits import subject_hash, write_split
+from learning import card
+from learning.calibration import example, fit_calibration, fit_likeness, precision
+from learning.scoring import (
+    READINGS,
+    Answers,
+    Predictions,
+    ece,
+    measure,
+    regroup,
+    reliability,
+    scores,
+    with_intervals,
+)
 from studies import STUDIES, Contract, Label, Study
 
 LABELS = (Label("AD", "ill", 1.0), Label("CN", "well", 0.0), Label("MCI", "between", 0.5))
-STUDY = Study("tiny", "Tiny volumes", "Which?", LABELS,
-              Contract("volume", (4, 4, 4), spacing=(1.0, 1.0, 1.0), place="fill", scale="stored"),
-              "Brightest", ("Brightest",), "Tests.")
+STUDY = Study(
+    "tiny",
+    "Tiny volumes",
+    "Which?",
+    LABELS,
+    Contract("volume", (4, 4, 4), spacing=(1.0, 1.0, 1.0), place="fill", scale="stored"),
+    "Brightest",
+    ("Brightest",),
+    "Tests.",
+)
 FIVE = studies.STUDIES["alzheimers"].labels
 
 
@@ -49,11 +68,20 @@ class Brightest(nn.Module):
 def weights(tmp_path, monkeypatch):
     """A weights file that learned from the subjects sub-000 and sub-001."""
     monkeypatch.setitem(model.NETWORKS, "Brightest", Brightest)
-    seen = {"train": [datasets.subject_hash("sub-000")], "val": [datasets.subject_hash("sub-001")], "test": []}
-    header = {"title": "Tiny", "study": studies.to_record(STUDY), "network": {"name": "Brightest"},
-              "training": {"data": "nothing", "subject_hashes": seen},
-              "calibration": {"temperature": 2.0, "cohort": "nobody", "subjects": 19, "cases": 19,
-                              "scores": [i / 20 for i in range(19)]}}
+    seen = {"train": [subject_hash("sub-000")], "val": [subject_hash("sub-001")], "test": []}
+    header = {
+        "title": "Tiny",
+        "study": studies.to_record(STUDY),
+        "network": {"name": "Brightest"},
+        "training": {"data": "nothing", "subject_hashes": seen},
+        "calibration": {
+            "temperature": 2.0,
+            "cohort": "nobody",
+            "subjects": 19,
+            "cases": 19,
+            "scores": [i / 20 for i in range(19)],
+        },
+    }
     return model.save(tmp_path / "tiny.Brightest.safetensors", Brightest(3), header)
 
 
@@ -81,15 +109,17 @@ def answers(n: int = 60, labels: tuple[Label, ...] = FIVE, seed: int = 0) -> Ans
 
 # ---- the measures
 
+
 @pytest.mark.parametrize("labels", [FIVE, LABELS, (Label("no", "no"), Label("yes", "yes"))], ids=len)
 def test_measures_by_their_definitions(labels):
     a = answers(labels=labels)
-    found, chosen, classes = evaluate.measure(a), a.p.argmax(1), range(len(labels))
+    found, chosen, classes = measure(a), a.p.argmax(1), range(len(labels))
     assert found["accuracy"] == pytest.approx((chosen == a.truth).mean())
     recalls = [(chosen == i)[a.truth == i].mean() for i in classes]
     assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
-    assert found["brier"] == pytest.approx(((a.p - np.eye(len(labels))[a.truth]) ** 2).sum(1).mean()
-                                           / (2 if len(labels) == 2 else 1))
+    assert found["brier"] == pytest.approx(
+        ((a.p - np.eye(len(labels))[a.truth]) ** 2).sum(1).mean() / (2 if len(labels) == 2 else 1)
+    )
     for i, label in enumerate(labels):
         is_it, said = a.truth == i, chosen == i
         assert found[f"sensitivity.{label.code}"] == pytest.approx(said[is_it].mean())
@@ -118,16 +148,16 @@ def test_calibration_error_by_hand():
     truth = np.array([0, 0, 1, 1])
     p = np.array([[0.95, 0.05], [0.91, 0.09], [0.93, 0.07], [0.35, 0.65]])
     # nine tenths and more: stated (.95 + .91 + .93) / 3 = .93, right 2/3; six tenths: stated .65, right 1
-    rows = evaluate.reliability(truth, p)
+    rows = reliability(truth, p)
     assert [(row["count"], row["low"]) for row in rows] == [(1, 0.6), (3, 0.9)]
-    assert evaluate.ece(truth, p) == pytest.approx((3 * abs(0.93 - 2 / 3) + 0.35) / 4)
-    assert evaluate.ece(np.array([0]), np.array([[1.0, 0.0]])) == 0
+    assert ece(truth, p) == pytest.approx((3 * abs(0.93 - 2 / 3) + 0.35) / 4)
+    assert ece(np.array([0]), np.array([[1.0, 0.0]])) == 0
     known = Answers(truth, p, None, FIVE[:2], unscaled=np.array([[1.0, 0.0]] * 4))  # sure, and right half the time
-    assert evaluate.measure(known)["ece_unscaled"] == pytest.approx(0.5)
+    assert measure(known)["ece_unscaled"] == pytest.approx(0.5)
 
 
 def test_what_cases_do_not_define_is_not_a_number():
-    one_class = evaluate.measure(Answers(np.zeros(5, int), np.tile([0.8, 0.1, 0.1], (5, 1)), None, LABELS))
+    one_class = measure(Answers(np.zeros(5, int), np.tile([0.8, 0.1, 0.1], (5, 1)), None, LABELS))
     undefined = {name for name, value in one_class.items() if np.isnan(value)}
     assert undefined >= {"roc_auc", "kappa", "severity_correlation", "sensitivity.CN", "specificity.AD"}
     assert one_class["accuracy"] == 1
@@ -137,8 +167,8 @@ def test_intervals_are_over_people_not_scans():
     a = answers(40, LABELS)
     ten_times = a.take(np.repeat(np.arange(40), 10))
     people = [f"{i}" for i in range(40)]
-    alone = evaluate.with_intervals(a, people, 100, 1)["accuracy"]
-    scans = evaluate.with_intervals(ten_times, list(np.repeat(people, 10)), 100, 1)["accuracy"]
+    alone = with_intervals(a, people, 100, 1)["accuracy"]
+    scans = with_intervals(ten_times, list(np.repeat(people, 10)), 100, 1)["accuracy"]
     assert scans == pytest.approx(alone)  # ten copies of each person tell nothing new
     share = alone["value"]
     normal = 1.96 * np.sqrt(share * (1 - share) / 40)
@@ -147,7 +177,7 @@ def test_intervals_are_over_people_not_scans():
 
 def test_a_class_missing_from_a_resample_is_no_crash():
     a = Answers(np.array([0, 0, 0, 0, 1]), np.tile([0.5, 0.3, 0.2], (5, 1)), None, LABELS)
-    found = evaluate.with_intervals(a, list("abcde"), 50, 0)
+    found = with_intervals(a, list("abcde"), 50, 0)
     assert found["roc_auc.MCI"] == {"value": None, "low": None, "high": None}
     assert found["accuracy"]["value"] == pytest.approx(0.8)
 
@@ -156,23 +186,24 @@ def test_the_coarser_readings_gather_classes():
     codes = [label.code for label in FIVE]  # AD, CN, MCI, EMCI, LMCI
     p = np.array([[0.4, 0.0, 0.2, 0.2, 0.2], [0.1, 0.3, 0.2, 0.2, 0.2], [0.6, 0.2, 0.0, 0.1, 0.1]])
     a = Answers(np.array([codes.index("LMCI"), codes.index("CN"), codes.index("AD")]), p, None, FIVE)
-    three, rows = evaluate.regroup(a, evaluate.READINGS["alzheimers"]["three classes"])
+    three, rows = regroup(a, READINGS["alzheimers"]["three classes"])
     assert [label.code for label in three.labels] == ["CN", "MCI", "AD"] and rows.tolist() == [0, 1, 2]
     assert three.truth.tolist() == [1, 0, 2]
     assert np.allclose(three.p, [[0, 0.6, 0.4], [0.3, 0.6, 0.1], [0.2, 0.2, 0.6]])
-    two, rows = evaluate.regroup(a, evaluate.READINGS["alzheimers"]["two classes"])
+    two, rows = regroup(a, READINGS["alzheimers"]["two classes"])
     assert rows.tolist() == [1, 2] and two.truth.tolist() == [0, 1]
     assert np.allclose(two.p, [[0.75, 0.25], [0.25, 0.75]])
 
 
 # ---- what is fitted
 
+
 def test_the_temperature_undoes_a_known_overconfidence():
     random = np.random.default_rng(3)
     logits = random.normal(0, 1.5, (4000, 3))
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     truth = (p.cumsum(1) > random.random((4000, 1))).argmax(1)  # drawn by these very probabilities
-    fitted = evaluate.fit_calibration(3 * logits, truth, "made", 4000)
+    fitted = fit_calibration(3 * logits, truth, "made", 4000)
     assert fitted["temperature"] == pytest.approx(3, rel=0.08)
     assert fitted["ece"]["after"] < 0.03 < fitted["ece"]["before"]
     assert fitted["scores"] == sorted(fitted["scores"]) and len(fitted["scores"]) == 4000
@@ -181,7 +212,7 @@ def test_the_temperature_undoes_a_known_overconfidence():
 def test_a_few_easy_subjects_do_not_make_it_sure_of_everybody():
     truth = np.arange(40) % 2
     logits = np.eye(2)[truth]  # all right, at 0.73: only an ever smaller temperature would be likelier
-    few, many = (evaluate.fit_calibration(logits, truth, "made", count)["temperature"] for count in (4, 4000))
+    few, many = (fit_calibration(logits, truth, "made", count)["temperature"] for count in (4, 4000))
     assert many < 0.3 < 0.7 < few < 1
 
 
@@ -193,11 +224,12 @@ def test_prediction_sets_cover_new_cases_as_promised():
         p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         return logits, (p.cumsum(1) > random.random((n, 1))).argmax(1)
 
-    fitted = evaluate.fit_calibration(*draw(2000), "made", 2000)
+    fitted = fit_calibration(*draw(2000), "made", 2000)
     logits, truth = draw(2000)
-    predictions = evaluate.Predictions([""] * 2000, [str(i) for i in range(2000)], [LABELS[i].code for i in truth],
-                                       logits, logits)
-    found = evaluate.scores(predictions, replace(STUDY, labels=LABELS), fitted, rounds=3)
+    predictions = Predictions(
+        [""] * 2000, [str(i) for i in range(2000)], [LABELS[i].code for i in truth], logits, logits
+    )
+    found = scores(predictions, replace(STUDY, labels=LABELS), fitted, rounds=3)
     assert found["metrics"]["coverage"]["value"] == pytest.approx(0.9, abs=0.025)
 
 
@@ -210,9 +242,9 @@ def test_likeness_knows_strangers():
         features = random.normal(size=(n, 3)) @ spread
         picture = np.outer(np.hanning(48), np.hanning(48))  # the same in all, but for its noise
         sketches = (picture + random.normal(0, 0.1, (n, 48, 48))).astype(np.float16)
-        return evaluate.Predictions([""] * n, [""] * n, [""] * n, np.empty((n, 2)), features, sketches)
+        return Predictions([""] * n, [""] * n, [""] * n, np.empty((n, 2)), features, sketches)
 
-    record, extras = evaluate.fit_likeness(draw(600), draw(400), contract)
+    record, extras = fit_likeness(draw(600), draw(400), contract)
     assert extras["features.mean"].dtype == extras["features.precision"].dtype == torch.float32
     # distances of a normal cloud follow chi with 3 degrees of freedom: 99 of 100 are below 3.37
     assert record["threshold"] == pytest.approx(3.37, rel=0.12)
@@ -222,9 +254,26 @@ def test_likeness_knows_strangers():
 
 # ---- the command line
 
+
 def run(weights: Path, data: Path, out: Path, *more: str) -> int:
-    return evaluate.main([str(weights), "--data", str(data), "--out", str(out), "--workers", "0", "--rounds", "30",
-                          "--cache", str(out.parent / "cache"), "--device", "cpu", *more])
+    return evaluate.main(
+        [
+            str(weights),
+            "--data",
+            str(data),
+            "--out",
+            str(out),
+            "--workers",
+            "0",
+            "--rounds",
+            "30",
+            "--cache",
+            str(out.parent / "cache"),
+            "--device",
+            "cpu",
+            *more,
+        ]
+    )
 
 
 def test_scores_and_files_of_a_known_network(tmp_path, weights, capsys):
@@ -243,11 +292,18 @@ def test_scores_and_files_of_a_known_network(tmp_path, weights, capsys):
     assert sum(row["label"] == row["prediction"] for row in rows) == 18
     told = json.loads((out / "predictions.json").read_text())
     assert [(one["file"], one["label"], one["prediction"]) for one in told] == [
-        (row["file"], row["label"], row["prediction"]) for row in rows]
+        (row["file"], row["label"], row["prediction"]) for row in rows
+    ]
     assert told[0]["probabilities"]["CN"] == pytest.approx(float(rows[0]["CN"]), abs=1e-6)
     assert {file.name for file in out.iterdir()} == {
-        "metrics.json", "predictions.csv", "predictions.json", "card.md", "confusion.png", "roc.png",
-        "reliability.png"}
+        "metrics.json",
+        "predictions.csv",
+        "predictions.json",
+        "card.md",
+        "confusion.png",
+        "roc.png",
+        "reliability.png",
+    }
     assert "accuracy" in capsys.readouterr().out
 
 
@@ -258,9 +314,11 @@ def test_people_who_were_learned_from_are_refused(tmp_path, weights, capsys):
     assert "2 of 6 subjects were learned from: sub-000, sub-001" in said
     assert not out.exists()
     table = tmp_path / "split.csv"
-    cases = [replace(case, split="train" if case.subject in ("sub-000", "sub-001") else "test")
-             for case in datasets.find(data, STUDY)]
-    datasets.write_split(table, cases, data)
+    cases = [
+        replace(case, split="train" if case.subject in ("sub-000", "sub-001") else "test")
+        for case in find(data, STUDY)
+    ]
+    write_split(table, cases, data)
     assert run(weights, data, out, "--split", str(table)) == 0
     assert json.loads((out / "metrics.json").read_text())["subjects"] == 4
     assert run(weights, data, tmp_path / "asked", "--split", str(table), "--part", "train") == 0
@@ -274,10 +332,13 @@ def test_only_the_test_folder_is_scored_where_there_is_one(tmp_path, weights):
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["subjects"] == 6
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    (("--part", "val"), "no case in part val"),
-    (("--device", "cuda:99"), "cuda:99"),
-])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--part", "val"), "no case in part val"),
+        (("--device", "cuda:99"), "cuda:99"),
+    ],
+)
 def test_refusals_in_words(tmp_path, weights, capsys, more, words):
     assert run(weights, cohort(tmp_path / "people", 1, first=10), tmp_path / "out", *more) == 1
     assert words in capsys.readouterr().err
@@ -296,8 +357,8 @@ def test_the_published_measures_of_two_classes_come_with_intervals():
     labels = ["no", "yes"] * 20
     logits = draw.normal(size=(40, 2)) + np.eye(2)[[study.codes.index(label) for label in labels]] * 1.5
     names = [f"{i}" for i in range(40)]
-    predictions = evaluate.Predictions(names, names, labels, logits, logits)
-    found = evaluate.scores(predictions, study, None, rounds=50)["metrics"]
+    predictions = Predictions(names, names, labels, logits, logits)
+    found = scores(predictions, study, None, rounds=50)["metrics"]
     for name in ("sensitivity.yes", "specificity.yes", "roc_auc", "accuracy", "kappa"):
         assert found[name]["low"] < found[name]["value"] < found[name]["high"]
     # by hand: of the sick those called sick, of the healthy those called healthy, and chance taken off
@@ -313,13 +374,13 @@ def test_the_precision_is_scikit_learns_whether_cases_or_features_are_more(count
     values = np.random.default_rng(0).normal(size=(count, 8)) * np.arange(1, 9)
     values[:, :dead] = 1
     known = LedoitWolf().fit(values)
-    np.testing.assert_allclose(evaluate.precision(values, known), known.precision_, atol=1e-9)
+    np.testing.assert_allclose(precision(values, known), known.precision_, atol=1e-9)
 
 
 def test_one_worked_answer_is_what_the_network_says(tmp_path, weights):
     file = next(cohort(tmp_path / "people", 1).rglob("*.nii"))
     loaded = model.load(weights, "cpu")
-    told = evaluate.example(loaded, file)
+    told = example(loaded, file)
     level = nibabel.load(file).get_fdata().mean()
     powers = np.exp(-4 * (level - np.array([1, 2, 3])) ** 2 / 2)  # temperature 2
     assert told["file"] == file.name
@@ -327,6 +388,7 @@ def test_one_worked_answer_is_what_the_network_says(tmp_path, weights):
 
 
 # ---- the card
+
 
 def test_the_card_says_what_is_not_known():
     header = {"study": studies.to_record(STUDY)}

@@ -10,31 +10,48 @@ from captum.attr import LRP, LayerGradCam, Occlusion
 from captum.attr._utils.lrp_rules import EpsilonRule, GammaRule
 from torch import nn
 
-import explain
-import layers
-import scans
-from explain import Map
-from layers import View
+from diagnosis import explain, network_view
+from diagnosis.explain import Map
+from diagnosis.network_view import NetworkView
+from diagnosis.regions import OUTSIDE, regions, warnings
 from model import NETWORKS, ClassificationModel3D, Weights
+from networks.base import Network
+from scans.prepare import Prepared, prepare, restore
+from scans.read import read
 from studies import HEAD, Contract, Label, Study
 
-SMALL = Contract(kind="volume", shape=(64, 76, 76), spacing=(3.0, 3.0, 3.0), place="head", scale="foreground",
-                 anchor=(0.5, 0.5, 0.55))
+SMALL = Contract(
+    kind="volume",
+    shape=(64, 76, 76),
+    spacing=(3.0, 3.0, 3.0),
+    place="head",
+    scale="foreground",
+    anchor=(0.5, 0.5, 0.55),
+)
 
 
 def weights_of(network: nn.Module, contract: Contract = SMALL, codes=("yes", "no")) -> Weights:
-    study = Study("made", "Made up", "Is it there?", tuple(Label(code, code) for code in codes), contract,
-                  "Finder", ("Finder",), "A test.")
+    study = Study(
+        "made",
+        "Made up",
+        "Is it there?",
+        tuple(Label(code, code) for code in codes),
+        contract,
+        "Finder",
+        ("Finder",),
+        "A test.",
+    )
     network = network.eval().requires_grad_(False)
     return Weights("made.safetensors", "0" * 64, {}, study, network, torch.device("cpu"))
 
 
-def prepared_of(tensor: torch.Tensor, spacing=(1.0, 1.0, 1.0)) -> scans.Prepared:
-    return scans.Prepared(tensor, np.eye(4), torch.ones(tensor.shape[1:], dtype=torch.bool),
-                          np.diag([*spacing, 1.0]), [], {})
+def prepared_of(tensor: torch.Tensor, spacing=(1.0, 1.0, 1.0)) -> Prepared:
+    return Prepared(
+        tensor, np.eye(4), torch.ones(tensor.shape[1:], dtype=torch.bool), np.diag([*spacing, 1.0]), [], {}
+    )
 
 
-class Finder(nn.Module):
+class Finder(Network):
     """Made by hand: "yes" grows with every place whose 3×3×3 mean is bright, two pools deep."""
 
     cam_layer = "second_pool"
@@ -52,15 +69,12 @@ class Finder(nn.Module):
             self.dense.weight.zero_()
             self.dense.weight[0] = 1.0
 
-    def features(self, x):
+    def base(self, x):
         x = self.first_pool(self.first(x).relu())
         return self.second_pool(self.second(x).relu()).flatten(1)
 
     def head(self, features):
         return self.dense(features)
-
-    def forward(self, x):
-        return self.head(self.features(x))
 
 
 def head_with_cube(codes: str, spacing: tuple[float, ...], centre: tuple[float, ...]):
@@ -81,14 +95,19 @@ def head_with_cube(codes: str, spacing: tuple[float, ...], centre: tuple[float, 
         voxels = np.where(radius < reach, value + texture, voxels)
     voxels[cube] = 800
     image = nibabel.Nifti1Image(voxels.astype(np.int16), affine)
-    turn = nibabel.orientations.ornt_transform(nibabel.io_orientation(affine),
-                                               nibabel.orientations.axcodes2ornt(tuple(codes)))
+    turn = nibabel.orientations.ornt_transform(
+        nibabel.io_orientation(affine), nibabel.orientations.axcodes2ornt(tuple(codes))
+    )
     inside = np.argwhere(cube).mean(0)  # where the cube's voxels really ended up
     return image.as_reoriented(turn), affine[:3, :3] @ inside + affine[:3, 3]
 
 
-CASES = [("RAS", (1.5, 1.5, 1.5), (30, 40, 20)), ("LPS", (2.0, 1.0, 2.0), (-35, -45, 25)),
-         ("PIR", (1.2, 2.0, 1.6), (38, -20, -35)), ("SAL", (1.0, 2.2, 1.8), (-20, 50, -15))]
+CASES = [
+    ("RAS", (1.5, 1.5, 1.5), (30, 40, 20)),
+    ("LPS", (2.0, 1.0, 2.0), (-35, -45, 25)),
+    ("PIR", (1.2, 2.0, 1.6), (38, -20, -35)),
+    ("SAL", (1.0, 2.2, 1.8), (-20, 50, -15)),
+]
 
 
 @pytest.mark.parametrize(("codes", "spacing", "centre"), CASES)
@@ -97,10 +116,10 @@ def test_a_planted_cube_is_found_in_the_scans_own_space(method, codes, spacing, 
     monkeypatch.setattr(explain, "FINER", 12)  # quicker; the cube touches no more patches of a size
     image, true = head_with_cube(codes, spacing, centre)
     nibabel.save(image, tmp_path / "head.nii")
-    scan = scans.read(tmp_path / "head.nii")
-    prepared = scans.prepare(scan, SMALL)
+    scan = read(tmp_path / "head.nii")
+    prepared = prepare(scan, SMALL)
     found = explain.explain(weights_of(Finder()), prepared, "yes", method)
-    values = scans.restore(found.values, prepared, scan)
+    values = restore(found.values, prepared, scan)
     strong = np.where(values > values.max() / 10, values, 0)
     index = np.array([(strong * grid).sum() for grid in np.indices(values.shape)]) / strong.sum()
     place = scan.affine[:3, :3] @ index + scan.affine[:3, 3]
@@ -110,41 +129,38 @@ def test_a_planted_cube_is_found_in_the_scans_own_space(method, codes, spacing, 
 # --- the network, made ready ------------------------------------------------------------------------------
 
 
-class Branching(nn.Module):
+class Branching(Network):
     """A padded network with a shortcut, as ResNet has; all its weights are positive."""
 
     cam_layer = "last"
 
     def __init__(self, classes: int = 2):
         super().__init__()
-        self.stem, self.norm = nn.Conv2d(1, 4, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(4)
+        self.start, self.norm = nn.Conv2d(1, 4, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(4)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
         self.long, self.short = nn.Conv2d(4, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 1, stride=2)
         self.last = nn.Conv2d(4, 4, 3, padding=1)
         self.dense = nn.Linear(4, classes)
 
-    def features(self, x):
-        x = self.pool(self.norm(self.stem(x)).relu())
+    def base(self, x):
+        x = self.pool(self.norm(self.start(x)).relu())
         x = (self.long(x) + self.short(x)).relu()
         return self.last(x).relu().mean((2, 3))
 
     def head(self, features):
         return self.dense(features)
 
-    def forward(self, x):
-        return self.head(self.features(x))
-
 
 def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
     """Weights and batch statistics as after some training."""
     draw = torch.Generator().manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, layers.NORMS):
+        if isinstance(module, network_view.NORMS):
             module.running_mean = torch.randn(module.num_features, generator=draw) * 0.2
             module.running_var = torch.rand(module.num_features, generator=draw) + 0.5
             module.weight.data = torch.rand(module.num_features, generator=draw) + 0.5
             module.bias.data = torch.randn(module.num_features, generator=draw) * 0.2
-        elif isinstance(module, (nn.Linear, *layers.CONVS)):
+        elif isinstance(module, (nn.Linear, *network_view.CONVS)):
             fan = module.weight[0].numel()
             module.weight.data = torch.randn(module.weight.shape, generator=draw) * (2 / fan) ** 0.5
             if module.bias is not None:
@@ -155,7 +171,7 @@ def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
 def test_cells_of_the_published_network_by_hand():
     # conv 3: +1; pool 2: +½; conv 3: +2; pool 3: +2; conv 3: +6; pool 2: +3; conv 3: +12; pool 3: +12 voxels
     start, step = 1 + 0.5 + 2 + 2 + 6 + 3 + 12 + 12, 2 * 3 * 2 * 3
-    _, _, cells = layers.survey(ClassificationModel3D(), torch.Size([1, 1, 166, 256, 256]))
+    _, _, cells = network_view.survey(ClassificationModel3D(), torch.Size([1, 1, 166, 256, 256]))
     assert cells == [(start, step)] * 3
 
 
@@ -163,7 +179,7 @@ def test_cells_lie_in_the_middle_of_what_they_see():
     network = Branching()
     for parameter in network.parameters():
         parameter.data.abs_().add_(0.01)
-    _, _, [(start, step), _] = layers.survey(network.eval(), torch.Size([1, 1, 96, 96]))
+    _, _, [(start, step), _] = network_view.survey(network.eval(), torch.Size([1, 1, 96, 96]))
     x = torch.zeros(1, 1, 96, 96, requires_grad=True)
     kept = []
     network.pool = nn.AvgPool2d(3, stride=2, padding=1)  # which sees all of its window
@@ -211,20 +227,20 @@ def volume() -> torch.Tensor:
 
 
 def test_front_and_tail_are_the_network(published, volume):
-    view = View(published, volume.shape, 0)
+    view = NetworkView(published, volume.shape, 0)
     assert view.cut
     torch.testing.assert_close(view.tail(view.front(volume)), published(volume), atol=1e-4, rtol=1e-4)
 
 
 def test_folding_leaves_the_answer_as_it_is():
     network, x = randomise(Branching()), torch.randn(2, 1, 64, 64)
-    view = View(network, x[:1].shape, 0)
+    view = NetworkView(network, x[:1].shape, 0)
     assert isinstance(view.network.norm, nn.Identity)
     torch.testing.assert_close(view.tail(x), network(x))
 
 
 def test_a_patch_is_worked_out_where_it_is_seen_and_nowhere_else(published, volume):
-    view = View(published, volume.shape, 0)
+    view = NetworkView(published, volume.shape, 0)
     middle, filled = view.front(volume), torch.zeros_like(volume)
     spots = [((0, 9), (0, 11), (0, 10)), ((31, 40), (40, 51), (33, 43)), ((72, 80), (81, 90), (75, 84))]
     expected = []
@@ -232,14 +248,15 @@ def test_a_patch_is_worked_out_where_it_is_seen_and_nowhere_else(published, volu
         whole = volume.clone()
         whole[(0, 0, *explain.cut(spot))] = 0
         expected.append(published(whole))
-    torch.testing.assert_close(explain.occluded(view, volume, middle, filled, spots), torch.cat(expected),
-                               atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        explain.occluded(view, volume, middle, filled, spots), torch.cat(expected), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_relevance_in_slabs_is_relevance_in_one_piece(published, volume):
     weights = weights_of(published, codes="abcde")
     in_slabs = explain.explain(weights, prepared_of(volume[0]), "b", "relevance").values
-    view = View(published, volume.shape, 1)
+    view = NetworkView(published, volume.shape, 1)
     view.cut, view.tail = False, view.network.forward
     whole, _ = explain.relevance(view, volume, prepared_of(volume[0]), lambda fraction: None)
     np.testing.assert_allclose(in_slabs, whole, atol=1e-5 * float(whole.abs().max()))
@@ -250,8 +267,17 @@ def test_relevance_in_slabs_is_relevance_in_one_piece(published, volume):
 
 def chain(bias: bool = True) -> nn.Sequential:
     network = nn.Sequential(
-        nn.Conv3d(1, 4, 3, bias=bias), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(4, 6, 3, bias=bias), nn.ReLU(),
-        nn.MaxPool3d(2), nn.Flatten(), nn.Linear(6 * 27, 8, bias=bias), nn.ReLU(), nn.Linear(8, 3, bias=bias))
+        nn.Conv3d(1, 4, 3, bias=bias),
+        nn.ReLU(),
+        nn.MaxPool3d(2),
+        nn.Conv3d(4, 6, 3, bias=bias),
+        nn.ReLU(),
+        nn.MaxPool3d(2),
+        nn.Flatten(),
+        nn.Linear(6 * 27, 8, bias=bias),
+        nn.ReLU(),
+        nn.Linear(8, 3, bias=bias),
+    )
     network.cam_layer = "4"
     return randomise(network, seed=3)
 
@@ -271,7 +297,7 @@ def cube() -> torch.Tensor:
 @pytest.mark.parametrize("target", [0, 2])
 def test_grad_cam_agrees_with_captum(cube, target):
     network = chain()
-    view = View(network, cube.shape, target)
+    view = NetworkView(network, cube.shape, target)
     theirs = with_score(network, target)
     expected = LayerGradCam(theirs, theirs[4]).attribute(cube, target=0)
     expected = explain.place(expected[0, 0].detach().relu(), view.cells, cube.shape[2:])
@@ -282,9 +308,12 @@ def test_grad_cam_agrees_with_captum(cube, target):
 @pytest.mark.parametrize("target", [0, 2])
 def test_occlusion_agrees_with_captum(cube, target):
     network, prepared = chain(), prepared_of(cube[0])
-    ours, _ = explain.occlusion(View(network, cube.shape, target), cube, prepared, lambda fraction: None, 6.0, 0)
+    ours, _ = explain.occlusion(
+        NetworkView(network, cube.shape, target), cube, prepared, lambda fraction: None, 6.0, 0
+    )
     expected = Occlusion(with_score(network, target)).attribute(
-        cube, (1, 6, 6, 6), strides=(1, 6, 6, 6), baselines=explain.blurred(cube, (6, 6, 6)), target=0)
+        cube, (1, 6, 6, 6), strides=(1, 6, 6, 6), baselines=explain.blurred(cube, (6, 6, 6)), target=0
+    )
     torch.testing.assert_close(ours, expected[0, 0].detach().float(), atol=1e-3, rtol=1e-3)
 
 
@@ -311,7 +340,9 @@ def test_relevance_agrees_with_captum(cube, target):
             gamma = number and layer.kernel_size == (3, 3, 3) and layer.out_channels == 6
             layer.rule = GammaRule(gamma=explain.GAMMA) if gamma else EpsilonRule(epsilon=explain.EPSILON)
     expected = LRP(theirs).attribute(cube.clone().requires_grad_(), target=(0, 0, 0, 0))[0, 0].detach()
-    ours, _ = explain.relevance(View(network, cube.shape, target), cube, prepared_of(cube[0]), lambda f: None)
+    ours, _ = explain.relevance(
+        NetworkView(network, cube.shape, target), cube, prepared_of(cube[0]), lambda f: None
+    )
     torch.testing.assert_close(ours, expected, atol=1e-3 * float(expected.abs().max()), rtol=1e-3)
 
 
@@ -350,7 +381,6 @@ def test_a_map_that_outlives_shuffled_weights_is_told_from_one_that_does_not(cub
     assert explain.randomised(learned, prepared, made) < explain.SAME
 
     class Deaf(Finder):  # answers by its own rule, whatever its last layer says
-
         def head(self, features):
             return torch.stack([features.sum(1), features.new_zeros(len(features))], 1)
 
@@ -363,10 +393,17 @@ def test_a_map_that_outlives_shuffled_weights_is_told_from_one_that_does_not(cub
 # --- where it looks ---------------------------------------------------------------------------------------
 
 # middles of structures in MNI space, mm (from the published probabilistic atlases)
-PLACES = [("hippocampus-left", (-27, -20, -15)), ("hippocampus-right", (28, -20, -15)),
-          ("ventricles", (10, 10, 15)), ("cerebellum", (25, -65, -40)), ("frontal", (30, 45, 20)),
-          ("parietal", (35, -50, 55)), ("occipital", (15, -90, 5)), ("temporal", (58, -20, -15)),
-          ("deep", (0, -28, -30))]
+PLACES = [
+    ("hippocampus-left", (-27, -20, -15)),
+    ("hippocampus-right", (28, -20, -15)),
+    ("ventricles", (10, 10, 15)),
+    ("cerebellum", (25, -65, -40)),
+    ("frontal", (30, 45, 20)),
+    ("parietal", (35, -50, 55)),
+    ("occipital", (15, -90, 5)),
+    ("temporal", (58, -20, -15)),
+    ("deep", (0, -28, -30)),
+]
 
 
 def head_map(mni: tuple[float, ...]) -> np.ndarray:
@@ -381,29 +418,29 @@ def head_map(mni: tuple[float, ...]) -> np.ndarray:
 @pytest.mark.parametrize(("name", "mni"), PLACES)
 def test_regions_name_known_places(name, mni):
     made = as_map(head_map(mni))
-    shares = explain.regions(made, prepared_of(torch.zeros(1, 1, 1, 1)), HEAD)
+    shares = regions(made, prepared_of(torch.zeros(1, 1, 1, 1)), HEAD)
     assert shares[name] > 0.9
     assert sum(shares.values()) == pytest.approx(1)
-    assert explain.warnings(made, shares) == []
+    assert warnings(made, shares) == []
 
 
 def test_a_map_outside_the_brain_warns():
     values = np.zeros(HEAD.shape)
     values[:20, :20, :20] = 1
     values[80:90, 120:130, 140:150] = -5  # what speaks against is not counted
-    shares = explain.regions(as_map(values), prepared_of(torch.zeros(1, 1, 1, 1)), HEAD)
-    assert shares[explain.OUTSIDE] == pytest.approx(1)
-    assert explain.warnings(as_map(values), shares) == ["mostly-outside"]
+    shares = regions(as_map(values), prepared_of(torch.zeros(1, 1, 1, 1)), HEAD)
+    assert shares[OUTSIDE] == pytest.approx(1)
+    assert warnings(as_map(values), shares) == ["mostly-outside"]
 
 
 def test_a_map_in_which_nothing_speaks_for_the_class_says_so():
     nothing = as_map(-np.ones(HEAD.shape))
-    assert explain.warnings(nothing, {}) == ["empty"]
+    assert warnings(nothing, {}) == ["empty"]
 
 
 def test_no_regions_where_no_head_was_placed():
     picture = Contract(kind="image", shape=(8, 8))
-    assert explain.regions(as_map(np.ones((8, 8))), prepared_of(torch.zeros(1, 8, 8)), picture) == {}
+    assert regions(as_map(np.ones((8, 8))), prepared_of(torch.zeros(1, 8, 8)), picture) == {}
 
 
 # --- refusals, and every network --------------------------------------------------------------------------
@@ -430,7 +467,7 @@ def test_every_picture_network_has_its_maps(name):
     side = {"SliceCNN": 100, "VGGFeatures": 224}.get(name, 64)
     weights = weights_of(network, Contract(kind="image", shape=(side, side), channels=3))
     x = torch.randn(3, side, side)
-    view = View(network, torch.Size([1, 3, side, side]), 0)
+    view = NetworkView(network, torch.Size([1, 3, side, side]), 0)
     expected = view.score(network(x[None])).item()
     for method in ("grad-cam", "relevance"):
         found = explain.explain(weights, prepared_of(x), "yes", method)

@@ -7,11 +7,13 @@ import tracemalloc
 import nibabel
 import numpy as np
 import pytest
-from heads import head, reorder, save
 from PIL import Image
 
-import formats
-import scans
+from scans import scan as scan_module
+from scans.pictures import IMAGES, PICTURES
+from scans.read import read, safe_name
+from scans.scan import ScanError
+from tests.heads import head, reorder, save
 
 SHAPE = (9, 10, 11)
 AFFINE = np.array([[0, 0, 2.0, -30], [-1.5, 0, 0, 40], [0, 1.2, 0, -20], [0, 0, 0, 1]])
@@ -22,8 +24,8 @@ def numbers(dtype="int16"):
 
 
 def refusal(file, name=None, **options):
-    with pytest.raises(scans.ScanError) as refused:
-        scans.read(file, name, **options)
+    with pytest.raises(ScanError) as refused:
+        read(file, name, **options)
     return refused.value
 
 
@@ -41,6 +43,7 @@ def broken(tmp_path, field, value, suffix=".nii"):
 
 # --- what is read is what was written ------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ", ".mgz", ".mgh"])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
 def test_volumes_are_read_as_stored(tmp_path, suffix, dtype):
@@ -48,7 +51,7 @@ def test_volumes_are_read_as_stored(tmp_path, suffix, dtype):
     image = kind(numbers(dtype), AFFINE.astype(np.float32))
     path = tmp_path / f"head{suffix.lower()}"
     nibabel.save(image, path)
-    for scan in (scans.read(path), scans.read(path.read_bytes(), f"head{suffix}")):
+    for scan in (read(path), read(path.read_bytes(), f"head{suffix}")):
         np.testing.assert_array_equal(scan.voxels, numbers(dtype))
         np.testing.assert_allclose(scan.affine, AFFINE, atol=1e-5)
         assert scan.kind == "volume" and scan.voxels.dtype == dtype
@@ -60,14 +63,14 @@ def test_volumes_are_read_as_stored(tmp_path, suffix, dtype):
 
 @pytest.mark.parametrize("dtype", [">i2", ">f4", "float64", "int32", "uint16", "int8"])
 def test_other_number_types(tmp_path, dtype):
-    scan = scans.read(save(tmp_path / "head.nii.gz", numbers(dtype), AFFINE))
+    scan = read(save(tmp_path / "head.nii.gz", numbers(dtype), AFFINE))
     np.testing.assert_array_equal(scan.voxels, numbers(dtype))
     assert scan.voxels.dtype.isnative and scan.voxels.dtype.itemsize <= 4
 
 
 def test_nifti_2(tmp_path):
     nibabel.save(nibabel.Nifti2Image(numbers(), AFFINE), tmp_path / "head.nii.gz")
-    np.testing.assert_array_equal(scans.read(tmp_path / "head.nii.gz").voxels, numbers())
+    np.testing.assert_array_equal(read(tmp_path / "head.nii.gz").voxels, numbers())
 
 
 def test_slope_and_intercept_are_honoured(tmp_path):
@@ -78,19 +81,20 @@ def test_slope_and_intercept_are_honoured(tmp_path):
     stored = np.frombuffer(data, "<i2", offset=352).reshape(SHAPE, order="F")
     header = nibabel.Nifti1Header(bytes(data[:348]))
     slope, inter = header.get_slope_inter()
-    np.testing.assert_allclose(scans.read(tmp_path / "head.nii.gz").voxels,
-                               stored * (slope or 1) + (inter or 0), atol=1e-3)
+    np.testing.assert_allclose(
+        read(tmp_path / "head.nii.gz").voxels, stored * (slope or 1) + (inter or 0), atol=1e-3
+    )
 
 
 def test_written_slope(tmp_path):
     path = broken(tmp_path, "scl_slope", 0.25)
     data = bytearray(path.read_bytes())
     np.frombuffer(data, nibabel.Nifti1Header.template_dtype, 1)["scl_inter"][0] = -7
-    np.testing.assert_allclose(scans.read(bytes(data), "head.nii").voxels, numbers() * 0.25 - 7)
+    np.testing.assert_allclose(read(bytes(data), "head.nii").voxels, numbers() * 0.25 - 7)
 
 
 def test_one_volume_in_four_dimensions_is_squeezed(tmp_path):
-    scan = scans.read(save(tmp_path / "head.nii.gz", numbers()[..., None, None], AFFINE))
+    scan = read(save(tmp_path / "head.nii.gz", numbers()[..., None, None], AFFINE))
     np.testing.assert_array_equal(scan.voxels, numbers())
 
 
@@ -99,7 +103,7 @@ def test_the_sform_comes_before_the_qform_and_a_useless_one_is_passed_over(tmp_p
     image.set_qform(AFFINE, 1)
     image.set_sform(np.diag([1, 1, 0, 1]), 2)
     nibabel.save(image, tmp_path / "head.nii")
-    np.testing.assert_allclose(scans.read(tmp_path / "head.nii").affine, AFFINE, atol=1e-4)
+    np.testing.assert_allclose(read(tmp_path / "head.nii").affine, AFFINE, atol=1e-4)
 
 
 def test_no_affine_is_said(tmp_path):
@@ -107,45 +111,58 @@ def test_no_affine_is_said(tmp_path):
     image.set_sform(None, 0)
     image.set_qform(None, 0)
     nibabel.save(image, tmp_path / "head.nii")
-    facts = scans.read(tmp_path / "head.nii").facts
+    facts = read(tmp_path / "head.nii").facts
     assert not facts["affine_known"] and facts["orientation"] == "unknown"
 
 
 def test_a_slanted_affine_is_said(tmp_path):
     turn = np.eye(4)
     turn[:2, :2] = [[0.98, -0.2], [0.2, 0.98]]
-    assert scans.read(save(tmp_path / "head.nii", numbers(), AFFINE @ turn)).facts["oblique"]
+    assert read(save(tmp_path / "head.nii", numbers(), AFFINE @ turn)).facts["oblique"]
 
 
 def test_a_few_missing_voxels_are_repaired_from_their_neighbours(tmp_path):
     voxels = np.full(SHAPE, 50, np.float32)
     voxels[:3] = 0
     voxels[5, 5, 5], voxels[7, 7, 7], voxels[0, 0, 0] = np.nan, np.inf, -np.inf
-    scan = scans.read(save(tmp_path / "head.nii.gz", voxels, AFFINE))
+    scan = read(save(tmp_path / "head.nii.gz", voxels, AFFINE))
     assert scan.facts["repaired"] == 3 and np.isfinite(scan.voxels).all()
     assert scan.voxels[5, 5, 5] == scan.voxels[7, 7, 7] == 50 and scan.voxels[0, 0, 0] == 0
 
 
-@pytest.mark.parametrize("suffix, mode", [(".png", "L"), (".png", "RGB"), (".jpg", "L"), (".jpeg", "RGB"),
-                                          (".png", "RGBA"), (".png", "P"), (".png", "I;16"), (".png", "1"),
-                                          (".bmp", "L"), (".bmp", "RGB"), (".gif", "P")])
+@pytest.mark.parametrize(
+    "suffix, mode",
+    [
+        (".png", "L"),
+        (".png", "RGB"),
+        (".jpg", "L"),
+        (".jpeg", "RGB"),
+        (".png", "RGBA"),
+        (".png", "P"),
+        (".png", "I;16"),
+        (".png", "1"),
+        (".bmp", "L"),
+        (".bmp", "RGB"),
+        (".gif", "P"),
+    ],
+)
 def test_pictures(tmp_path, suffix, mode):
     pixels = np.add.outer(np.arange(20), np.arange(30)).astype(np.uint8)
     deep = pixels.astype(np.uint16)
     picture = Image.fromarray(deep) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
     picture.save(tmp_path / f"slice{suffix}")
-    scan = scans.read(tmp_path / f"slice{suffix}")
+    scan = read(tmp_path / f"slice{suffix}")
     assert scan.kind == "image" and scan.voxels.shape == ((20, 30) if mode[0] in "LI1" else (20, 30, 3))
     if mode != "1":
         grey = scan.voxels if scan.voxels.ndim == 2 else scan.voxels[..., 0]
         assert np.abs(grey.astype(int) - pixels).max() <= 3
 
 
-@pytest.mark.parametrize("form", formats.PICTURES)
+@pytest.mark.parametrize("form", PICTURES)
 def test_a_picture_is_read_by_its_content_whatever_its_name_says(tmp_path, form):
     pixels = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "slice.jpg", form)
-    scan = scans.read(tmp_path / "slice.jpg")
+    scan = read(tmp_path / "slice.jpg")
     assert scan.facts["format"] == form
     assert np.abs(scan.voxels.reshape(40, 60, -1)[..., 0].astype(int) - pixels).max() <= 6
 
@@ -154,11 +171,13 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn a quarter
     Image.fromarray(np.add.outer(np.arange(20), np.arange(30)).astype(np.uint8)).save(
-        tmp_path / "slice.jpg", exif=exif)
-    assert scans.read(tmp_path / "slice.jpg").voxels.shape == (30, 20)
+        tmp_path / "slice.jpg", exif=exif
+    )
+    assert read(tmp_path / "slice.jpg").voxels.shape == (30, 20)
 
 
 # --- what cannot be used, each with its own words ------------------------------------------------------------
+
 
 def test_missing(tmp_path):
     error = refusal(tmp_path / "gone.nii.gz")
@@ -177,18 +196,21 @@ def test_unknown_type(name):
     assert error.code == "unknown-type" and ".nii.gz" in str(error)
 
 
-@pytest.mark.parametrize("suffix, other, words", [
-    (".nii.gz", ".nii", "not gzip-compressed but an uncompressed NIfTI"),
-    (".nii", ".nii.gz", "a gzip file"),
-    (".nii", ".png", "a PNG picture"),
-    (".nii.gz", ".png", "a PNG picture"),
-    (".png", ".nii", "an uncompressed NIfTI"),
-    (".jpg", ".nii.gz", "a gzip file"),
-    (".mgh", ".png", "a PNG picture"),
-    (".mgz", ".nii.gz", "no MGH volume"),
-    (".zip", ".nii.gz", "not a zip but a gzip file"),
-    (".dcm", ".png", "a PNG picture"),
-])
+@pytest.mark.parametrize(
+    "suffix, other, words",
+    [
+        (".nii.gz", ".nii", "not gzip-compressed but an uncompressed NIfTI"),
+        (".nii", ".nii.gz", "a gzip file"),
+        (".nii", ".png", "a PNG picture"),
+        (".nii.gz", ".png", "a PNG picture"),
+        (".png", ".nii", "an uncompressed NIfTI"),
+        (".jpg", ".nii.gz", "a gzip file"),
+        (".mgh", ".png", "a PNG picture"),
+        (".mgz", ".nii.gz", "no MGH volume"),
+        (".zip", ".nii.gz", "not a zip but a gzip file"),
+        (".dcm", ".png", "a PNG picture"),
+    ],
+)
 def test_not_what_its_suffix_says(tmp_path, suffix, other, words):
     path = tmp_path / f"real{other}"
     if other == ".png":
@@ -199,17 +221,17 @@ def test_not_what_its_suffix_says(tmp_path, suffix, other, words):
     assert error.code == "not-what-it-says" and words in str(error) and f"head{suffix}" in str(error)
 
 
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz", ".mgh", *scans.IMAGES])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz", ".mgh", *IMAGES])
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_truncated(tmp_path, suffix, share):
     noise = np.random.default_rng(0).integers(0, 255, (40, 40, 40)).astype(np.uint8)
     path = tmp_path / f"head{suffix}"
-    if suffix in scans.IMAGES:
+    if suffix in IMAGES:
         Image.fromarray(noise[0]).save(path)
     else:
         nibabel.save((nibabel.MGHImage if ".mg" in suffix else nibabel.Nifti1Image)(noise, np.eye(4)), path)
     data = path.read_bytes()
-    assert refusal(data[:int(share * len(data))], path.name).code == "truncated"
+    assert refusal(data[: int(share * len(data))], path.name).code == "truncated"
 
 
 @pytest.mark.parametrize("name", ["head.nii", "head.nii.gz", "head.mgz"])
@@ -253,18 +275,33 @@ def test_wrong_header_size(tmp_path, value):
     assert error.code == "bad-header" and "348" in str(error)
 
 
-@pytest.mark.parametrize("field, value", [
-    ("magic", b"ni1"), ("magic", b""), ("datatype", 7), ("vox_offset", -5), ("vox_offset", np.nan),
-    ("dim", [0, 9, 10, 11, 1, 1, 1, 1]), ("dim", [9, 9, 10, 11, 1, 1, 1, 1]),
-])
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("magic", b"ni1"),
+        ("magic", b""),
+        ("datatype", 7),
+        ("vox_offset", -5),
+        ("vox_offset", np.nan),
+        ("dim", [0, 9, 10, 11, 1, 1, 1, 1]),
+        ("dim", [9, 9, 10, 11, 1, 1, 1, 1]),
+    ],
+)
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_bad_header(tmp_path, field, value, suffix):
     assert refusal(broken(tmp_path, field, value, suffix)).code == "bad-header"
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("dim", [[3, 30000, 30000, 30000, 1, 1, 1, 1], [3, 9, 0, 11, 1, 1, 1, 1],
-                                 [3, 9, -10, 11, 1, 1, 1, 1], [7] + [32767] * 7])
+@pytest.mark.parametrize(
+    "dim",
+    [
+        [3, 30000, 30000, 30000, 1, 1, 1, 1],
+        [3, 9, 0, 11, 1, 1, 1, 1],
+        [3, 9, -10, 11, 1, 1, 1, 1],
+        [7] + [32767] * 7,
+    ],
+)
 def test_absurd_dimensions_allocate_nothing(tmp_path, suffix, dim):
     path = broken(tmp_path, "dim", dim, suffix)
     tracemalloc.start()
@@ -329,23 +366,31 @@ def test_complex_and_colour_voxels(tmp_path):
 def test_a_picture_of_too_many_pixels(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 9, (50, 60)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "slice.png")
-    monkeypatch.setattr(formats, "MAX_PIXELS", 2000)
+    monkeypatch.setattr(scan_module, "MAX_PIXELS", 2000)
     error = refusal(tmp_path / "slice.png")
     assert error.code == "too-large" and "50×60" in str(error)
 
 
-@pytest.mark.parametrize("name, safe", [
-    ("../../etc/passwd.nii", "passwd.nii"), ("C:\\scans\\head.nii.gz", "head.nii.gz"), ("a<b>.nii", "a_b_.nii"),
-    ("x" * 300 + ".nii.gz", "x" * 73 + ".nii.gz"), ("..", "scan"), ("", "scan"), ("Größe 1.nii", "Größe 1.nii"),
-    ("a\x00b\n.nii", "a_b_.nii"),
-])
+@pytest.mark.parametrize(
+    "name, safe",
+    [
+        ("../../etc/passwd.nii", "passwd.nii"),
+        ("C:\\scans\\head.nii.gz", "head.nii.gz"),
+        ("a<b>.nii", "a_b_.nii"),
+        ("x" * 300 + ".nii.gz", "x" * 73 + ".nii.gz"),
+        ("..", "scan"),
+        ("", "scan"),
+        ("Größe 1.nii", "Größe 1.nii"),
+        ("a\x00b\n.nii", "a_b_.nii"),
+    ],
+)
 def test_safe_names(name, safe):
-    assert scans.safe_name(name) == safe
+    assert safe_name(name) == safe
 
 
 def test_a_head_in_another_order_keeps_its_places(tmp_path):
     voxels, affine = head(4.0)
     turned, other = reorder(voxels, affine, "LIA")
-    scan = scans.read(save(tmp_path / "head.nii.gz", turned, other))
+    scan = read(save(tmp_path / "head.nii.gz", turned, other))
     there = np.argwhere(scan.voxels == scan.voxels.max())[0]
     np.testing.assert_allclose((scan.affine @ [*there, 1])[:3], (-40, 40, 15), atol=10)

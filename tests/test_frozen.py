@@ -5,13 +5,15 @@ import urllib.error
 
 import pytest
 import torch
-from test_train import FULL, VOLUME, arguments, cohort, tiny  # noqa: F401 (a fixture)
 from torchvision.models import get_model
 
 import model
-import pictures
 import studies
 import train
+from learning.loop import TrainError
+from learning.settings import BRAIN, shaped
+from networks import pictures
+from tests.test_train import FULL, VOLUME, arguments, cohort, tiny  # noqa: F401 (a fixture)
 
 
 def test_training_on_frozen_layers_is_training_with_them_kept(tmp_path):
@@ -60,8 +62,14 @@ NODULE = studies.STUDIES["chest-nodule"]
 @pytest.fixture
 def nodules(tmp_path):
     """X-rays of a kind, and what to give train.py for a quick run on them."""
-    return [*arguments(NODULE, cohort(tmp_path / "data", NODULE, each=4), tmp_path / "run"), "--shape", "32", "32",
-            "--epochs", "1"]
+    return [
+        *arguments(NODULE, cohort(tmp_path / "data", NODULE, each=4), tmp_path / "run"),
+        "--shape",
+        "32",
+        "32",
+        "--epochs",
+        "1",
+    ]
 
 
 def test_imagenet_weights_from_a_file_stay_as_they_are_while_the_rest_is_trained(tmp_path, nodules, monkeypatch):
@@ -70,8 +78,9 @@ def test_imagenet_weights_from_a_file_stay_as_they_are_while_the_rest_is_trained
     torch.save({**plain, "classifier.0.weight": torch.zeros(3)}, tmp_path / "vgg16.pth")
     asked = []
     compute = model.NETWORKS["VGGFeatures"].frozen
-    monkeypatch.setattr(model.NETWORKS["VGGFeatures"], "frozen", lambda self, x: asked.append(len(x)) or
-                        compute(self, x))
+    monkeypatch.setattr(
+        model.NETWORKS["VGGFeatures"], "frozen", lambda self, x: asked.append(len(x)) or compute(self, x)
+    )
     monkeypatch.setattr("evaluate.predict", told := Stop())
     with pytest.raises(Stop):  # after training, before any judging
         train.main([*nodules, "--start", str(tmp_path / "vgg16.pth"), "--epochs", "3"])
@@ -118,9 +127,14 @@ def test_a_download_that_fails_is_said_and_by_choice_gone_without(tmp_path, nodu
     assert "could not be had (no route to host)" in facts["started"]
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (None, "No such file"), (b"<html>sign in</html>", "--start vgg16.pth"),
-    ({"x": 1}, "only 0 of 26 tensors fit")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file"),
+        (b"<html>sign in</html>", "--start vgg16.pth"),
+        ({"x": 1}, "only 0 of 26 tensors fit"),
+    ],
+)
 def test_a_start_that_is_no_start_is_said(tmp_path, nodules, capsys, content, said):
     file = tmp_path / "vgg16.pth"
     if isinstance(content, bytes):
@@ -156,10 +170,10 @@ def test_the_small_network_has_the_published_size():
 def test_a_smaller_grid_lies_about_the_middle_of_the_brain():
     study = studies.STUDIES["alzheimers"]
     settings = {"shape": [90, 120, 92], "arguments": {}, "network": "ClassificationModel3D"}
-    small = train.shaped(study, settings).contract
+    small = shaped(study, settings).contract
     assert small.shape == (90, 120, 92) and settings["arguments"] == {"shape": [90, 120, 92]}
     for axis in range(3):  # the middle of the small grid lies where the large one has the middle of the brain
-        large = (train.BRAIN[axis] - study.contract.anchor[axis]) * study.contract.shape[axis]
+        large = (BRAIN[axis] - study.contract.anchor[axis]) * study.contract.shape[axis]
         assert (0.5 - small.anchor[axis]) * small.shape[axis] == pytest.approx(large)
-    with pytest.raises(train.TrainError, match="give 3 numbers of at most 166 256 256"):
-        train.shaped(study, {"shape": [90, 120], "arguments": {}, "network": study.network})
+    with pytest.raises(TrainError, match="give 3 numbers of at most 166 256 256"):
+        shaped(study, {"shape": [90, 120], "arguments": {}, "network": study.network})

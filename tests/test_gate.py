@@ -6,34 +6,41 @@ import string
 from pathlib import Path
 from types import SimpleNamespace
 
-import heads
 import numpy as np
 import pytest
 import torch
 
-import gate
-import likeness
-import scans
+from diagnosis import gate, likeness
+from scans.prepare import prepare
+from scans.scan import Scan
 from studies import HEAD, Contract
+from tests import heads
 
 
 def scan_of(voxels, affine, **facts):
     """A scan as `read` gives it, without the way over a file."""
-    known = {"format": "test", "shape": list(voxels.shape), "affine_known": True, "oblique": False,
-             "spacing": np.linalg.norm(affine[:3, :3], axis=0).tolist()}
-    return scans.Scan(np.asarray(voxels, np.float32), affine, "volume", known | facts)
+    known = {
+        "format": "test",
+        "shape": list(voxels.shape),
+        "affine_known": True,
+        "oblique": False,
+        "spacing": np.linalg.norm(affine[:3, :3], axis=0).tolist(),
+    }
+    return Scan(np.asarray(voxels, np.float32), affine, "volume", known | facts)
 
 
 @pytest.fixture(scope="module")
 def weights():
     """What the gate asks of a weights file: the mean sketch of a few phantom heads, and its contract."""
-    drawn = [likeness.sketch(scans.prepare(scan_of(*heads.head(3.0, stripped=bare)), HEAD).tensor, HEAD)
-             for bare in (False, True)]
+    drawn = [
+        likeness.sketch(prepare(scan_of(*heads.head(3.0, stripped=bare)), HEAD).tensor, HEAD)
+        for bare in (False, True)
+    ]
     return SimpleNamespace(contract=HEAD, header={}, extras={"likeness.sketch": torch.stack(drawn).mean(0)})
 
 
 def codes(scan, weights):
-    findings = gate.before(scan, scans.prepare(scan, weights.contract), weights)
+    findings = gate.before(scan, prepare(scan, weights.contract), weights)
     for finding in findings:
         assert finding.text and "{" not in finding.text
     return gate.verdict(findings), {finding.code for finding in findings}
@@ -132,8 +139,9 @@ def layered(cortex, white):
 
 
 def test_deep_tissue_darker_than_cortex_is_no_t1():
-    t1, flair = (gate.contrast(scans.prepare(scan_of(*layered(*tones)), HEAD), HEAD)
-                 for tones in ((120.0, 140.0), (140.0, 120.0)))
+    t1, flair = (
+        gate.contrast(prepare(scan_of(*layered(*tones)), HEAD), HEAD) for tones in ((120.0, 140.0), (140.0, 120.0))
+    )
     assert flair < gate.CONTRAST < t1
 
 
@@ -178,21 +186,27 @@ def picture(seed=0, size=96, colour=False):
     pixels = np.repeat(grey[..., None], 3, 2).astype(np.uint8)
     if colour:
         pixels[..., 0] //= 3
-    return scans.Scan(pixels, np.eye(4), "image", {"shape": [size, size]})
+    return Scan(pixels, np.eye(4), "image", {"shape": [size, size]})
 
 
 @pytest.fixture(scope="module")
 def picture_weights():
-    drawn = [likeness.sketch(scans.prepare(picture(seed), PICTURE).tensor, PICTURE) for seed in range(5)]
-    return SimpleNamespace(contract=PICTURE, header={"likeness": {"match": 0.8}},
-                           extras={"likeness.sketch": torch.stack(drawn).mean(0)})
+    drawn = [likeness.sketch(prepare(picture(seed), PICTURE).tensor, PICTURE) for seed in range(5)]
+    return SimpleNamespace(
+        contract=PICTURE,
+        header={"likeness": {"match": 0.8}},
+        extras={"likeness.sketch": torch.stack(drawn).mean(0)},
+    )
 
 
 def test_pictures_of_the_kind_pass_and_others_do_not(picture_weights):
     assert codes(picture(9), picture_weights) == (gate.FIT, set())
     stripes = picture(9)
-    stripes = dataclasses.replace(stripes, voxels=np.tile(stripes.voxels[:, :1] * 0 + 255, (1, 96, 1))
-                                  * (np.arange(96)[:, None, None] // 6 % 2).astype(np.uint8))
+    stripes = dataclasses.replace(
+        stripes,
+        voxels=np.tile(stripes.voxels[:, :1] * 0 + 255, (1, 96, 1))
+        * (np.arange(96)[:, None, None] // 6 % 2).astype(np.uint8),
+    )
     assert codes(stripes, picture_weights) == (gate.UNFIT, {"no-such-picture"})
     assert codes(picture(9, colour=True), picture_weights)[1] >= {"coloured"}
     assert codes(picture(9, size=24), picture_weights)[1] >= {"tiny"}
@@ -220,12 +234,12 @@ def test_a_tilted_head_is_a_head(weights, axis):
     """As a person may lie in the scanner: the header tells the truth, the head is askew by 14°."""
     voxels, affine = heads.head(3.0)
     voxels = voxels + 60 * (np.indices(voxels.shape)[2] % 12 < 3) * (voxels > 60)  # layers, which a tilt moves
-    template = likeness.sketch(scans.prepare(scan_of(voxels, affine), HEAD).tensor, HEAD)
+    template = likeness.sketch(prepare(scan_of(voxels, affine), HEAD).tensor, HEAD)
     cos, sin = math.cos(math.radians(14)), math.sin(math.radians(14))
     tilt = np.eye(4)
     one, other = (n for n in range(3) if n != axis)
     tilt[one, one], tilt[one, other], tilt[other, one], tilt[other, other] = cos, -sin, sin, cos
-    sketched = likeness.sketch(scans.prepare(scan_of(voxels, tilt @ affine), HEAD).tensor, HEAD)
+    sketched = likeness.sketch(prepare(scan_of(voxels, tilt @ affine), HEAD).tensor, HEAD)
     where = likeness.core(HEAD)
     stiff = float(torch.corrcoef(torch.stack([sketched[where], template[where]]))[0, 1])
     found = likeness.match(sketched, template, HEAD)
@@ -247,7 +261,7 @@ def test_a_picture_is_only_shifted():
 def test_reasons_are_told_in_both_languages():
     import json
 
-    texts = json.loads((Path(gate.__file__).parent / "web" / "texts.json").read_text(encoding="utf-8"))
+    texts = json.loads((Path(gate.__file__).parent.parent / "web" / "texts.json").read_text(encoding="utf-8"))
     for language in ("en", "zh"):
         for code, text in gate.REASONS.items():
             fields = {name for _, name, _, _ in string.Formatter().parse(text) if name}

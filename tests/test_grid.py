@@ -5,7 +5,9 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform
 
-import grid
+from scans.affine import axes, is_oblique, straighten
+from scans.foreground import find_foreground, on_grid
+from scans.resample import resample
 
 RNG = np.random.default_rng(0)
 VALUES = RNG.random((14, 17, 19)).astype(np.float32)
@@ -39,21 +41,21 @@ ALIGNED = {
 def test_along_the_axes(name, order):
     matrix = np.vstack([ALIGNED[name], [0, 0, 0, 1]])
     values = torch.from_numpy(np.asarray(VALUES, order=order))
-    read = grid.resample(values, matrix, (21, 18, 40))
+    read = resample(values, matrix, (21, 18, 40))
     np.testing.assert_allclose(read, scipys(matrix, (21, 18, 40)), atol=1e-5)
 
 
 @pytest.mark.parametrize("matrix", [turn(20, 0), turn(-35, 1) @ turn(10, 2), turn(3, 2)])
 def test_across_the_axes(matrix):
-    assert grid.is_oblique(matrix)
-    read = grid.resample(torch.from_numpy(VALUES), matrix, (15, 16, 18))
+    assert is_oblique(matrix)
+    read = resample(torch.from_numpy(VALUES), matrix, (15, 16, 18))
     np.testing.assert_allclose(read, scipys(matrix, (15, 16, 18)), atol=1e-3)
 
 
 def test_offset_and_factor():
-    read = grid.resample(torch.from_numpy(VALUES), np.eye(4), VALUES.shape, offset=-0.25, factor=4.0)
+    read = resample(torch.from_numpy(VALUES), np.eye(4), VALUES.shape, offset=-0.25, factor=4.0)
     np.testing.assert_allclose(read, (VALUES - 0.25) * 4, atol=1e-6)
-    whole = grid.resample(torch.arange(24, dtype=torch.uint8).view(2, 3, 4), np.eye(4), (2, 3, 4), offset=-30.0)
+    whole = resample(torch.arange(24, dtype=torch.uint8).view(2, 3, 4), np.eye(4), (2, 3, 4), offset=-30.0)
     assert float(whole.min()) == -30
 
 
@@ -65,7 +67,7 @@ def test_a_coarser_grid_sees_no_false_pattern(step, slant):
     stripes[::2] = 1
     matrix = turn(slant, 2) @ np.diag([step, step, step, 1])
     matrix[:3, 3] += 10
-    read = grid.resample(stripes, matrix, (8, 8, 8))[1:6, 1:6, 1:6]
+    read = resample(stripes, matrix, (8, 8, 8))[1:6, 1:6, 1:6]
     assert float((read - 0.5).abs().max()) < 0.2
     assert float((read - 0.5).abs().mean()) < 0.06
 
@@ -74,16 +76,16 @@ def test_a_coarser_grid_keeps_a_constant():
     even = torch.ones(40, 40, 40)
     matrix = np.diag([2.7, 1.9, 3.1, 1])
     matrix[:3, 3] = 6
-    np.testing.assert_allclose(grid.resample(even, matrix, (9, 9, 9)), 1, atol=1e-5)
+    np.testing.assert_allclose(resample(even, matrix, (9, 9, 9)), 1, atol=1e-5)
 
 
 def test_axes_and_obliqueness():
     affine = np.array([[0, 0, 2, 5], [-1, 0, 0, 6], [0, 1.5, 0, 7], [0, 0, 0, 1.0]])
-    assert grid.axes(affine) == [2, 0, 1] and not grid.is_oblique(affine)
+    assert axes(affine) == [2, 0, 1] and not is_oblique(affine)
     bent = affine @ turn(4, 0)
-    assert grid.is_oblique(bent)
-    straight = grid.straighten(bent)
-    assert not grid.is_oblique(straight)
+    assert is_oblique(bent)
+    straight = straighten(bent)
+    assert not is_oblique(straight)
     np.testing.assert_allclose(np.linalg.norm(straight[:3, :3], axis=0), (1, 1.5, 2), rtol=0.02)
 
 
@@ -92,12 +94,12 @@ def test_the_foreground_is_the_ball_and_not_the_speck():
     ball = np.sqrt(((points - 90) ** 2).sum(0)) < 50
     voxels = np.where(ball, 100.0, 2.0).astype(np.float32)
     voxels[2:5, 2:5, 2:5] = 100
-    found = grid.find_foreground(voxels, np.diag([3.0, 3, 3, 1]))
+    found = find_foreground(voxels, np.diag([3.0, 3, 3, 1]))
     assert found.mask[30, 30, 30] and not found.mask[3, 3, 3]
     assert found.mask.sum() * 27 == pytest.approx(4 / 3 * np.pi * 50**3, rel=0.15)
     assert 2 < found.threshold < 98 and found.air == 2
     np.testing.assert_allclose(found.anchor[:2], 90, atol=0.5)
-    whole = grid.on_grid(found, np.eye(4), voxels.shape)
+    whole = on_grid(found, np.eye(4), voxels.shape)
     assert whole[30, 30, 30] and not whole[3, 3, 3] and not whole[0].any()
 
 
@@ -106,6 +108,6 @@ ODD = [np.zeros((8, 8, 8)), np.arange(512).reshape(8, 8, 8), np.eye(8)[..., None
 
 @pytest.mark.parametrize("voxels", ODD, ids=["empty", "ramp", "sheet"])
 def test_odd_scans_have_some_foreground(voxels):
-    found = grid.find_foreground(voxels.astype(np.float32), np.eye(4))
+    found = find_foreground(voxels.astype(np.float32), np.eye(4))
     assert np.isfinite([found.air, found.threshold, found.mean, found.deviation, *found.anchor]).all()
     assert found.mask.any() and found.deviation > 0

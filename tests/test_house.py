@@ -1,87 +1,103 @@
-"""The rooms and who may import whom: what keeps science out of the server and the server out of training."""
+"""The packages in the order in which a scan meets them: imports run one way, every module says what it holds."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import ROOT
 
-# room -> what it may import of ours
-MAY_IMPORT = {
-    "studies": set(),
-    # a scan in
-    "grid": set(),
-    "formats": {"grid"},
-    "dicoms": {"formats"},
-    "scans": {"dicoms", "formats", "grid", "studies"},
-    # the network
-    "slabs": set(),
-    "pictures": set(),
-    "dropout": set(),
-    "model": {"dropout", "pictures", "slabs", "studies"},
-    # learning
-    "augment": set(),
-    "cases": {"scans", "studies"},
-    "cache": {"cases", "scans", "studies"},
-    "openi": {"cache", "cases", "scans"},
-    "datasets": {"augment", "cache", "cases", "openi", "scans", "studies"},
-    "card": {"studies"},
-    "evaluate": {"cache", "card", "datasets", "likeness", "model", "scans", "studies"},
-    "frozen": {"cache", "model"},
-    "fit": {"cache", "card", "datasets", "frozen", "model", "studies"},
-    "sweep": {"cache", "card", "fit"},
-    "train": {"datasets", "evaluate", "fit", "frozen", "model", "scans", "studies", "sweep"},
-    "anatomy": set(),
-    "phantom": {"anatomy"},
-    "simulate": {"anatomy", "phantom", "studies"},
-    # judging
-    "likeness": {"studies"},
-    "gate": {"likeness", "model", "scans", "studies"},
-    "layers": {"model"},
-    "explain": {"layers", "model", "scans", "studies"},
-    "diagnose": {"dropout", "explain", "gate", "model", "report", "scans", "studies"},
-    # telling
-    "figures": {"diagnose", "explain"},
-    "paper": {"diagnose", "explain", "figures"},
-    "report": {"diagnose", "dropout", "explain", "figures", "gate", "paper"},
-    "views": {"diagnose", "explain", "report", "scans"},
-    "desk": {"diagnose", "dropout", "model", "scans"},
-    "words": {"desk", "gate", "model", "studies"},
-    "page": {"desk", "dropout", "scans", "views", "words"},
-    "server": {"desk", "diagnose", "scans", "studies", "views"},
-    "receive": {"desk", "diagnose", "dropout", "scans", "server", "views"},
-    "app": {"desk", "diagnose", "model", "page", "receive", "scans", "server", "words"},
-}
+# Who may import whom: each row only from the rows above it, a package also from its own modules.
+ORDER = [
+    {"studies", "networks"},
+    {"model", "scans", "simulation"},
+    {"diagnosis", "data"},
+    {"reports", "datasets"},
+    {"learning", "server"},
+    {"app", "diagnose", "evaluate", "simulate", "train"},
+]
+RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
+COMMANDS = ORDER[-1]
 
 
-def imports(path: Path) -> set[str]:
-    """Every top name that the file imports, wherever in it."""
+def modules(root: Path) -> dict[str, Path]:
+    """Every module of ours by its dotted name; a package's own `__init__` by the package's."""
+    files = [*root.glob("*.py"), *(file for name in RANK for file in (root / name).glob("*.py"))]
+    names = {
+        ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file for file in files
+    }
+    return dict(sorted(names.items()))
+
+
+def imported(file: Path, known: dict[str, Path]) -> set[str]:
+    """The modules of ours that a file imports, wherever in it: inside functions and under TYPE_CHECKING too."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= inner if inner & set(known) else {node.module}
+    return names & set(known)
 
 
-def test_every_room_is_in_the_table():
-    assert {path.stem for path in ROOT.glob("*.py")} == set(MAY_IMPORT)
+def faults(root: Path) -> list[str]:
+    """Every import against the order and every circle, each as a sentence."""
+    known = modules(root)
+    graph = {name: imported(file, known) - {name} for name, file in known.items()}
+    found = []
+    for name, others in graph.items():
+        for other in sorted(others):
+            mine, its = name.split(".")[0], other.split(".")[0]
+            if mine != its and RANK[its] >= RANK[mine]:
+                found.append(f"{name} imports {other}, which comes after it or stands beside it")
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found.append(f"a circle: {' → '.join(error.args[1])}")
+    return found
 
 
-@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
-def test_imports_run_one_way(room):
-    ours = imports(ROOT / f"{room}.py") & set(MAY_IMPORT)
-    assert ours <= MAY_IMPORT[room] | {room}
+def test_the_root_holds_the_commands_and_what_all_share():
+    there = {path.stem for path in ROOT.glob("*.py")}
+    assert there == COMMANDS | {"datasets", "model", "studies"}
+    assert {path.parent.name for path in ROOT.glob("*/__init__.py")} == set(RANK) - there
 
 
-@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
-def test_a_room_says_what_it_holds(room):
-    docstring = ast.get_docstring(ast.parse((ROOT / f"{room}.py").read_text(encoding="utf-8")))
+def test_imports_run_one_way():
+    assert faults(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "said"),
+    [
+        ("scans/read.py", "import model", "scans.read imports model"),
+        (
+            "diagnosis/gate.py",
+            "def late():\n    from reports import wording",
+            "diagnosis.gate imports reports.wording",
+        ),
+        ("networks/base.py", "from networks.forward import Forward", "a circle"),
+    ],
+)
+def test_an_import_against_the_order_is_found(tmp_path, module, line, said):
+    for file in modules(ROOT).values():
+        copy = tmp_path / file.relative_to(ROOT)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(file.read_text(encoding="utf-8") + (f"\n{line}\n" if file == ROOT / module else ""))
+    assert any(said in fault for fault in faults(tmp_path))
+
+
+@pytest.mark.parametrize("name", modules(ROOT))
+def test_a_module_says_what_it_holds_and_can_be_read_in_one_sitting(name):
+    text = modules(ROOT)[name].read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(text))
     assert docstring and docstring.splitlines()[0].endswith((".", ":", ";", ","))
+    assert len(text.splitlines()) <= 450
 
 
-@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
-def test_a_room_stays_readable_in_one_sitting(room):
-    assert len((ROOT / f"{room}.py").read_text(encoding="utf-8").splitlines()) <= 450
+@pytest.mark.parametrize("package", sorted(path.parent.name for path in ROOT.glob("*/__init__.py")))
+def test_a_package_says_what_it_may_import(package):
+    docstring = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8")))
+    assert docstring and "May import" in docstring

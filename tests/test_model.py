@@ -19,8 +19,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 import model
-import slabs
-from model import ClassificationModel3D, Forward, WeightsError
+from model import ClassificationModel3D, WeightsError
+from networks import blockwise
+from networks.base import Network
+from networks.forward import Forward
 from studies import PUBLISHED, STUDIES, to_record
 
 STUDY = STUDIES["alzheimers"]
@@ -48,12 +50,12 @@ def small(seed: int = 0) -> ClassificationModel3D:
 
 
 def header(**changes) -> dict:
-    return {"title": "a test", "study": to_record(STUDY),
-            "network": {"name": "ClassificationModel3D", "arguments": {"shape": list(SMALL)}}, **changes}
-
-
-def in_memory(network: nn.Module) -> model.Weights:
-    return model.Weights("memory", "", {}, STUDY, network, torch.device("cpu"))
+    return {
+        "title": "a test",
+        "study": to_record(STUDY),
+        "network": {"name": "ClassificationModel3D", "arguments": {"shape": list(SMALL)}},
+        **changes,
+    }
 
 
 # --- the networks -----------------------------------------------------------------------------------------
@@ -63,12 +65,20 @@ def test_the_published_layer_table():
     state = {name: tuple(value.shape) for name, value in ClassificationModel3D().state_dict().items()}
     expected: dict[str, tuple] = {}
     for number, (inputs, outputs) in enumerate([(1, 8), (8, 16), (16, 32), (32, 64)], 1):
-        expected |= {f"Conv_{number}.weight": (outputs, inputs, 3, 3, 3), f"Conv_{number}.bias": (outputs,),
-                     f"Conv_{number}_bn.num_batches_tracked": ()}
-        expected |= {f"Conv_{number}_bn.{part}": (outputs,)
-                     for part in ("weight", "bias", "running_mean", "running_var")}
-    expected |= {"dense_1.weight": (128, 4800), "dense_1.bias": (128,), "dense_2.weight": (5, 128),
-                 "dense_2.bias": (5,)}
+        expected |= {
+            f"Conv_{number}.weight": (outputs, inputs, 3, 3, 3),
+            f"Conv_{number}.bias": (outputs,),
+            f"Conv_{number}_bn.num_batches_tracked": (),
+        }
+        expected |= {
+            f"Conv_{number}_bn.{part}": (outputs,) for part in ("weight", "bias", "running_mean", "running_var")
+        }
+    expected |= {
+        "dense_1.weight": (128, 4800),
+        "dense_1.bias": (128,),
+        "dense_2.weight": (5, 128),
+        "dense_2.bias": (5,),
+    }
     assert state == expected
     assert [getattr(ClassificationModel3D(), f"Conv_{n}_mp").kernel_size for n in (1, 2, 3, 4)] == [2, 3, 2, 3]
 
@@ -122,8 +132,12 @@ def test_training_gives_the_plain_modules_gradients():
 def test_a_weights_file_comes_back_as_it_went(tmp_path):
     network = small()
     extras = {"features.mean": torch.randn(128), "features.precision": torch.eye(128)}
-    path = model.save(tmp_path / "deep" / "alzheimers.ClassificationModel3D.safetensors", network,
-                      header(calibration={"temperature": 1.5}), extras)
+    path = model.save(
+        tmp_path / "deep" / "alzheimers.ClassificationModel3D.safetensors",
+        network,
+        header(calibration={"temperature": 1.5}),
+        extras,
+    )
     weights = model.load(path, "cpu")
     assert (weights.name, weights.sha256) == (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
     assert weights.study == STUDY and weights.contract == STUDY.contract
@@ -181,15 +195,22 @@ BAD = {
     "a stranger's": (lambda path: save_file({"a": torch.zeros(2)}, path), ["without Scanwise's header"]),
     "newer format": (lambda path: rewritten(path, format=7), ["format 7 is unknown", "reads format 1"]),
     "no study": (lambda path: rewritten(path, study={}), ["its header lacks or misspells 'labels'"]),
-    "unknown network": (lambda path: rewritten(path, network={"name": "GiantNet"}),
-                        ["network 'GiantNet' is unknown", "known are", "ClassificationModel3D"]),
-    "wrong arguments": (lambda path: rewritten(path, network={"name": "ClassificationModel3D",
-                                                              "arguments": {"depth": 50}}),
-                        ["does not take the arguments", "'depth'"]),
-    "another contract": (lambda path: rewritten(path, contract_hash="0123456789abcdef"),
-                         [STUDY.contract.hash(), "0123456789abcdef", "contract"]),
-    "another size": (lambda path: rewritten(path, network={"name": "ClassificationModel3D", "arguments": {}}),
-                     ["does not fit", "dense_1.weight is (128, 64) instead of (128, 4800)"]),
+    "unknown network": (
+        lambda path: rewritten(path, network={"name": "GiantNet"}),
+        ["network 'GiantNet' is unknown", "known are", "ClassificationModel3D"],
+    ),
+    "wrong arguments": (
+        lambda path: rewritten(path, network={"name": "ClassificationModel3D", "arguments": {"depth": 50}}),
+        ["does not take the arguments", "'depth'"],
+    ),
+    "another contract": (
+        lambda path: rewritten(path, contract_hash="0123456789abcdef"),
+        [STUDY.contract.hash(), "0123456789abcdef", "contract"],
+    ),
+    "another size": (
+        lambda path: rewritten(path, network={"name": "ClassificationModel3D", "arguments": {}}),
+        ["does not fit", "dense_1.weight is (128, 64) instead of (128, 4800)"],
+    ),
     "other suffix": (lambda path: path, ["ends in .safetensors or .pth"]),
 }
 
@@ -219,11 +240,14 @@ def test_a_state_that_does_not_fit_names_the_first_keys(tmp_path):
         assert words in str(refusal.value)
 
 
-@pytest.mark.parametrize(("name", "words"), [
-    ("quantum", "device 'quantum' is not known"),
-    ("cuda:99", "device cuda:99 is not there"),
-    ("meta", "device meta is not supported"),
-])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("quantum", "device 'quantum' is not known"),
+        ("cuda:99", "device cuda:99 is not there"),
+        ("meta", "device meta is not supported"),
+    ],
+)
 def test_a_device_that_cannot_be_had(name, words):
     with pytest.raises(WeightsError, match=words):
         model.pick_device(name)
@@ -276,7 +300,7 @@ def test_a_published_checkpoint_opens(checkpoint):
     x = torch.randn(1, 1, 160, 256, 256)
     with torch.no_grad():
         expected = network(x)
-    logits, features = Forward(weights)(x)
+    logits, features = Forward(weights.network)(x)
     assert features.shape == (1, 128)
     assert float((logits - expected).abs().max()) < 1e-4
 
@@ -307,8 +331,14 @@ def test_a_poisoned_pickle_is_refused_and_nothing_runs(checkpoint, tmp_path, how
         path.write_bytes(pickle.dumps({"weight": poison}, protocol=2))
     else:
         network.note = poison
-        torch.save({"alone": poison, "beside the weights": {**network.state_dict(), "z": poison},
-                    "in the module": network}[how], path)
+        torch.save(
+            {
+                "alone": poison,
+                "beside the weights": {**network.state_dict(), "z": poison},
+                "in the module": network,
+            }[how],
+            path,
+        )
     with pytest.raises(WeightsError, match="refused, nothing was run") as refusal:
         model.load(path, "cpu")
     assert refusal.value.args[0].startswith("myModel.pth")
@@ -316,15 +346,19 @@ def test_a_poisoned_pickle_is_refused_and_nothing_runs(checkpoint, tmp_path, how
     assert set(torch.serialization.get_safe_globals()) == set(allowed)  # ours is gone when the file is read
 
 
-@pytest.mark.parametrize(("what", "words"), [
-    (b"", "empty"),
-    (b"no pickle", "refused, nothing was run"),
-    ([1, 2], "holds a list, neither"),
-    ({"weight": 3}, "holds a dict, neither"),
-    (torch.zeros(3), "holds a Tensor, neither"),
-    (nn.Conv3d(1, 1, 1), "does not fit"),
-    (nn.Conv2d(1, 1, 1), "refused, nothing was run: it names torch.nn.modules.conv.Conv2d"),
-], ids=["empty", "text", "list", "numbers", "tensor", "other layer", "unlisted layer"])
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        (b"", "empty"),
+        (b"no pickle", "refused, nothing was run"),
+        ([1, 2], "holds a list, neither"),
+        ({"weight": 3}, "holds a dict, neither"),
+        (torch.zeros(3), "holds a Tensor, neither"),
+        (nn.Conv3d(1, 1, 1), "does not fit"),
+        (nn.Conv2d(1, 1, 1), "refused, nothing was run: it names torch.nn.modules.conv.Conv2d"),
+    ],
+    ids=["empty", "text", "list", "numbers", "tensor", "other layer", "unlisted layer"],
+)
 def test_another_pth_is_refused_in_words(tmp_path, what, words):
     path = tmp_path / "other.pth"
     if isinstance(what, bytes):
@@ -345,8 +379,9 @@ def test_a_truncated_checkpoint_is_refused(checkpoint):
 def test_the_real_published_checkpoint_opens():
     weights = model.load(CHECKPOINT, "cpu")
     assert weights.network.Conv_1.weight.shape == (8, 1, 3, 3, 3)
-    assert weights.contract == PUBLISHED and all(value.isfinite().all() for value in
-                                                 weights.network.state_dict().values())
+    assert weights.contract == PUBLISHED and all(
+        value.isfinite().all() for value in weights.network.state_dict().values()
+    )
 
 
 # --- the fast forward -------------------------------------------------------------------------------------
@@ -357,14 +392,14 @@ def test_the_fast_forward_equals_the_plain_module(batch):
     network, x = small(), torch.randn(batch, 1, *SMALL)
     with torch.no_grad():
         expected = network(x), network.features(x)
-    found = Forward(in_memory(network))(x)
+    found = Forward(network)(x)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.shape == theirs.shape and ours.dtype == torch.float32
         assert float((ours - theirs).abs().max()) < 1e-4
 
 
-class Tiny(nn.Module):
-    def features(self, x):
+class Tiny(Network):
+    def base(self, x):
         return x.mean((2, 3))
 
     def head(self, features):
@@ -373,12 +408,12 @@ class Tiny(nn.Module):
 
 def test_another_network_goes_the_plain_way():
     x = torch.randn(2, 3, 4, 4)
-    logits, features = Forward(in_memory(Tiny()))(x)
+    logits, features = Forward(Tiny())(x)
     assert torch.allclose(features, x.mean((2, 3))) and torch.allclose(logits, 2 * features)
 
 
 def test_threads_do_not_disturb_each_other():
-    forward = Forward(in_memory(small()))
+    forward = Forward(small())
     scans = [torch.randn(1, 1, *SMALL) for _ in range(8)]
     alone = [forward(x)[0] for x in scans]
     with ThreadPoolExecutor(4) as pool:
@@ -389,40 +424,45 @@ def test_threads_do_not_disturb_each_other():
 
 def test_torch_is_left_as_it_was():
     def settings():
-        return (torch.get_num_threads(), torch.is_grad_enabled(), torch.is_inference_mode_enabled(),
-                torch.get_default_dtype(), torch.backends.mkldnn.enabled)
+        return (
+            torch.get_num_threads(),
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            torch.get_default_dtype(),
+            torch.backends.mkldnn.enabled,
+        )
 
     network = small()
     before, state = settings(), {name: value.clone() for name, value in network.state_dict().items()}
     x = torch.randn(1, 1, *SMALL)
     kept = x.clone()
-    Forward(in_memory(network))(x)
+    Forward(network)(x)
     assert settings() == before and torch.equal(x, kept)
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
 
 def test_bf16_is_refused_where_the_processor_lacks_it(monkeypatch):
-    monkeypatch.setattr(slabs, "has_bf16", lambda: False)
+    monkeypatch.setattr(blockwise, "has_bf16", lambda: False)
     with pytest.raises(WeightsError, match=r"AVX512-BF16 or AMX.*--precision fp32"):
-        Forward(in_memory(small()), "bf16")
+        Forward(small(), "bf16")
 
 
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 conv")
 def test_bf16_by_choice_stays_near(monkeypatch):
-    monkeypatch.setattr(slabs, "has_bf16", lambda: True)
+    monkeypatch.setattr(blockwise, "has_bf16", lambda: True)
     network, x = small(), torch.randn(1, 1, *SMALL)
     with torch.no_grad():
         expected = network(x)
-    logits, features = Forward(in_memory(network), "bf16")(x)
+    logits, features = Forward(network, "bf16")(x)
     assert logits.dtype == features.dtype == torch.float32
     assert float((logits - expected).abs().max() / expected.abs().max()) < 0.1
     with pytest.raises(WeightsError, match="bf16 is not made for Tiny"):
-        Forward(in_memory(Tiny()), "bf16")
+        Forward(Tiny(), "bf16")
 
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(WeightsError, match=r"precision 'fp8' is unknown; use fp32 or bf16"):
-        Forward(in_memory(small()), "fp8")
+        Forward(small(), "fp8")
 
 
 # --- from logits to an answer -----------------------------------------------------------------------------
@@ -463,6 +503,7 @@ def test_the_prediction_set_covers_the_truth_as_often_as_asked(level):
 def test_opening_a_weights_file_opens_no_compiler():
     file = next((Path(__file__).parent.parent / "weights").glob("*.safetensors"))
     code = f"import sys, model; model.load({str(file)!r}, 'cpu'); print('torch._dynamo' in sys.modules)"
-    said = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True,
-                          text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
+    )
     assert said.stdout.strip() == "False"

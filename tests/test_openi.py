@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 
 import datasets
-import openi
-from cases import DataError
+from data import openi
+from data.cases import DataError, find
+from data.leaks import leaks
+from data.splits import assign
 from studies import STUDIES
 
 
@@ -31,10 +33,20 @@ def png(seed: int) -> bytes:
 def record(number: int) -> dict:
     """Two pictures a patient; of six patients three are normal, one has a nodule, two something else."""
     patient = (number + 1) // 2
-    mesh = {0: ["Cardiomegaly/mild"], 1: ["normal"], 2: ["normal"], 3: ["Nodule/lung/small", "Scoliosis"],
-            4: ["Calcified Granuloma/lung"], 5: ["normal"]}[patient % 6]
-    return {"uid": f"CXR{patient}", "MeSH": {"major": mesh, "minor": []}, "Problems": ";".join(mesh),
-            "imgLarge": f"/imgs/512/1/{patient}/CXR{patient}_IM-{number:04}-1001.png?keywords=x"}
+    mesh = {
+        0: ["Cardiomegaly/mild"],
+        1: ["normal"],
+        2: ["normal"],
+        3: ["Nodule/lung/small", "Scoliosis"],
+        4: ["Calcified Granuloma/lung"],
+        5: ["normal"],
+    }[patient % 6]
+    return {
+        "uid": f"CXR{patient}",
+        "MeSH": {"major": mesh, "minor": []},
+        "Problems": ";".join(mesh),
+        "imgLarge": f"/imgs/512/1/{patient}/CXR{patient}_IM-{number:04}-1001.png?keywords=x",
+    }
 
 
 class Server(ThreadingHTTPServer):
@@ -86,8 +98,11 @@ class Handler(BaseHTTPRequestHandler):
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             first, last = int(query["m"]), int(query["n"])
             last = min(last, first + self.server.most - 1, self.server.total)
-            page = {"total": self.server.total, "count": last - first + 1,
-                    "list": [record(number) for number in range(first, last + 1)]}
+            page = {
+                "total": self.server.total,
+                "count": last - first + 1,
+                "list": [record(number) for number in range(first, last + 1)],
+            }
             if what == "empty":
                 page["list"] = []
             body = json.dumps(page).encode()
@@ -105,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.flush()
                 time.sleep(0.02)  # this is what the client must bear, not a wait for it
         else:
-            self.wfile.write(body[:len(body) // 2] if what in ("cut", "cut without saying") else body)
+            self.wfile.write(body[: len(body) // 2] if what in ("cut", "cut without saying") else body)
 
     def log_message(self, *_):
         """Quiet."""
@@ -164,9 +179,9 @@ def test_the_whole_collection_by_the_command_line(tmp_path, server, capsys):
 
 def test_what_it_brought_can_be_split_without_a_patient_on_both_sides(tmp_path, server):
     assert openi.fetch(tmp_path, visitor=visitor(server)) == []
-    cases = datasets.assign(datasets.find(tmp_path, STUDIES["chest-nodule"]), 0)
+    cases = assign(find(tmp_path, STUDIES["chest-nodule"]), 0)
     assert {case.label for case in cases} == {"normal", "nodule"}
-    assert datasets.leaks(cases).pairs == ()
+    assert leaks(cases).pairs == ()
 
 
 def test_a_range_and_then_more_of_it(tmp_path, server):
@@ -176,8 +191,9 @@ def test_a_range_and_then_more_of_it(tmp_path, server):
     assert got(tmp_path) == wanted(12)
 
 
-@pytest.mark.parametrize("trouble", [
-    (429, "0"), (503, None), (500, None), "gone", "cut", "cut without saying", "html"])
+@pytest.mark.parametrize(
+    "trouble", [(429, "0"), (503, None), (500, None), "gone", "cut", "cut without saying", "html"]
+)
 @pytest.mark.parametrize("where", ["/api/search", "IM-0001", "IM-0005"])
 def test_a_passing_trouble_costs_another_attempt_and_nothing_else(tmp_path, server, where, trouble):
     server.trouble = {where: [trouble, trouble]}
@@ -261,11 +277,20 @@ def test_no_server_and_no_such_range_are_said(tmp_path, server, capsys):
         openi.fetch(tmp_path, visitor=visitor(server))
 
 
-@pytest.mark.parametrize(("major", "minor", "label"), [
-    (["normal"], [], "normal"), (["Nodule/lung/upper lobe/left"], [], "nodule"),
-    (["Opacity/lung", "Multiple Pulmonary Nodules"], [], "nodule"), (["Density"], ["Nodule"], "nodule"),
-    (["Calcified Granuloma/lung/nodular"], [], None), (["No Indexing"], [], None), ([], [], None),
-    (["normal", "Scoliosis"], [], None), (["Nodularity"], [], None)])
+@pytest.mark.parametrize(
+    ("major", "minor", "label"),
+    [
+        (["normal"], [], "normal"),
+        (["Nodule/lung/upper lobe/left"], [], "nodule"),
+        (["Opacity/lung", "Multiple Pulmonary Nodules"], [], "nodule"),
+        (["Density"], ["Nodule"], "nodule"),
+        (["Calcified Granuloma/lung/nodular"], [], None),
+        (["No Indexing"], [], None),
+        ([], [], None),
+        (["normal", "Scoliosis"], [], None),
+        (["Nodularity"], [], None),
+    ],
+)
 def test_labels_by_the_items_of_mesh(major, minor, label):
     assert openi.label_of({"major": major, "minor": minor}) == label
 

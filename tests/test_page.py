@@ -9,18 +9,26 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import heads
 import numpy as np
 import psutil
 import pytest
-from conftest import Server, phantom, save_nifti, until
 from PIL import Image
 
-import gate
+from diagnosis import gate
+from tests import heads
+from tests.support import Server, phantom, save_nifti, until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 SLOW = 180_000  # ms that a busy machine may take
 
 if not CHROMIUM and os.environ.get("SCANWISE_NEEDS_BROWSER") != "1":
@@ -46,16 +54,22 @@ def visit(browser, server: Server) -> Iterator[Open]:
     contexts, problems = [], []
 
     def go(width: int = 1280, height: int = 900, maps: bool = False, **wishes):
-        context = browser.new_context(viewport={"width": width, "height": height},
-                                      **({"locale": "en-GB"} | wishes))
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, **({"locale": "en-GB"} | wishes)
+        )
         context.set_default_timeout(SLOW)
         if not maps:  # a visitor who switched the heat map off before: the other tests need not wait for one
             context.add_init_script("localStorage.setItem('scanwise.map', 'off')")
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("request", lambda request: request.url.startswith((server.url, "data:", "blob:"))
-                or problems.append(f"asked for {request.url}"))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith((server.url, "data:", "blob:"))
+                or problems.append(f"asked for {request.url}")
+            ),
+        )
         page.goto(server.url)
         page.wait_for_selector("html[data-view=start]")
         return page
@@ -92,9 +106,14 @@ def drawn_after(page, action: Callable[[], object]) -> None:
 def dicom_zip(path: Path, modality: bytes = b"MR") -> Path:
     """The phantom as a zipped series of DICOM slices, whose header holds a patient's name."""
     slices = heads.dicom_slices(*phantom(4.0))
-    path.write_bytes(heads.zipped({
-        f"{number}.dcm": data.replace(b"CS\x02\x00MR", b"CS\x02\x00" + modality)
-        for number, data in enumerate(slices)}))
+    path.write_bytes(
+        heads.zipped(
+            {
+                f"{number}.dcm": data.replace(b"CS\x02\x00MR", b"CS\x02\x00" + modality)
+                for number, data in enumerate(slices)
+            }
+        )
+    )
     return path
 
 
@@ -171,8 +190,10 @@ def test_the_marked_lobe_stands_on_its_own_side(visit: Open, head_file: Path):
         rows, columns = np.nonzero(picture > 225)
         head_rows, head_columns = np.nonzero(picture > 30)
         assert len(rows) > 20
-        return (2 * (columns.mean() - head_columns.min()) / np.ptp(head_columns) - 1,
-                2 * (rows.mean() - head_rows.min()) / np.ptp(head_rows) - 1)
+        return (
+            2 * (columns.mean() - head_columns.min()) / np.ptp(head_columns) - 1,
+            2 * (rows.mean() - head_rows.min()) / np.ptp(head_rows) - 1,
+        )
 
     turn_to_mark("axial", 2)
     across, down = mark("axial")

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Server, running
 from PIL import Image
-from test_app import post
-from test_train import cohort, same
 
 import diagnose
 import model
 import train
+from reports.wording import Texts
 from studies import STUDIES, Study
-from words import Texts
+from tests.support import Server, running
+from tests.test_app import post
+from tests.test_train import cohort, same
 
 try:
     from test_page import browser, result_of, send, visit  # noqa: F401 (fixtures)
@@ -41,10 +41,36 @@ def trained(tmp_path_factory) -> Iterator[Trained]:
             if not data.is_dir():
                 cohort(data, study, each=4)
             done[key] = folder / f"{study.key}-{network}"
-            argv = ["--study", study.key, "--network", network, "--data", data, "--out", done[key], "--cache",
-                    folder / "cache", "--shape", *SMALL[study.contract.kind], "--epochs", "1", "--batch", "4",
-                    "--workers", "0", "--threads", "2", "--device", "cpu", "--rounds", "2", "--optimiser", "sgd",
-                    "--augment", "none"]
+            argv = [
+                "--study",
+                study.key,
+                "--network",
+                network,
+                "--data",
+                data,
+                "--out",
+                done[key],
+                "--cache",
+                folder / "cache",
+                "--shape",
+                *SMALL[study.contract.kind],
+                "--epochs",
+                "1",
+                "--batch",
+                "4",
+                "--workers",
+                "0",
+                "--threads",
+                "2",
+                "--device",
+                "cpu",
+                "--rounds",
+                "2",
+                "--optimiser",
+                "sgd",
+                "--augment",
+                "none",
+            ]
             assert train.main([str(word) for word in argv]) == 0
         return done[key]
 
@@ -81,8 +107,13 @@ def test_it_trains_evaluates_and_is_kept(trained: Trained, study: Study, network
     header = model.read_header(weights_of(run))
     assert header["network"]["name"] == network and header["study"]["key"] == study.key
     assert header["scores"]["subjects"] == len(study.labels)
-    assert {"sensitivity." + study.codes[-1], "specificity." + study.codes[-1], "roc_auc", "accuracy",
-            "kappa"} <= set(header["scores"]["metrics"])
+    assert {
+        "sensitivity." + study.codes[-1],
+        "specificity." + study.codes[-1],
+        "roc_auc",
+        "accuracy",
+        "kappa",
+    } <= set(header["scores"]["metrics"])
     losses = json.loads((run / "losses.json").read_text())
     assert len(losses["epochs"]) == 1 and losses["settings"]["network"] == network
     assert list(losses["classes"].values()) == study.codes
@@ -99,8 +130,10 @@ def test_the_file_holds_what_serving_needs_and_no_more(trained: Trained, study: 
     run = trained(study, network)
     weights = model.load(weights_of(run), "cpu")
     assert set(weights.extras) == {"features.mean", "features.precision", "likeness.sketch"}
-    needed = sum(value.numel() * value.element_size()
-                 for value in [*weights.network.state_dict().values(), *weights.extras.values()])
+    needed = sum(
+        value.numel() * value.element_size()
+        for value in [*weights.network.state_dict().values(), *weights.extras.values()]
+    )
     assert weights_of(run).stat().st_size - needed < 200_000  # the header
     kept = torch.load(run / "last.pt", weights_only=True, mmap=True)["state"]  # of the last epoch and the best
     assert same(kept["best"], weights.network.state_dict())
@@ -108,8 +141,9 @@ def test_the_file_holds_what_serving_needs_and_no_more(trained: Trained, study: 
 
 
 @pytest.mark.parametrize(("study", "network"), PAIRS, ids=NAMES)
-def test_the_command_line_and_the_api_say_the_same(trained: Trained, server: Server, study: Study, network: str,
-                                                   capsys):
+def test_the_command_line_and_the_api_say_the_same(
+    trained: Trained, server: Server, study: Study, network: str, capsys
+):
     run = trained(study, network)
     path, scan = weights_of(run), scan_of(run)
     assert diagnose.main([str(scan), "--weights", str(path), "--json", "--judge-anyway"]) == 0
@@ -135,8 +169,10 @@ def test_the_app_lists_them_all(server: Server):
 def test_the_page_answers(trained: Trained, visit, study: Study):
     page, run = visit(maps=True), trained(study, study.network)
     page.select_option("select[data-do=choose]", weights_of(run).name)
-    page.wait_for_function("asked => document.querySelector('h1')?.innerText === asked",
-                           arg=Texts("en").of_study("question", study, study.question))
+    page.wait_for_function(
+        "asked => document.querySelector('h1')?.innerText === asked",
+        arg=Texts("en").of_study("question", study, study.question),
+    )
     send(page, scan_of(run))
     result_of(page)
     if page.locator("[data-do=anyway]").count():

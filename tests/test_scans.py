@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from heads import head, reorder, save
 from nibabel.affines import apply_affine
 from PIL import Image
 from scipy.ndimage import affine_transform, zoom
 
-import scans
+from scans import prepare as preparing
+from scans.prepare import BRIGHTEST, restore
+from scans.read import read
+from scans.scan import Scan, ScanError
 from studies import HEAD, PUBLISHED, Contract
+from tests.heads import head, reorder, save
 
 SMALL = replace(HEAD, shape=(84, 128, 128), spacing=(2.4, 2.0, 2.0))  # the same grid, coarser
 ORDERS = [codes for triple in itertools.permutations(("RL", "AP", "SI")) for codes in itertools.product(*triple)]
@@ -31,7 +34,7 @@ def plain(phantom):
 
 
 def prepare(voxels, affine, contract=SMALL, **facts):
-    return scans.prepare(scans.Scan(voxels, affine, "volume", facts), contract)
+    return preparing.prepare(Scan(voxels, affine, "volume", facts), contract)
 
 
 def difference(one, other):
@@ -60,8 +63,11 @@ def test_the_grid_is_the_contracts(plain):
 def test_the_brain_lies_in_the_middle_of_the_grid(plain):
     middle = apply_affine(plain.affine, (np.array(SMALL.shape) - 1) / 2)
     assert np.abs(middle - (0, -2, 2)).max() < 25  # the phantom's brain is centred at (0, -2, 2)
-    brain = [(sign * h * (axis == 0), -2 + sign * h * (axis == 1), 2 + sign * h * (axis == 2))
-             for axis, h in enumerate((67, 84, 70)) for sign in (-1, 1)]
+    brain = [
+        (sign * h * (axis == 0), -2 + sign * h * (axis == 1), 2 + sign * h * (axis == 2))
+        for axis, h in enumerate((67, 84, 70))
+        for sign in (-1, 1)
+    ]
     inside = apply_affine(np.linalg.inv(plain.affine), brain)
     assert (inside > 0).all() and (inside < np.array(SMALL.shape) - 1).all()
 
@@ -103,10 +109,10 @@ def test_an_empty_border_changes_nothing(phantom, plain, axis, side, voxels):
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float64", ">i2", ">f4"])
 def test_the_data_type_changes_nothing(plain, phantom, tmp_path, dtype):
     voxels, affine = phantom
-    stored = scans.read(save(tmp_path / "head.nii.gz", np.round(voxels).astype(dtype), affine))
+    stored = read(save(tmp_path / "head.nii.gz", np.round(voxels).astype(dtype), affine))
     whole = prepare(np.round(voxels), affine)
-    assert difference(whole, scans.prepare(stored, SMALL)) <= 0.001
-    assert difference(plain, scans.prepare(stored, SMALL)) <= 0.01
+    assert difference(whole, preparing.prepare(stored, SMALL)) <= 0.001
+    assert difference(plain, preparing.prepare(stored, SMALL)) <= 0.01
 
 
 @pytest.mark.parametrize("factor, shift", [(7, 100), (0.01, 0), (1, -500), (300, 3000)])
@@ -119,7 +125,7 @@ def test_a_few_very_bright_voxels_change_nothing(plain, phantom):
     voxels, affine = phantom[0].copy(), phantom[1]
     voxels[40:43, 60, 60] = 1e6
     other = prepare(voxels, affine)
-    assert float(other.tensor.max()) <= scans.BRIGHTEST
+    assert float(other.tensor.max()) <= BRIGHTEST
     assert correlation(plain, other) > 0.98
     assert at(other, (0, 60, 0)) == pytest.approx(at(plain, (0, 60, 0)), abs=0.05)
 
@@ -138,7 +144,8 @@ def test_a_slanted_scan_goes_through_its_affine(plain, phantom):
     voxels, affine = phantom
     a = np.radians(12)
     turn = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]]) @ np.array(
-        [[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+        [[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]
+    )
     slanted = np.eye(4)
     slanted[:3, :3] = turn * 2
     size = np.array([140, 150, 150])
@@ -174,8 +181,9 @@ def test_noise_in_the_air_does_not_move_the_head(plain, phantom):
 def test_outside_the_scan_reads_as_air(phantom):
     """A brain cut off by its field of view has no bright or dark edge beyond it."""
     voxels, affine = phantom
-    cut = prepare(voxels[:, :, 40:] + 100, affine @ np.array(
-        [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 40], [0, 0, 0, 1]]))
+    cut = prepare(
+        voxels[:, :, 40:] + 100, affine @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 40], [0, 0, 0, 1]])
+    )
     below = int(np.floor(apply_affine(np.linalg.inv(cut.affine), (0, 0, affine[2, 3] + 76))[2]))
     assert (cut.tensor[0, :, :, :below] == cut.tensor.min()).all()
 
@@ -183,8 +191,9 @@ def test_outside_the_scan_reads_as_air(phantom):
 def test_a_scan_without_an_affine_fills_the_grid(phantom):
     filled = prepare(*phantom, affine_known=False)
     assert filled.notes == ["no-affine"]
-    np.testing.assert_allclose(apply_affine(filled.to_scan, np.array(SMALL.shape) - 1),
-                               np.array(phantom[0].shape) - 1)
+    np.testing.assert_allclose(
+        apply_affine(filled.to_scan, np.array(SMALL.shape) - 1), np.array(phantom[0].shape) - 1
+    )
 
 
 def test_the_published_way_stretches_what_is_stored(phantom):
@@ -199,14 +208,14 @@ def test_the_published_way_stretches_what_is_stored(phantom):
 @pytest.mark.parametrize("codes", ["RAS", "PSR", "LIA"])
 def test_a_marked_point_goes_there_and_back(phantom, codes):
     voxels, affine = reorder(*phantom, codes)
-    scan = scans.Scan(voxels, affine, "volume", {})
-    prepared = scans.prepare(scan, SMALL)
+    scan = Scan(voxels, affine, "volume", {})
+    prepared = preparing.prepare(scan, SMALL)
     for point in [(-40, 40, 15), (0, -60, 20), (30, 0, -40)]:
         voxel = apply_affine(np.linalg.inv(affine), point)
         index = np.round(apply_affine(np.linalg.inv(prepared.to_scan), voxel)).astype(int)
         marked = torch.zeros(SMALL.shape)
         marked[tuple(index)] = 1
-        there = scans.restore(marked, prepared, scan)
+        there = restore(marked, prepared, scan)
         assert there.shape == voxels.shape and there.dtype == np.float32
         weight = there / there.sum()
         back = [float((weight * at).sum()) for at in np.indices(there.shape)]
@@ -215,8 +224,8 @@ def test_a_marked_point_goes_there_and_back(phantom, codes):
 
 
 def test_a_restored_head_is_the_head(phantom, plain):
-    scan = scans.Scan(*phantom, "volume", {})
-    restored = scans.restore(plain.tensor[0], plain, scan)
+    scan = Scan(*phantom, "volume", {})
+    restored = restore(plain.tensor[0], plain, scan)
     seen = restored != 0
     assert np.corrcoef(restored[seen], phantom[0][seen])[0, 1] > 0.97
 
@@ -230,7 +239,7 @@ def test_the_full_grid_and_the_published_one(phantom):
 @pytest.mark.skipif(not T1, reason="the real heads in ../shared/data/t1 are not on this machine")
 @pytest.mark.parametrize("path", T1, ids=lambda path: path.name)
 def test_real_heads_come_out_upright_and_whole(path):
-    prepared = scans.prepare(scans.read(path), SMALL)
+    prepared = preparing.prepare(read(path), SMALL)
     mask = prepared.foreground.numpy()
     across, along, up = (mask.any(axis=axes) for axes in ((1, 2), (0, 2), (0, 1)))
     top = np.flatnonzero(up).max()
@@ -238,16 +247,19 @@ def test_real_heads_come_out_upright_and_whole(path):
     assert not along[[0, -1]].all() and 40 < across.sum() <= 84 and 50 < along.sum() <= 128
     values = prepared.tensor[0].numpy()
     middle = values.shape[0] // 2
-    mirrored = np.corrcoef(values[middle - 30:middle].ravel(), values[-middle:-middle + 30][::-1].ravel())[0, 1]
+    mirrored = np.corrcoef(values[middle - 30 : middle].ravel(), values[-middle : -middle + 30][::-1].ravel())[
+        0, 1
+    ]
     assert mirrored > 0.6  # left and right mirror one another only about the sagittal plane
 
 
 # --- pictures ------------------------------------------------------------------------------------------------
 
+
 def picture(pixels, tmp_path, contract):
     Image.fromarray(pixels).save(tmp_path / "picture.png")
-    scan = scans.read(tmp_path / "picture.png")
-    return scan, scans.prepare(scan, contract)
+    scan = read(tmp_path / "picture.png")
+    return scan, preparing.prepare(scan, contract)
 
 
 RAMP = np.add.outer(np.arange(120), np.arange(200)).astype(np.uint8) // 2
@@ -278,7 +290,7 @@ def test_a_grey_picture_fills_three_channels_and_a_map_returns_to_it(tmp_path, p
     assert torch.equal(prepared.tensor[0], prepared.tensor[2])
     marked = torch.zeros(60, 60)
     marked[20, 40] = 1
-    there = scans.restore(marked, prepared, scan)
+    there = restore(marked, prepared, scan)
     assert there.shape == (120, 200)
     weight = there / there.sum()
     back = [float((weight * index).sum()) for index in np.indices(there.shape)]
@@ -286,8 +298,8 @@ def test_a_grey_picture_fills_three_channels_and_a_map_returns_to_it(tmp_path, p
 
 
 def test_a_volume_and_a_picture_are_not_mixed_up(phantom, tmp_path):
-    with pytest.raises(scans.ScanError, match="this study reads an image") as refused:
+    with pytest.raises(ScanError, match="this study reads an image") as refused:
         prepare(*phantom, Contract("image", (60, 60)))
     assert refused.value.code == "wrong-kind" and ".png" in str(refused.value)
-    with pytest.raises(scans.ScanError, match="zip of its DICOM series"):
+    with pytest.raises(ScanError, match="zip of its DICOM series"):
         picture(RAMP, tmp_path, HEAD)

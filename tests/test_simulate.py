@@ -7,8 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import phantom
 import simulate
+from diagnosis.regions import REGIONS
+from simulation import phantom
 
 nilearn = pytest.importorskip("nilearn.datasets", reason="the ICBM 152 templates come with nilearn")
 
@@ -84,7 +85,7 @@ def test_plain_heads_are_symmetric_and_tilts_are_not(aged):
 
 def test_sides_are_drawn_without_favour():
     drawn = [simulate.draw((3, k)) for k in range(600)]
-    for region in phantom.REGIONS:
+    for region in REGIONS:
         shares = np.array([recipe.tilts[region][0] for recipe in drawn])
         assert abs(shares.mean()) < 4 * shares.std() / len(shares) ** 0.5
         assert (shares > 0).any() and (shares < 0).any()
@@ -156,7 +157,8 @@ def test_the_command_writes_a_cohort_and_keeps_what_is_there(tmp_path):
     assert [row["class"] for row in rows] == ["CN", "EMCI"]
     assert "simulate.py --subjects 2 --seed 12 --test 0.0" in (tmp_path / "about.txt").read_text()
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.nii.gz")) == sorted(
-        row["file"] for row in rows)
+        row["file"] for row in rows
+    )
     for (_, recipe), row in zip(simulate.cohort(2, 12, 0.0), rows, strict=True):
         image = nib.load(tmp_path / row["file"])
         assert "".join(nib.aff2axcodes(image.affine)) == row["orientation"] == recipe.orientation

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import slabs
+from networks import blockwise
 
 # inputs, outputs, pool, volume: sizes that pooling divides, and ones that leave planes over on each axis
 BLOCKS = {
@@ -44,7 +44,7 @@ def seed():
 @pytest.mark.parametrize("to_x", [False, True], ids=["x is data", "x has a gradient"])
 @pytest.mark.parametrize("name", BLOCKS)
 def test_training_equals_the_plain_modules_in_double(monkeypatch, name, to_x, slab_bytes):
-    monkeypatch.setattr(slabs, "BYTES", slab_bytes)
+    monkeypatch.setattr(blockwise, "BYTES", slab_bytes)
     inputs, outputs, pool, shape = BLOCKS[name]
     ours = block(inputs, outputs, pool)
     theirs = [copy.deepcopy(module).double() for module in ours]
@@ -54,8 +54,8 @@ def test_training_equals_the_plain_modules_in_double(monkeypatch, name, to_x, sl
     upstream = torch.randn(expected.shape)
     expected.backward(upstream.double())
 
-    assert slabs.walks(x, *ours)
-    found = slabs.train_block(x, *ours)
+    assert blockwise.walks(x, *ours)
+    found = blockwise.train_block(x, *ours)
     found.backward(upstream)
 
     def close(a, b):
@@ -79,7 +79,7 @@ def test_left_over_planes_count_in_the_statistics():
     x = torch.randn(2, 1, 7, 9, 9)  # five conv planes, four of them pooled
     x[:, :, -1] += 50
     norm.momentum = 1.0
-    slabs.train_block(x, conv, norm, pool)
+    blockwise.train_block(x, conv, norm, pool)
     y = conv(x).double()
     assert torch.allclose(norm.running_mean.double(), y.mean((0, 2, 3, 4)), rtol=1e-5)
     assert torch.allclose(norm.running_var.double(), y.var((0, 2, 3, 4)), rtol=1e-5)
@@ -89,7 +89,7 @@ def test_left_over_planes_count_in_the_statistics():
 def test_training_walk_stands_aside(why):
     conv, norm, pool = block(1, 8, 2)
     x = torch.randn(1, 1, 9, 9, 9)
-    assert slabs.walks(x, conv, norm, pool)
+    assert blockwise.walks(x, conv, norm, pool)
     if why == "synchronised":
         norm = nn.SyncBatchNorm(8)
     if why == "no statistics":
@@ -97,7 +97,7 @@ def test_training_walk_stands_aside(why):
     if why == "eval":
         norm.eval()
     with torch.set_grad_enabled(why != "no gradient"), torch.autocast("cpu", enabled=why == "autocast"):
-        assert not slabs.walks(x.double() if why == "double" else x, conv, norm, pool)
+        assert not blockwise.walks(x.double() if why == "double" else x, conv, norm, pool)
 
 
 class Largest(TorchDispatchMode):
@@ -116,19 +116,19 @@ class Largest(TorchDispatchMode):
 
 
 def test_training_never_holds_the_whole_conv_output(monkeypatch):
-    monkeypatch.setattr(slabs, "BYTES", 1)
+    monkeypatch.setattr(blockwise, "BYTES", 1)
     parts = block(1, 8, 2)
     x = torch.randn(2, 1, 42, 24, 24)
     with Largest() as largest:
-        slabs.train_block(x, *parts).sum().backward()
+        blockwise.train_block(x, *parts).sum().backward()
     assert largest.numbers < 2 * 8 * 40 * 22 * 22 / 3  # the conv's output
 
 
-def folded(dtype: torch.dtype = torch.float32) -> tuple[list, slabs.Folded]:
+def folded(dtype: torch.dtype = torch.float32) -> tuple[list, blockwise.Folded]:
     blocks = [block(1, 8, 2), block(8, 16, 3), block(16, 32, 2), block(32, 64, 3)]
     for _, norm, _ in blocks:
         norm.eval()
-    return blocks, slabs.Folded(blocks, dtype)
+    return blocks, blockwise.Folded(blocks, dtype)
 
 
 def plainly(x: torch.Tensor, blocks: list) -> torch.Tensor:

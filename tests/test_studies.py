@@ -33,8 +33,15 @@ def test_the_contract_hash_changes_with_every_field():
     contract = STUDIES["alzheimers"].contract
     changed = [
         dataclasses.replace(contract, **{name: value})
-        for name, value in [("shape", (1, 2, 3)), ("spacing", (1.0, 1.0, 1.0)), ("place", "fill"),
-                            ("scale", "stored"), ("anchor", (0.1, 0.2, 0.3)), ("planes", 5), ("channels", 3)]
+        for name, value in [
+            ("shape", (1, 2, 3)),
+            ("spacing", (1.0, 1.0, 1.0)),
+            ("place", "fill"),
+            ("scale", "stored"),
+            ("anchor", (0.1, 0.2, 0.3)),
+            ("planes", 5),
+            ("channels", 3),
+        ]
     ]
     hashes = {each.hash() for each in [contract, *changed]}
     assert len(hashes) == 1 + len(changed)

@@ -6,11 +6,10 @@ import signal
 
 import pytest
 from PIL import Image
-from test_train import IMAGE, arguments, cohort, tiny  # noqa: F401 (a fixture)
 
-import fit
-import sweep
 import train
+from learning import loop, sweep
+from tests.test_train import IMAGE, arguments, cohort, tiny  # noqa: F401 (a fixture)
 
 
 def rows(out):
@@ -25,8 +24,12 @@ def test_every_combination_is_trained_once_and_tabled(tmp_path, capsys, monkeypa
     data, out = cohort(tmp_path / "data", IMAGE), tmp_path / "sweep"
     assert train.main(sweeping(data, out, "lr=0.01,0.001", "batch=4,8")) == 0
     found = rows(out)
-    assert [(row["lr"], row["batch"]) for row in found] == [("0.01", "4"), ("0.01", "8"), ("0.001", "4"),
-                                                            ("0.001", "8")]
+    assert [(row["lr"], row["batch"]) for row in found] == [
+        ("0.01", "4"),
+        ("0.01", "8"),
+        ("0.001", "4"),
+        ("0.001", "8"),
+    ]
     for row in found:
         folder = out / f"lr={row['lr']},batch={row['batch']}"
         log = list(csv.DictReader((folder / "log.csv").read_text().splitlines()))
@@ -47,7 +50,7 @@ def test_every_combination_is_trained_once_and_tabled(tmp_path, capsys, monkeypa
 def test_a_stopped_sweep_goes_on_and_a_failed_run_is_named(tmp_path, monkeypatch, capsys):
     data, out = cohort(tmp_path / "data", IMAGE), tmp_path / "sweep"
     words = ("lr=0.01,1e30", "optimiser=sgd", "schedule=constant")
-    fitted, calls = fit.Trainer.fit, []
+    fitted, calls = loop.Trainer.fit, []
 
     def pressed(self, halt):
         calls.append(self.out.name)
@@ -55,7 +58,7 @@ def test_a_stopped_sweep_goes_on_and_a_failed_run_is_named(tmp_path, monkeypatch
             halt.note(signal.SIGTERM, None)
         fitted(self, halt)
 
-    monkeypatch.setattr(fit.Trainer, "fit", pressed)
+    monkeypatch.setattr(loop.Trainer, "fit", pressed)
     assert train.main(sweeping(data, out, *words)) == 128 + signal.SIGTERM
     assert len(rows(out)) == 1
     assert train.main(sweeping(data, out, *words)) == 1
@@ -74,10 +77,17 @@ def test_other_settings_want_another_folder(tmp_path, capsys):
     assert len(rows(out)) == 2
 
 
-@pytest.mark.parametrize(("words", "said"), [
-    (["lr"], "give settings and values such as"), (["lr=0.1,"], "give settings and values such as"),
-    (["data=a,b"], "data is the same for all runs"), (["lr=1", "lr=2"], "nothing may stand twice"),
-    (["lr=1,1"], "nothing may stand twice"), (["init=../x"], "give settings and values such as")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lr"], "give settings and values such as"),
+        (["lr=0.1,"], "give settings and values such as"),
+        (["data=a,b"], "data is the same for all runs"),
+        (["lr=1", "lr=2"], "nothing may stand twice"),
+        (["lr=1,1"], "nothing may stand twice"),
+        (["init=../x"], "give settings and values such as"),
+    ],
+)
 def test_a_wrong_sweep_is_said_in_words(tmp_path, capsys, words, said):
     assert train.main(sweeping(tmp_path, tmp_path / "sweep", *words)) == 1
     assert said in capsys.readouterr().err
@@ -90,8 +100,12 @@ def test_a_setting_that_train_does_not_know_ends_before_any_training(tmp_path, c
 
 
 def test_a_row_of_panels_an_architecture(tmp_path):
-    made = [{"network": network, "lr": lr, "batch": batch, "val_loss": "0.5"}
-            for network in ("one", "two") for lr in ("0.1", "0.01") for batch in ("4", "8")]
+    made = [
+        {"network": network, "lr": lr, "batch": batch, "val_loss": "0.5"}
+        for network in ("one", "two")
+        for lr in ("0.1", "0.01")
+        for batch in ("4", "8")
+    ]
     tall, low = (sweep.drawing(chosen, ["network", "lr", "batch"]) for chosen in (made, made[:4]))
     sizes = []
     for drawn in (tall, low):

@@ -22,49 +22,66 @@ import torch
 from PIL import Image
 from torch import nn
 
+import model
+import studies
+import train
+from data.cases import Case
+from learning import loop
+from learning.run import begin
+from networks.base import Network
+from studies import Contract, Label, Study
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-import datasets  # noqa: E402
-import fit  # noqa: E402
-import model  # noqa: E402
-import studies  # noqa: E402
-import train  # noqa: E402
-from studies import Contract, Label, Study  # noqa: E402
 
 
-class Tiny(nn.Module):
+class Tiny(Network):
     """A network of a few hundred weights, for volumes or images, with or without batch norm."""
 
     def __init__(self, classes: int, dimensions: int = 3, norm: bool = False, dropout: float = 0.2):
         super().__init__()
-        conv, batch, pool = ((nn.Conv3d, nn.BatchNorm3d, nn.AdaptiveMaxPool3d) if dimensions == 3
-                             else (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveMaxPool2d))
+        conv, batch, pool = (
+            (nn.Conv3d, nn.BatchNorm3d, nn.AdaptiveMaxPool3d)
+            if dimensions == 3
+            else (nn.Conv2d, nn.BatchNorm2d, nn.AdaptiveMaxPool2d)
+        )
         between = batch(4) if norm else nn.Identity()
         self.body = nn.Sequential(conv(1, 4, 3), between, nn.ReLU(), pool(2), nn.Flatten())
         self.dropout = nn.Dropout(dropout)
         self.dense = nn.Linear(4 * 2**dimensions, classes)
 
-    def features(self, x):
+    def base(self, x):
         return self.body(x)
 
     def head(self, features):
         return self.dense(self.dropout(features))
 
-    def forward(self, x):
-        return self.head(self.features(x))
-
 
 LABELS = (Label("low", "little", 0.0), Label("mid", "some", 0.5), Label("high", "much", 1.0))
-VOLUME = Study("tiny-volume", "Tiny volumes", "Which?", LABELS,
-               Contract("volume", (8, 8, 8), spacing=(4.0, 4.0, 4.0), place="fill", scale="stored"),
-               "Tiny", ("Tiny", "ClassificationModel3D"), "Tests.", {"dimensions": 3},
-               {"epochs": 2, "batch": 4, "lr": 0.01, "severity_weight": 1.0, "clip": 1.0})
-IMAGE = replace(VOLUME, key="tiny-image", labels=tuple(replace(label, severity=None) for label in LABELS),
-                contract=Contract("image", (12, 12), place="squeeze", scale="unit"),
-                arguments={"dimensions": 2, "norm": True})
-FULL = replace(studies.STUDIES["alzheimers"], key="small-alzheimers", arguments={"shape": [78, 78, 78]},
-               contract=replace(VOLUME.contract, shape=(78, 78, 78)))
+VOLUME = Study(
+    "tiny-volume",
+    "Tiny volumes",
+    "Which?",
+    LABELS,
+    Contract("volume", (8, 8, 8), spacing=(4.0, 4.0, 4.0), place="fill", scale="stored"),
+    "Tiny",
+    ("Tiny", "ClassificationModel3D"),
+    "Tests.",
+    {"dimensions": 3},
+    {"epochs": 2, "batch": 4, "lr": 0.01, "severity_weight": 1.0, "clip": 1.0},
+)
+IMAGE = replace(
+    VOLUME,
+    key="tiny-image",
+    labels=tuple(replace(label, severity=None) for label in LABELS),
+    contract=Contract("image", (12, 12), place="squeeze", scale="unit"),
+    arguments={"dimensions": 2, "norm": True},
+)
+FULL = replace(
+    studies.STUDIES["alzheimers"],
+    key="small-alzheimers",
+    arguments={"shape": [78, 78, 78]},
+    contract=replace(VOLUME.contract, shape=(78, 78, 78)),
+)
 TINY = {study.key: study for study in (VOLUME, IMAGE, FULL)}
 
 
@@ -93,9 +110,11 @@ def cohort(folder: Path, study: Study, each: int = 6, layout: str = "folders", t
         for i in range(each + test):
             number += 1
             name = f"sub-{number:03}"
-            inside = {"folders": Path("test" if i >= each else "") / label.code / f"{name}{suffix}",
-                      "csv": Path("pictures") / f"{name}{suffix}",
-                      "bids": Path(name) / "anat" / f"{name}{suffix}"}[layout]
+            inside = {
+                "folders": Path("test" if i >= each else "") / label.code / f"{name}{suffix}",
+                "csv": Path("pictures") / f"{name}{suffix}",
+                "bids": Path(name) / "anat" / f"{name}{suffix}",
+            }[layout]
             put(folder / inside, picture(study, place / (len(study.labels) - 1), random))
             rows.append({"participant_id": name, "file": inside.as_posix(), "label": label.code, "subject": name})
     if layout == "folders":
@@ -128,8 +147,25 @@ def tiny():
 
 
 def arguments(study: Study, data: Path, out: Path, *more: str) -> list[str]:
-    return ["--study", study.key, "--data", str(data), "--out", str(out), "--cache", str(out.parent / "cache"),
-            "--workers", "0", "--threads", "1", "--device", "cpu", "--rounds", "5", *more]
+    return [
+        "--study",
+        study.key,
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--cache",
+        str(out.parent / "cache"),
+        "--workers",
+        "0",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--rounds",
+        "5",
+        *more,
+    ]
 
 
 def state(out: Path) -> dict:
@@ -149,6 +185,7 @@ def same(one, other) -> bool:
 
 # ---- from a folder to a weights file
 
+
 @pytest.mark.parametrize("layout", ["folders", "csv", "bids"])
 @pytest.mark.parametrize("study", [VOLUME, IMAGE], ids=lambda study: study.key)
 def test_each_layout_trains_end_to_end(tmp_path, study, layout):
@@ -157,7 +194,10 @@ def test_each_layout_trains_end_to_end(tmp_path, study, layout):
     weights = model.load(out / f"{study.key}.Tiny.safetensors", "cpu")
     header = weights.header
     assert {name: sum(counts.values()) for name, counts in header["training"]["subjects"].items()} == {
-        "train": 12, "val": 3, "test": 3}
+        "train": 12,
+        "val": 3,
+        "test": 3,
+    }
     assert len(header["training"]["subject_hashes"]["train"]) == 12
     assert header["scores"]["subjects"] == 3
     assert len(header["calibration"]["scores"]) == 3
@@ -199,6 +239,7 @@ def test_patience_ends_early(tmp_path):
 
 # ---- resuming
 
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """The state after three epochs that nothing disturbed, and the data."""
@@ -212,7 +253,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(("step", "epochs"), [(2, 0), (5, 1)])  # an epoch is 3 steps and one validation
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, whole, monkeypatch, capsys, step, epochs):
     wanted, data = whole
-    calls, loss = [], fit.Loss.__call__
+    calls, loss = [], loop.Loss.__call__
 
     def interrupted(self, logits, targets):
         calls.append(1)
@@ -220,11 +261,11 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, whole, monkeypatch, ca
             os.kill(os.getpid(), signal.SIGTERM)
         return loss(self, logits, targets)
 
-    monkeypatch.setattr(fit.Loss, "__call__", interrupted)
+    monkeypatch.setattr(loop.Loss, "__call__", interrupted)
     assert train.main(arguments(VOLUME, data, tmp_path / "run", "--epochs", "3")) == 128 + signal.SIGTERM
     assert f"{epochs} whole epochs are kept" in capsys.readouterr().err
     assert len(state(tmp_path / "run")["history"]) == epochs
-    monkeypatch.setattr(fit.Loss, "__call__", loss)
+    monkeypatch.setattr(loop.Loss, "__call__", loss)
     assert train.main(["--resume", str(tmp_path / "run")]) == 0
     assert same(state(tmp_path / "run"), wanted)
 
@@ -232,8 +273,11 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, whole, monkeypatch, ca
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, whole):
     wanted, data = whole
     argv = arguments(VOLUME, data, tmp_path / "run", "--epochs", "3")
-    done = subprocess.run([sys.executable, __file__, *argv], env=os.environ | {"KILL_AT": "6"},
-                          capture_output=True)
+    done = subprocess.run(
+        [sys.executable, __file__, *argv],
+        env=os.environ | {"KILL_AT": "6", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     assert train.main(["--resume", str(tmp_path / "run")]) == 0
     assert same(state(tmp_path / "run"), wanted)
@@ -246,14 +290,14 @@ def test_a_signal_that_reached_the_reading_processes_too_is_no_fault(tmp_path, m
         os.kill(os.getpid(), signal.SIGTERM)
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
 
-    monkeypatch.setattr(fit.Loss, "__call__", killed)
+    monkeypatch.setattr(loop.Loss, "__call__", killed)
     assert train.main(arguments(VOLUME, data, tmp_path / "run")) == 128 + signal.SIGTERM
     assert "0 whole epochs are kept" in capsys.readouterr().err
 
 
 def test_a_run_can_be_closed_early(tmp_path, monkeypatch):
     data, out = cohort(tmp_path / "data", VOLUME), tmp_path / "run"
-    monkeypatch.setattr(fit.Trainer, "validate", stop_after(fit.Trainer.validate, 2))
+    monkeypatch.setattr(loop.Trainer, "validate", stop_after(loop.Trainer.validate, 2))
     assert train.main(arguments(VOLUME, data, out, "--epochs", "50")) == 130
     assert train.main(["--resume", str(out), "--finish", "--title", "Closed early"]) == 0
     header = model.read_header(out / "tiny-volume.Tiny.safetensors")
@@ -287,13 +331,17 @@ def test_resuming_refuses_what_was_fixed(tmp_path, capsys):
 
 # ---- many processes
 
+
 def test_two_processes_have_the_losses_of_one(tmp_path):
     data = cohort(tmp_path / "data", VOLUME)
     more = ("--dropout", "0", "--class-weights", "--accumulate", "2")
     assert train.main(arguments(VOLUME, data, tmp_path / "one", *more)) == 0
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
-    done = subprocess.run([*launched, *arguments(VOLUME, data, tmp_path / "two", *more)], capture_output=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [*launched, *arguments(VOLUME, data, tmp_path / "two", *more)],
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr.decode()
     one, two = state(tmp_path / "one")["history"], state(tmp_path / "two")["history"]
     for name in ("train_loss", "train_accuracy", "val_loss"):
@@ -302,6 +350,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
 
 
 # ---- clear ends
+
 
 def test_leaks_are_refused_unless_allowed(tmp_path, capsys):
     data, out = cohort(tmp_path / "data", VOLUME, test=2), tmp_path / "run"
@@ -348,7 +397,7 @@ def test_a_few_corrupt_files_are_left_out_and_many_refused(tmp_path, capsys):
 def test_a_full_disk_ends_in_words_and_leaves_nothing_half_written(tmp_path, capsys):
     data, out = cohort(tmp_path / "data", VOLUME), tmp_path / "run"
     argv = arguments(VOLUME, data, out, "--epochs", "1")
-    train.begin(train.parse(argv))  # reads, splits, and fills the cache
+    begin(train.parse(argv))  # reads, splits, and fills the cache
     before = (out / "last.pt").read_bytes()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))  # the system's own “no room for so much”
@@ -362,15 +411,21 @@ def test_a_full_disk_ends_in_words_and_leaves_nothing_half_written(tmp_path, cap
     assert train.main(["--resume", str(out)]) == 0
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory."),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    ],
+)
 def test_out_of_memory_says_what_to_change(tmp_path, monkeypatch, capsys, error):
     data = cohort(tmp_path / "data", VOLUME)
 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(fit.Loss, "__call__", fail)
+    monkeypatch.setattr(loop.Loss, "__call__", fail)
     assert train.main(arguments(VOLUME, data, tmp_path / "run")) == 1
     assert "half the --batch and twice the --accumulate" in capsys.readouterr().err
 
@@ -382,13 +437,16 @@ def test_a_loss_that_is_no_number_ends_in_words(tmp_path, capsys):
     assert "use a smaller --lr" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    (("--network", "resnet18"), "tiny-volume has Tiny, ClassificationModel3D"),
-    (("--precision", "amp"), "amp needs CUDA"),
-    (("--network", "ClassificationModel3D"), "ClassificationModel3D does not take"),
-    (("--device", "cuda:99"), "cuda:99"),
-    (("--val", "0"), "no case for val"),
-])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--network", "resnet18"), "tiny-volume has Tiny, ClassificationModel3D"),
+        (("--precision", "amp"), "amp needs CUDA"),
+        (("--network", "ClassificationModel3D"), "ClassificationModel3D does not take"),
+        (("--device", "cuda:99"), "cuda:99"),
+        (("--val", "0"), "no case for val"),
+    ],
+)
 def test_what_cannot_be_done_is_said_before_training(tmp_path, capsys, more, words):
     data = cohort(tmp_path / "data", VOLUME)
     assert train.main(arguments(VOLUME, data, tmp_path / "run", *more)) == 1
@@ -396,8 +454,10 @@ def test_what_cannot_be_done_is_said_before_training(tmp_path, capsys, more, wor
 
 
 def test_the_command_line_wants_a_study_or_a_run(capsys):
-    for argv, words in ((["--data", "x"], "give --study and --data"),
-                        (["--study", "alzheimers", "--data", "x", "--finish"], "give --resume FOLDER too")):
+    for argv, words in (
+        (["--data", "x"], "give --study and --data"),
+        (["--study", "alzheimers", "--data", "x", "--finish"], "give --resume FOLDER too"),
+    ):
         with pytest.raises(SystemExit):
             train.main(argv)
         assert words in capsys.readouterr().err
@@ -405,17 +465,18 @@ def test_the_command_line_wants_a_study_or_a_run(capsys):
 
 # ---- the parts
 
+
 def test_the_order_is_a_function_of_seed_and_epoch():
-    one = fit.order(range(10), 3, 5, 4)
-    assert one == fit.order(range(10), 3, 5, 4)
-    assert one != fit.order(range(10), 3, 6, 4) and one != fit.order(range(10), 4, 5, 4)
+    one = loop.order(range(10), 3, 5, 4)
+    assert one == loop.order(range(10), 3, 5, 4)
+    assert one != loop.order(range(10), 3, 6, 4) and one != loop.order(range(10), 4, 5, 4)
     assert len(one) == 12 and set(one) == set(range(10))  # whole steps, nobody left out
-    assert len(fit.order(range(3), 0, 0, 8)) == 8
+    assert len(loop.order(range(3), 0, 0, 8)) == 8
 
 
-@pytest.mark.parametrize("schedule", fit.SCHEDULES)
+@pytest.mark.parametrize("schedule", loop.SCHEDULES)
 def test_schedules_rise_to_the_full_rate_and_fall(schedule):
-    rates = [fit.rate(schedule, i / 1000) for i in range(1001)]
+    rates = [loop.rate(schedule, i / 1000) for i in range(1001)]
     assert max(rates) == pytest.approx(1) and min(rates) > 0
     if schedule != "constant":
         peak = rates.index(max(rates))
@@ -425,7 +486,7 @@ def test_schedules_rise_to_the_full_rate_and_fall(schedule):
 
 def test_the_loss_by_hand():
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
-    loss = fit.Loss(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, 1.0]), 4.0)
+    loss = loop.Loss(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, 1.0]), 4.0)
     # expected severities .125 + .25 = .375 and .05 + .8 = .85; true 0.5 (class 1) and 1 (class 2)
     entropy = (2 * -np.log(0.25) + 3 * -np.log(0.8)) / 2
     squares = ((0.375 - 0.5) ** 2 + (0.85 - 1) ** 2) / 2
@@ -434,22 +495,22 @@ def test_the_loss_by_hand():
 
 def test_class_weights_have_mean_one_over_the_cases():
     codes = ["low"] * 6 + ["mid"] * 2
-    cases = [datasets.Case(Path(f"{i}"), code, str(i), "train") for i, code in enumerate(codes)]
-    weights = fit.loss_of(VOLUME, cases, {"class_weights": True, "severity_weight": 0.0}, torch.device("cpu"))
+    cases = [Case(Path(f"{i}"), code, str(i), "train") for i, code in enumerate(codes)]
+    weights = loop.loss_of(VOLUME, cases, {"class_weights": True, "severity_weight": 0.0}, torch.device("cpu"))
     assert weights.class_weights[:2].tolist() == pytest.approx([8 / 12, 8 / 4])
 
 
 def test_only_the_ends_come_first(tmp_path):
     data = cohort(tmp_path / "data", VOLUME)
-    run, _ = train.begin(train.parse(arguments(VOLUME, data, tmp_path / "run", "--ends-first", "1")))
-    cases = fit.part(run.cases, "train")
+    run, _ = begin(train.parse(arguments(VOLUME, data, tmp_path / "run", "--ends-first", "1")))
+    cases = loop.part(run.cases, "train")
     assert {cases[i].label for i in run.indices(0)} == {"low", "high"}
     assert {cases[i].label for i in run.indices(1)} == {"low", "mid", "high"}
 
 
 if __name__ == "__main__":
     if "KILL_AT" in os.environ:
-        left, before = [int(os.environ["KILL_AT"])], fit.Loss.__call__
+        left, before = [int(os.environ["KILL_AT"])], loop.Loss.__call__
 
         def kill(self, logits, targets):
             left[0] -= 1
@@ -457,6 +518,6 @@ if __name__ == "__main__":
                 os.kill(os.getpid(), signal.SIGKILL)
             return before(self, logits, targets)
 
-        fit.Loss.__call__ = kill
+        loop.Loss.__call__ = kill
     with registered():
         sys.exit(train.main())

@@ -1,0 +1,111 @@
+"""What the bundled Alzheimer's weights make of real heads they never saw: printed, not asserted.
+
+    python -m benchmarks.bench_real_heads DIR [--weights FILE] [--limit N] [--json]
+
+DIR holds `t1/` (whole heads) and `labels/` (same names; above 0 is brain, VENTRICLES are the ventricles).
+Printed are the Spearman correlation of expected severity with the ventricle fraction, what taking the skull
+away changes, and what moving, turning, resampling and brightening the same head change.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.processing import resample_to_output
+from scipy.stats import spearmanr
+
+import diagnose
+from diagnosis.diagnoser import Diagnoser, find_weights
+
+VENTRICLES = (4, 11, 49, 50, 51, 52)
+
+
+def like(image: nib.Nifti1Image, voxels: np.ndarray, affine: np.ndarray | None = None) -> bytes:
+    """A NIfTI file of these voxels in memory."""
+    affine = image.affine if affine is None else affine
+    return nib.Nifti1Image(voxels, affine).to_bytes()
+
+
+def altered(image: nib.Nifti1Image) -> dict[str, bytes]:
+    """The same head, stored in other ways that must not matter."""
+    voxels = np.asarray(image.dataobj, dtype=np.float32)
+    moved = image.affine.copy()
+    moved[:3, 3] += (12.0, -20.0, 15.0)
+    shifted = np.roll(np.pad(voxels, 12, mode="edge"), (5, -4, 3), (0, 1, 2))
+    turned = nib.as_closest_canonical(image).as_reoriented(
+        nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt("LIA"))
+    )
+    coarse = resample_to_output(nib.Nifti1Image(voxels, image.affine), (2.0, 2.0, 2.0), order=1)
+    mirrored = nib.as_closest_canonical(image)
+    return {
+        "moved": like(image, shifted, moved),
+        "mirrored": like(mirrored, np.asarray(mirrored.dataobj)[::-1].copy(), mirrored.affine),
+        "re-oriented": turned.to_bytes(),
+        "at 2 mm": coarse.to_bytes(),
+        "brightened": like(image, voxels * 3 + 200),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--limit", type=int, help="only the first N heads")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    weights = options.weights or find_weights(diagnose.ROOT / "weights", "alzheimers")
+    diagnoser = Diagnoser(weights)
+
+    def severity(file: bytes | Path, name: str = "head.nii") -> tuple[float, str]:
+        diagnosis = diagnoser(file, name, judge_anyway=True)
+        return diagnosis.severity, diagnosis.verdict
+
+    rows = []
+    for path in sorted((options.folder / "t1").glob("*.nii.gz"))[: options.limit]:
+        image = nib.load(path)
+        labels = np.asarray(nib.load(options.folder / "labels" / path.name).dataobj)
+        voxels = np.asarray(image.dataobj, dtype=np.float32)
+        whole, verdict = severity(path, path.name)
+        row = {
+            "head": path.name,
+            "ventricles": np.isin(labels, VENTRICLES).sum() / (labels > 0).sum(),
+            "severity": whole,
+            "verdict": verdict,
+        }
+        row["stripped"] = severity(like(image, voxels * (labels > 0)))[0]
+        row |= {key: severity(file)[0] - whole for key, file in altered(image).items()}
+        rows.append(row)
+        if not options.json:
+            changes = "  ".join(f"{key} {row[key]:+.3f}" for key in list(row)[5:])
+            print(
+                f"{path.name:<28} ventricles {row['ventricles']:6.2%}  severity {whole:.3f}  "
+                f"stripped {row['stripped']:.3f}  {changes}  {verdict}"
+            )
+    fractions = [row["ventricles"] for row in rows]
+    figures = {
+        "heads": len(rows),
+        "fit": sum(row["verdict"] == "fit" for row in rows),
+        "spearman": float(spearmanr(fractions, [row["severity"] for row in rows])[0]),
+        "spearman_stripped": float(spearmanr(fractions, [row["stripped"] for row in rows])[0]),
+        "stripped_max": max(abs(row["stripped"] - row["severity"]) for row in rows),
+        "changed_max": {key: max(abs(row[key]) for row in rows) for key in list(rows[0])[5:]},
+    }
+    if options.json:
+        print(json.dumps(figures))
+        return 0
+    print(
+        f"\n{figures['heads']} heads, {figures['fit']} fit to judge; Spearman of expected severity with the "
+        f"ventricle fraction {figures['spearman']:.2f} (skull-stripped {figures['spearman_stripped']:.2f})"
+    )
+    print(
+        f"largest change when stripped {figures['stripped_max']:.3f}; "
+        + ", ".join(f"{key} {value:.3f}" for key, value in figures["changed_max"].items())
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Prepared scans kept on disk, so that only the first epoch reads and resamples them."""
+
+import hashlib
+import os
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import scans
+from data.cases import DataError
+from data.files import content_hash, write_whole
+from scans.prepare import prepare
+from scans.read import read
+from studies import Contract
+
+
+class Cache:
+    """Prepared tensors on disk, one .npy for each content of a file, contract and version of our own code.
+
+    Entries are float16 (float32 where that overflows) with a CRC-32 behind; a damaged or vanished one is made
+    anew. Writes are atomic, so processes may share the folder; the least recently used go when it is full.
+    """
+
+    def __init__(self, folder: str | Path, contract: Contract, limit_bytes: int = 64 << 30):
+        self.folder, self.contract, self.limit = Path(folder), contract, limit_bytes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        code = b"".join(file.read_bytes() for file in sorted(Path(scans.__file__).parent.glob("*.py")))
+        self.ending = f"-{contract.hash()}-{hashlib.sha256(code).hexdigest()[:8]}.npy"
+        self.contents: dict[str, tuple[int, int, str]] = {}  # path → size, mtime, hash: hashed once a process
+        self.room = 0  # bytes that may still be written before the folder is measured again
+
+    def entry(self, file: str | Path) -> Path:
+        """Where the prepared file lies, or will."""
+        key, known = str(file), self.contents.get(str(file))
+        try:
+            stat = Path(file).stat()
+        except FileNotFoundError:
+            if not known:
+                raise
+        else:
+            if not known or known[:2] != (stat.st_size, stat.st_mtime_ns):
+                known = self.contents[key] = (stat.st_size, stat.st_mtime_ns, content_hash(file))
+        return self.folder / (known[2][:32] + self.ending)
+
+    def get(self, file: str | Path) -> Tensor:
+        """The prepared tensor in float32, with float16's precision whether it was there or not."""
+        entry = self.entry(file)
+        values = self._load(entry)
+        if values is None:
+            values = _half(prepare(read(Path(file)), self.contract).tensor.numpy())
+            self._keep(entry, values)
+        return torch.from_numpy(values.astype(np.float32))
+
+    def made(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """An array under a name of its own, made where it is not there, or not any more."""
+        entry = self.folder / f"{name}.npy"
+        values = self._load(entry)
+        if values is None:
+            values = make()
+            self._keep(entry, values)
+        return np.array(values)
+
+    def _load(self, entry: Path) -> np.ndarray | None:
+        try:
+            values = np.load(entry, mmap_mode="r")
+            with entry.open("rb") as file:
+                file.seek(-4, os.SEEK_END)
+                right = file.read(4) == zlib.crc32(values).to_bytes(4, "big")
+            os.utime(entry)  # used now
+        except (FileNotFoundError, ValueError, EOFError):  # ValueError is numpy's word for damage
+            return None
+        return values if right else None
+
+    def _keep(self, entry: Path, values: np.ndarray) -> None:
+        def fill(out):
+            np.save(out, values)
+            out.write(zlib.crc32(values).to_bytes(4, "big"))
+
+        size = values.nbytes + 132
+        if size > self.limit:
+            return
+        if size > self.room:
+            self.trim(size)
+        try:
+            write_whole(entry, fill)
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: cannot keep a prepared scan ({error.strerror}); free some disk, or "
+                "choose another folder or a lower limit for the cache"
+            ) from error
+        self.room -= size
+
+    def trim(self, wanted: int = 0) -> None:
+        """Remove the least recently used until `wanted` more bytes fit, and what broken-off writes left."""
+        found, now = [], time.time()
+        for file in self.folder.iterdir():
+            try:
+                stat = file.stat()
+                if file.suffix == ".part" and now - stat.st_mtime > 3600:
+                    file.unlink()
+                elif file.suffix == ".npy":
+                    found.append((stat.st_mtime_ns, stat.st_size, file))
+            except FileNotFoundError:  # another process was faster
+                continue
+        total = sum(size for _, size, _ in found)
+        for _, size, file in sorted(found):
+            if total + wanted <= self.limit:
+                break
+            file.unlink(missing_ok=True)
+            total -= size
+        self.room = max(wanted, (self.limit - total) // 4)  # a quarter: others may be writing too
+
+
+def _half(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, np.float16 if np.abs(values).max() < 65504 else np.float32)

@@ -1,0 +1,34 @@
+"""Files: hashed by content, and written whole or not at all."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+
+def content_hash(file: str | Path) -> str:
+    """SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with Path(file).open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_whole(path: Path, fill: Callable) -> None:
+    """A file that is there whole or not at all; `fill` writes into the open file it is given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        with part.open("wb") as out:
+            fill(out)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Bytes as a file that is there whole or not at all."""
+    write_whole(path, lambda out: out.write(content))

@@ -1,0 +1,296 @@
+"""Open-i's chest X-rays as labelled pictures: pages of its search, the pictures, and an index by patient.
+
+Normal against nodule, by the MeSH items of each report. It asks gently, tries again where that can help, goes on
+where it stopped, and names what it could not get. It splits nothing; `train.py --data DIR` reads its index.
+"""
+
+import csv
+import http.client
+import io
+import json
+import random
+import re
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urljoin, urlsplit
+
+from tqdm import tqdm
+
+from data.cases import DataError
+from data.files import write_whole
+from scans.read import read
+
+ADDRESS = "https://openi.nlm.nih.gov"
+PAGE = 100  # records asked for at once; a server that gives fewer is followed
+ATTEMPTS = 5
+WAIT = 1.0  # seconds before the second attempt, doubled before each further one
+LONGEST = 300.0  # seconds that a server's Retry-After may ask for
+LARGEST = 50 << 20  # bytes of one answer
+AGAIN = (408, 425, 429, 500, 502, 503, 504)  # statuses that another attempt may mend
+
+
+class FetchError(Exception):
+    """What could not be had, and why."""
+
+
+@dataclass
+class Visitor:
+    """One polite visitor of a server, for several threads: a pause between requests, one rest for all."""
+
+    address: str = ADDRESS
+    timeout: float = 60.0  # seconds for a whole answer
+    pause: float = 0.1  # seconds between the starts of two requests
+    next: float = 0.0  # no request starts before
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    leaving: threading.Event = field(default_factory=threading.Event)
+
+    def get(self, path: str, check: Callable[[bytes], Any]) -> Any:
+        """What `check` makes of the answer; tries again while that may help, else FetchError."""
+        for attempt in range(ATTEMPTS):
+            self.turn()
+            rest = WAIT * 2**attempt * random.uniform(0.8, 1.2)
+            try:
+                return check(self.answer(path))
+            except urllib.error.HTTPError as error:
+                why = f"status {error.code}"
+                if error.code not in AGAIN:
+                    break
+                asked = retry_after(error.headers.get("Retry-After"))
+                if asked is not None:
+                    rest = asked
+                    with self.lock:  # the server is busy for everyone, not for this request alone
+                        self.next = max(self.next, time.monotonic() + asked)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                why = str(getattr(error, "reason", error)) or type(error).__name__
+            if attempt < ATTEMPTS - 1 and self.leaving.wait(rest):
+                break
+        raise FetchError(why)
+
+    def turn(self) -> None:
+        """Waits until the next request may start."""
+        with self.lock:
+            now = time.monotonic()
+            start = max(now, self.next)
+            self.next = start + self.pause
+        if self.leaving.wait(start - now):
+            raise FetchError("stopped")
+
+    def answer(self, path: str) -> bytes:
+        """The whole body; of a link only its path is followed, so that no answer can send us elsewhere."""
+        parts = urlsplit(path)
+        url = urljoin(self.address, parts._replace(scheme="", netloc="").geturl())
+        request = urllib.request.Request(url, headers={"User-Agent": "Scanwise (research; one visitor)"})
+        end, blocks, size = time.monotonic() + self.timeout, [], 0
+        with urllib.request.urlopen(request, timeout=self.timeout) as stream:
+            while block := stream.read1(1 << 16):
+                blocks.append(block)
+                size += len(block)
+                if size > LARGEST:
+                    raise ValueError(f"the answer is larger than {LARGEST >> 20} MB")
+                if time.monotonic() > end:
+                    raise TimeoutError(f"the answer took longer than {self.timeout:g} s")
+            told = stream.headers.get("Content-Length")
+        if told and size != int(told):
+            raise ValueError(f"the answer broke off after {size} of {told} bytes")
+        return b"".join(blocks)
+
+
+def retry_after(text: str | None) -> float | None:
+    """The seconds that a Retry-After header asks for, in either of its two forms."""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds()
+        except (TypeError, ValueError):
+            return None
+    return min(max(seconds, 0.0), LONGEST)
+
+
+# ---- what a record says
+
+
+def label_of(mesh: dict[str, Any]) -> str | None:
+    """ "normal", "nodule", or None for everything else, by a report's MeSH items such as "Nodule/lung/small"."""
+    major, minor = ([str(item).lower() for item in mesh.get(part) or []] for part in ("major", "minor"))
+    heads = [item.split("/")[0] for item in major + minor]
+    if any(re.search(r"\bnodules?\b", head) for head in heads):
+        return "nodule"
+    return "normal" if set(heads) == {"normal"} else None
+
+
+def records_of(body: bytes) -> dict[str, Any]:
+    """A page of the search, cut down to what is used; ValueError for anything else."""
+    page = json.loads(body)
+    try:
+        records = [
+            {"uid": str(one["uid"]), "picture": str(one["imgLarge"]), "mesh": dict(one["MeSH"])}
+            for one in page["list"]
+        ]
+        return {"total": int(page["total"]), "records": records}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no page of search results ({error} is missing or odd)") from error
+
+
+def name_of(path: str) -> str:
+    """The picture's own name below pictures/; never a way out of it."""
+    name = urlsplit(path).path.rsplit("/", 1)[-1]
+    if not re.fullmatch(r"\w[\w.-]*\.(png|jpe?g)", name, re.IGNORECASE):
+        raise FetchError(f"{name!r} is no picture's name")
+    return name
+
+
+# ---- from the server to a folder
+
+
+def fetch(
+    folder: Path, first: int = 1, last: int | None = None, visitor: Visitor | None = None, workers: int = 4
+) -> list[str]:
+    """Pages, pictures and `index.csv` of the records first to last; what failed, a line each.
+
+    A page or picture that lies in the folder already is not asked for again.
+    """
+    visitor = visitor or Visitor()
+    (folder / "pages").mkdir(parents=True, exist_ok=True)
+    found, failed = search(folder / "pages", first, last, visitor)
+    wanted = {}  # one entry a picture, whatever pages it stands on
+    for record in found:
+        label = label_of(record["mesh"])
+        if label:
+            wanted[record["picture"]] = {"label": label, "subject": record["uid"]}
+    print(f"{len(found)} records, {len(wanted)} of them normal or with a nodule", flush=True)
+    rows = read_index(folder)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        jobs = {path: pool.submit(picture, folder, path, visitor) for path in wanted}
+        for path, job in tqdm(jobs.items(), "pictures", unit="picture", disable=None):
+            try:
+                rows[job.result()] = wanted[path]
+            except FetchError as error:
+                failed.append(f"{path}: {error}")
+    finally:
+        visitor.leaving.set()  # after Ctrl-C nobody waits for what is not needed any more
+        pool.shutdown(cancel_futures=True)
+        write_index(folder, rows)
+    return failed
+
+
+def search(pages: Path, first: int, last: int | None, visitor: Visitor) -> tuple[list[dict[str, Any]], list[str]]:
+    """The records first to last of the collection, and what pages failed."""
+    found, failed, at, total = [], [], first, None
+    with tqdm(desc="search", unit="record", disable=None) as bar:
+        while at <= min(last or at, total or at):
+            end = min(at + PAGE - 1, last or at + PAGE - 1)
+            try:
+                page = listed(pages / f"{at:06}.json", at, end, visitor)
+            except FetchError as error:
+                if total is None:
+                    raise DataError(
+                        f"{visitor.address}: no page of its search could be had ({error}); try again "
+                        "later with the same command, which goes on where it stopped"
+                    ) from error
+                failed.append(f"records {at}–{end}: {error}")
+                at = end + 1
+                continue
+            total, records = page["total"], page["records"][: end - at + 1]
+            if total < first:
+                raise DataError(f"--range from {first}: the collection has {total} records")
+            bar.total = min(last or total, total) - first + 1
+            bar.update(len(records))
+            found += records
+            at += len(records)
+    return found, failed
+
+
+def listed(kept: Path, first: int, last: int, visitor: Visitor) -> dict[str, Any]:
+    """One page, from the folder or from the server; an empty one before the end is a failure."""
+    if kept.is_file():
+        return json.loads(kept.read_text(encoding="utf-8"))
+
+    def check(body: bytes) -> dict[str, Any]:
+        page = records_of(body)
+        if not page["records"] and page["total"] >= first:
+            raise ValueError("an empty page before the end")
+        return page
+
+    query = urlencode({"query": "", "it": "xg", "coll": "cxr", "m": first, "n": last})
+    page = visitor.get(f"/api/search?{query}", check)
+    if page["records"]:
+        put(kept, json.dumps(page))
+    return page
+
+
+def picture(folder: Path, path: str, visitor: Visitor) -> str:
+    """One picture into pictures/, unless it lies there already; its name counted from the folder."""
+    name = f"pictures/{name_of(path)}"
+    if not (folder / name).is_file():
+
+        def check(body: bytes) -> bytes:
+            read(body, name)  # ScanError, a ValueError, where it is no whole picture
+            return body
+
+        body = visitor.get(path, check)
+        write_whole(folder / name, lambda out: out.write(body))
+    return name
+
+
+def read_index(folder: Path) -> dict[str, dict[str, str]]:
+    """What earlier calls brought: file → label and subject."""
+    if not (folder / "index.csv").is_file():
+        return {}
+    with (folder / "index.csv").open(newline="", encoding="utf-8") as lines:
+        rows = {row.pop("file"): row for row in csv.DictReader(lines)}
+    return {file: row for file, row in rows.items() if (folder / file).is_file()}
+
+
+def write_index(folder: Path, rows: dict[str, dict[str, str]]) -> None:
+    lines = io.StringIO(newline="")
+    table = csv.writer(lines, lineterminator="\n")
+    table.writerow(["file", "label", "subject"])
+    table.writerows([file, rows[file]["label"], rows[file]["subject"]] for file in sorted(rows))
+    put(folder / "index.csv", lines.getvalue())
+
+
+def put(path: Path, text: str) -> None:
+    write_whole(path, lambda out: out.write(text.encode()))
+
+
+def between(text: str) -> tuple[int, int | None]:
+    """ "A-B" as two numbers counted from 1; "A-" is open."""
+    match = re.fullmatch(r"(\d+)-(\d*)", text)
+    first, last = (int(match[1]), int(match[2]) if match[2] else None) if match else (0, None)
+    if first < 1 or (last is not None and last < first):
+        raise DataError(f"--range {text}: give two numbers such as 1-500, counted from 1")
+    return first, last
+
+
+def run(folder: Path, span: str, address: str, workers: int, timeout: float) -> int:
+    """The command: 0 where all came, 1 where some did not, which are named; 130 after Ctrl-C."""
+    first, last = between(span)
+    try:
+        failed = fetch(folder, first, last, Visitor(address, timeout), workers)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on where it stopped")
+        return 130
+    rows = read_index(folder)
+    for label in ("normal", "nodule"):
+        mine = [row for row in rows.values() if row["label"] == label]
+        print(f"{label}: {len(mine)} pictures of {len({row['subject'] for row in mine})} patients")
+    print(
+        f"wrote {folder / 'index.csv'}. The collection does not tell frontal pictures from lateral ones: look "
+        "through them."
+    )
+    if failed:
+        print(f"{len(failed)} could not be had; the same command tries them again:", *failed, sep="\n  ")
+    return 1 if failed else 0

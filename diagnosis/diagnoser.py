@@ -1,0 +1,222 @@
+"""One scan in, one `Diagnosis` out: the page, the HTTP API and the command line all ask the same `Diagnoser`.
+
+It reads, checks, predicts and, when asked, explains; it draws nothing and serves nothing.
+"""
+
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import model
+from diagnosis import gate
+from diagnosis.explain import Map, explain
+from networks import dropout
+from networks.forward import Forward
+from scans.prepare import Prepared, prepare
+from scans.read import read, safe_name
+from scans.scan import Scan, ScanError
+from studies import NOTICE
+
+VERSION = "1.0.0"
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """Everything one scan was answered with; `record` is its JSON form."""
+
+    file: str
+    weights: model.Weights
+    label: str | None  # None where the scan cannot be judged
+    probabilities: dict[str, float] | None
+    set: list[str] | None
+    level: float  # the coverage that the set was asked for
+    findings: tuple[gate.Finding, ...]
+    judged_anyway: bool
+    seconds: dict[str, float]
+    scan: Scan = field(repr=False)
+    prepared: Prepared = field(repr=False)
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)  # such as an attention over levels, by name
+    intervals: dict[str, tuple[float, float]] | None = None  # of the probabilities, where passes were asked for
+
+    @property
+    def verdict(self) -> str:
+        return gate.verdict(self.findings)
+
+    @property
+    def name(self) -> str | None:
+        names = {label.code: label.name for label in self.weights.study.labels}
+        return names.get(self.label)
+
+    @property
+    def severity(self) -> float | None:
+        """Expected severity, 0 to 1, where the study's classes have an order."""
+        study = self.weights.study
+        if self.probabilities is None or not study.ordered:
+            return None
+        return sum(self.probabilities[label.code] * label.severity for label in study.labels)
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "file": self.file,
+            "study": self.weights.study.key,
+            "weights": {"name": self.weights.name, "sha256": self.weights.sha256},
+            "label": self.label,
+            "name": self.name,
+            "probabilities": self.probabilities,
+            "intervals": self.intervals and {code: list(ends) for code, ends in self.intervals.items()},
+            "set": self.set,
+            "level": self.level,
+            "severity": self.severity,
+            "shares": self.shares,
+            "gate": {
+                "verdict": self.verdict,
+                "reasons": [finding.text for finding in self.findings],
+                "judged_anyway": self.judged_anyway,
+            },
+            "seconds": {step: round(spent, 4) for step, spent in self.seconds.items()},
+            "versions": versions(),
+            "notice": NOTICE,
+        }
+
+
+def versions() -> dict[str, str]:
+    return {
+        "scanwise": VERSION,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def error_record(file: str, error: ScanError) -> dict[str, Any]:
+    """What takes the place of a diagnosis for a file that was refused."""
+    return {"file": file, "error": {"code": error.code, "message": str(error)}}
+
+
+class Diagnoser:
+    """A loaded weights file, ready to judge scans from several threads at once."""
+
+    def __init__(self, weights: str | Path, device: str = "auto", precision: str = "fp32"):
+        self.weights = model.load(weights, device)
+        self.forward = Forward(self.weights.network, precision)
+        self._explaining = threading.Lock()  # gradients and hooks are not for two at once
+
+    @property
+    def study(self):
+        return self.weights.study
+
+    @property
+    def no_passes(self) -> str | None:
+        """Why `passes` cannot be asked for, in words; None where they can."""
+        if self.forward.passes is not None:
+            return None
+        return (
+            f"{self.weights.name}: {type(self.weights.network).__name__} has no dropout behind its "
+            "convolutions, so there are no intervals to give; ask without uncertainty"
+        )
+
+    def __call__(
+        self,
+        file: Scan | str | Path | bytes,
+        name: str | None = None,
+        *,
+        judge_anyway: bool = False,
+        level: float = 0.9,
+        passes: int = 0,
+        progress: Callable[[str], None] = lambda step: None,
+    ) -> Diagnosis:
+        """Judge one scan. `progress` hears of each step as it begins; ScanError says why a file is refused.
+
+        With `passes` the probabilities get intervals, from so many passes with dropout on the same convolutions.
+        """
+        if passes and self.no_passes:
+            raise model.WeightsError(self.no_passes)
+        seconds: dict[str, float] = {}
+
+        @contextmanager
+        def step(key: str) -> Iterator[None]:
+            progress(key)
+            start = time.perf_counter()
+            yield
+            seconds[key] = time.perf_counter() - start
+
+        with step("read"):
+            scan = file if isinstance(file, Scan) else read(file, name)
+        with step("prepare"):
+            prepared = prepare(scan, self.weights.contract)
+        with step("check"):
+            findings = gate.before(scan, prepared, self.weights)
+        label = probabilities = answers = intervals = None
+        shares: dict[str, dict[str, float]] = {}
+        if judge_anyway or gate.verdict(findings) != gate.UNFIT:
+            with step("predict"):
+                base = self.forward.base(prepared.tensor[None])
+                logits, features = self.forward.answer(base)
+                findings += gate.after(features[0], self.weights)
+            if judge_anyway or gate.verdict(findings) != gate.UNFIT:
+                label, probabilities, answers = self._read_out(logits, level)
+                if passes:
+                    with step("uncertainty"):
+                        intervals = self._intervals(base, passes)
+                shares = self.weights.network.shares(features)
+        shown = name or (str(file) if isinstance(file, str | Path) else "scan")
+        return Diagnosis(
+            file=safe_name(shown),
+            weights=self.weights,
+            label=label,
+            probabilities=probabilities,
+            set=answers,
+            level=level,
+            findings=tuple(findings),
+            judged_anyway=judge_anyway,
+            seconds=seconds,
+            scan=scan,
+            prepared=prepared,
+            shares=shares,
+            intervals=intervals,
+        )
+
+    def _read_out(self, logits: torch.Tensor, level: float) -> tuple[str, dict[str, float], list[str]]:
+        codes, calibration = self.study.codes, self.weights.header.get("calibration", {})
+        values = self._probabilities(logits)[0]
+        answers = model.prediction_set(values, codes, calibration, level)
+        return codes[int(values.argmax())], dict(zip(codes, map(float, values), strict=True)), answers
+
+    def _probabilities(self, logits: torch.Tensor) -> np.ndarray:
+        return model.probabilities(logits, self.weights.header.get("calibration", {}).get("temperature", 1.0))
+
+    def _intervals(self, base: torch.Tensor, passes: int) -> dict[str, tuple[float, float]]:
+        chances = self._probabilities(self.forward.passes(base, passes))  # (passes, K)
+        return dict(zip(self.study.codes, dropout.intervals(chances), strict=True))
+
+    def explain(
+        self,
+        diagnosis: Diagnosis,
+        method: str = "grad-cam",
+        code: str | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Map:
+        """A heat map of what moved the answer, for the predicted class unless `code` is given."""
+        target = code or diagnosis.label or self.study.codes[0]
+        with self._explaining:
+            return explain(self.weights, diagnosis.prepared, target, method, progress=progress)
+
+
+def find_weights(folder: Path, study: str | None = None) -> Path:
+    """The weights file to use when none was named: the first of the study's, or of the first study."""
+    known = model.list_weights(folder)
+    matching = [path for path in known if study is None or path.name.split(".")[0] == study]
+    if not matching:
+        wanted = f"for the study {study!r} " if study else ""
+        raise model.WeightsError(
+            f"{folder}: no weights file {wanted}here; put one in, or make one with `python train.py`"
+        )
+    return matching[0]

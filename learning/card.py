@@ -1,0 +1,208 @@
+"""The model card of a weights file: what was learned from whom, how well, and its limits.
+
+The headings follow CLAIM and TRIPOD+AI where they apply. Everything said comes from the header; what the header
+does not know is said to be unknown.
+"""
+
+from typing import Any
+
+from studies import NOTICE
+
+# The scores of the whole, in the order of the card; the rest is listed class by class.
+SCORES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "one_step_accuracy": "Accuracy, one step of severity off allowed",
+    "severity_correlation": "Correlation of expected severity with the labels'",
+    "roc_auc": "ROC-AUC, mean of one class against the rest",
+    "kappa": "Cohen's kappa (linear weights where classes have an order)",
+    "brier": "Brier score (0 is best)",
+    "ece": "Expected calibration error (0 is best)",
+    "ece_unscaled": "The same, before temperature scaling",
+    "coverage": "Prediction sets at 90 %: share that holds the truth",
+    "set_size": "Prediction sets at 90 %: mean number of classes",
+}
+BY_CLASS = {
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "precision": "Precision",
+    "f1": "F1",
+    "roc_auc": "ROC-AUC",
+}
+
+
+def card(header: dict[str, Any]) -> str:
+    """The card as Markdown."""
+    study = header["study"]
+    sections = {
+        "": f"# {header.get('title', study['title'])}\n\n**{NOTICE}**",
+        "Intended use": intended(header),
+        "Data": data(header),
+        "Method": method(header),
+        "Results": results(header.get("scores")),
+        "Calibration and uncertainty": calibration(header),
+        "Limits": limits(header),
+        "How to make it again": again(header.get("training", {})),
+    }
+    return "\n\n".join(f"## {name}\n\n{text}" if name else text for name, text in sections.items() if text) + "\n"
+
+
+def intended(header: dict[str, Any]) -> str:
+    study = header["study"]
+    classes = "; ".join(f"{label['code']}: {label['name']}" for label in study["labels"])
+    return (
+        f"{study['use']}\n\nQuestion: {study['question']} Classes: {classes}.\n\nNot for: deciding on a "
+        "person's diagnosis or treatment, screening, other kinds of pictures, or people unlike those below."
+    )
+
+
+def data(header: dict[str, Any]) -> str:
+    training = header.get("training", {})
+    lines = [f"Source: {training.get('data', 'unknown')}."]
+    lines += [training["about"]] if training.get("about") else []
+    subjects = training.get("subjects")
+    if subjects:
+        codes = [label["code"] for label in header["study"]["labels"]]
+        lines.append(
+            table(
+                ["Subjects", *codes, "all"],
+                [
+                    [name, *[str(counts.get(code, 0)) for code in codes], str(sum(counts.values()))]
+                    for name, counts in subjects.items()
+                ],
+            )
+        )
+        leaks = training.get("leaks_allowed")
+        lines.append(
+            f"**The parts share people or pictures: {leaks} pairs, allowed by --allow-leak. "
+            "The scores below are too good to be believed.**"
+            if leaks
+            else "The parts share no person, no file and no picture; this was checked before training."
+        )
+    return "\n\n".join(lines)
+
+
+def method(header: dict[str, Any]) -> str:
+    network, training = header.get("network", {}), header.get("training", {})
+    arguments = ", ".join(f"{name} {given}" for name, given in network.get("arguments", {}).items())
+    contract, settings = header["study"]["contract"], training.get("settings", {})
+    grid = "×".join(map(str, contract["shape"]))
+    spacing = f" of {'×'.join(f'{mm:g}' for mm in contract['spacing'])} mm" if contract["spacing"] else ""
+    lines = [
+        f"Network: {network.get('name', 'unknown')}{f' ({arguments})' if arguments else ''}.",
+        f"Input: {contract['kind']}, {grid}{spacing}; placed by “{contract['place']}”, intensities by "
+        f"“{contract['scale']}” (contract {header.get('contract_hash', 'unknown')}).",
+    ]
+    lines += [f"Began with {training['started']}."] if training.get("started") else []
+    if settings:
+        term = f" + {settings['severity_weight']:g} × squared error of the expected severity"
+        lines.append(
+            f"Fitting: cross-entropy{term if settings['severity_weight'] else ''}"
+            f"{', rare classes weighted up' if settings['class_weights'] else ''}; {settings['optimiser']}, "
+            f"learning rate {settings['lr']:g} ({settings['schedule']}), "
+            f"{settings['batch'] * settings['accumulate']} cases a step, augmentation {settings['augment']}. "
+            f"Of {training['epochs']} epochs the one with the least validation loss is kept, number "
+            f"{training['best_epoch']}."
+        )
+    return "\n\n".join(lines)
+
+
+def results(scores: dict[str, Any] | None) -> str:
+    if not scores:
+        return "Not measured: no subjects were held out to test on. Believe nothing of it until they are."
+    counted = f"{scores['subjects']} subjects" + (f", {scores['cases']} scans" if "cases" in scores else "")
+    text = [
+        f"Measured on {scores['cohort']} ({counted}). In brackets: 95 % interval by resampling subjects.",
+        scored(scores["metrics"]),
+    ]
+    for name, reading in scores.get("readings", {}).items():
+        text.append(f"Read as {name} ({reading['subjects']} subjects):\n\n{scored(reading['metrics'])}")
+    return "\n\n".join(text)
+
+
+def scored(metrics: dict[str, dict[str, Any]]) -> str:
+    """Two tables: the scores of the whole, and those of each class."""
+    whole = [[title, value(metrics[name])] for name, title in SCORES.items() if name in metrics]
+    codes = [name.partition(".")[2] for name in metrics if name.startswith("sensitivity.")]
+    rows = [[code, *[value(metrics[f"{name}.{code}"]) for name in BY_CLASS]] for code in codes]
+    return table(["Score", "Value"], whole) + "\n\n" + table(["Class", *BY_CLASS.values()], rows)
+
+
+def value(score: dict[str, Any]) -> str:
+    if score["value"] is None:
+        return "not defined"
+    spread = f" ({score['low']:.3f} to {score['high']:.3f})" if score.get("low") is not None else ""
+    return f"{score['value']:.3f}{spread}"
+
+
+def calibration(header: dict[str, Any]) -> str:
+    fitted = header.get("calibration")
+    if not fitted:
+        return "None: the probabilities are raw softmax values, and prediction sets hold every class."
+    text = [
+        f"Temperature {fitted['temperature']:.3f}, fitted on {fitted['cohort']} ({fitted['subjects']} "
+        f"validation subjects, {len(fitted['scores'])} scans). The prediction sets use the same subjects, who "
+        "also chose the epoch: the coverage promised may be missed a little; that under Results is measured."
+    ]
+    if "ece" in fitted:
+        text.append(
+            f"Expected calibration error there: {fitted['ece']['before']:.3f} before, "
+            f"{fitted['ece']['after']:.3f} after."
+        )
+    rows = (header.get("scores") or {}).get("reliability")
+    if rows:
+        text.append(
+            "Reliability on the scored subjects:\n\n"
+            + table(
+                ["Stated probability", "Scans", "Mean stated", "Share right"],
+                [
+                    [
+                        f"{row['low']:.1f} to {row['high']:.1f}",
+                        str(row["count"]),
+                        f"{row['confidence']:.3f}",
+                        f"{row['accuracy']:.3f}",
+                    ]
+                    for row in rows
+                ],
+            )
+        )
+    likeness = header.get("likeness")
+    if likeness:
+        text.append(
+            f"A scan whose features lie farther than {likeness['threshold']:.1f} from the training "
+            "features (99 of 100 validation scans lie nearer) is called unlike them."
+        )
+    return "\n\n".join(text)
+
+
+def limits(header: dict[str, Any]) -> str:
+    scores = header.get("scores") or {}
+    said = [
+        "- The scores hold for people, scanners and labels like those under Data. Elsewhere they are unknown.",
+        "- The labels are taken as true; where they are wrong, so are the scores.",
+        "- It sees one picture and knows nothing of age, history or tests.",
+        "- A heat map shows what moved the answer, not what is ill.",
+    ]
+    if scores and scores["subjects"] < 100:
+        said.append(
+            f"- Few subjects were scored ({scores['subjects']}): the intervals above are wide, and rare "
+            "faults cannot be seen."
+        )
+    return "\n".join(said)
+
+
+def again(training: dict[str, Any]) -> str:
+    if "command" not in training:
+        return "Unknown."
+    versions = ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())
+    before = training.get("begun_with") or {}
+    begun = f"{before['command']}\n" if before.get("command") else ""
+    return (
+        f"```\n{begun}{training['command']}\n```\n\nSeed {training['seed']}; {versions}; commit "
+        f"{training.get('commit') or 'unknown'}; {training['date']}."
+    )
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

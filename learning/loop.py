@@ -1,0 +1,381 @@
+"""The training loop: schedule, loss, epochs, checkpoints; in one process or in many under torchrun.
+
+It is given cases that are split and sound; finding them is `datasets`' work, judging the result `evaluate`'s.
+Every epoch is a pure function of (settings, epoch, state before it), so a run that was killed continues exactly.
+"""
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+import datasets
+import model
+from data.cache import Cache
+from data.cases import Case
+from data.files import write_bytes
+from learning.plots import curves
+from learning.processes import Halt, world
+from learning.transfer import Stored, Tail, name_of, take, through
+from networks.forward import Forward
+from studies import Study
+
+OPTIMISERS: dict[str, Callable[[Any, dict[str, Any]], torch.optim.Optimizer]] = {
+    "adamw": lambda p, s: torch.optim.AdamW(p, s["lr"], weight_decay=s["decay"]),
+    "adam": lambda p, s: torch.optim.Adam(p, s["lr"], weight_decay=s["decay"]),
+    "sgd": lambda p, s: torch.optim.SGD(p, s["lr"], momentum=s["momentum"], weight_decay=s["decay"]),
+}
+SCHEDULES = ("cosine", "one-cycle", "constant")
+
+
+class TrainError(Exception):
+    """Training cannot go on; the text says why and what to do."""
+
+
+# ---- what an epoch is made of
+
+
+def order(indices: Sequence[int], seed: int, epoch: int, size: int) -> list[int]:
+    """The epoch's order of cases: shuffled by (seed, epoch) alone, filled up from its start to whole steps."""
+    generator = torch.Generator().manual_seed(mix(seed, epoch))
+    shuffled = [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
+    steps = math.ceil(len(shuffled) / size)
+    return (shuffled * math.ceil(size * steps / len(shuffled)))[: size * steps]
+
+
+def mix(*numbers: int) -> int:
+    """One seed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+def rate(schedule: str, done: float) -> float:
+    """The share of the full learning rate when `done` (0 to 1) of all steps are done."""
+    if schedule == "constant":
+        return 1.0
+    warm, start, end = (0.3, 0.04, 1e-4) if schedule == "one-cycle" else (0.03, 0.1, 1e-2)
+    if done < warm:
+        return 1 - (1 - start) * (1 + math.cos(math.pi * done / warm)) / 2
+    return end + (1 - end) * (1 + math.cos(math.pi * (done - warm) / (1 - warm))) / 2
+
+
+def part(cases: list[Case], split: str) -> list[Case]:
+    return [case for case in cases if case.split == split]
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """Cross-entropy, plus the squared error of the expected severity where the classes have an order."""
+
+    class_weights: Tensor  # (K,), of mean 1 over the training cases, so that batches need no common divisor
+    severities: Tensor  # (K,)
+    severity_weight: float
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        logits = logits.float()
+        loss = (F.cross_entropy(logits, targets, reduction="none") * self.class_weights[targets]).mean()
+        if self.severity_weight:
+            error = logits.softmax(1) @ self.severities - self.severities[targets]
+            loss = loss + self.severity_weight * error.square().mean()
+        return loss
+
+
+def loss_of(study: Study, cases: list[Case], settings: dict[str, Any], device: torch.device) -> Loss:
+    counts = np.array([sum(case.label == code for case in cases) for code in study.codes], float)
+    weights = np.ones(len(counts))
+    if settings["class_weights"]:
+        weights = len(cases) / (np.maximum(counts, 1) * (counts > 0).sum())
+    severities = [label.severity or 0.0 for label in study.labels]
+    return Loss(
+        torch.tensor(weights, dtype=torch.float32, device=device),
+        torch.tensor(severities, device=device),
+        settings["severity_weight"] if study.ordered else 0.0,
+    )
+
+
+PLAIN = ("epoch", "step", "best", "best_loss", "best_epoch", "history")  # of State, kept as they are
+
+
+@dataclass(eq=False)
+class State:
+    """All that changes while training; a checkpoint is this, the settings and the facts about the data."""
+
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    epoch: int = 0  # whole epochs done
+    step: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        parts = {name: getattr(self, name).state_dict() for name in ("network", "optimiser", "scaler")}
+        return parts | {name: getattr(self, name) for name in PLAIN}
+
+    def restore(self, record: dict[str, Any]) -> None:
+        self.network.load_state_dict(record["network"])
+        self.optimiser.load_state_dict(record["optimiser"])
+        if record["scaler"] and self.scaler.is_enabled():  # a run may move between a GPU and a processor
+            self.scaler.load_state_dict(record["scaler"])
+        for name in PLAIN:
+            setattr(self, name, record[name])
+
+
+def build(study: Study, settings: dict[str, Any], device: torch.device, precision: str) -> State:
+    """The network with the seed's first weights, or others' where asked for, and its optimiser."""
+    torch.manual_seed(settings["seed"])
+    try:
+        network = model.NETWORKS[settings["network"]](len(study.labels), **settings["arguments"]).to(device)
+    except TypeError as error:
+        raise TrainError(f"{settings['network']} does not take {settings['arguments']}: {error}") from error
+    network.to(memory_format=layout(study))
+    if settings["init"]:
+        left = take(network, Path(settings["init"]))
+        if left is None:
+            raise TrainError(
+                f"--init {Path(settings['init']).name}: none of its tensors fits; give weights of the same network"
+            )
+        print(
+            f"began with {Path(settings['init']).name}" + (f", but for {', '.join(left)}" if left else ""),
+            flush=True,
+        )
+    if settings["freeze"]:
+        if not network.stem():
+            raise TrainError(f"--freeze: {settings['network']} has no part to keep as it is; leave it out")
+        for module in network.stem():
+            module.requires_grad_(False)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "amp")
+    return State(network, OPTIMISERS[settings["optimiser"]](trained, settings), scaler)
+
+
+def layout(study: Study) -> torch.memory_format:
+    return torch.channels_last_3d if study.contract.kind == "volume" else torch.channels_last
+
+
+def cast(precision: str, device: torch.device) -> AbstractContextManager:
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def batches(scans: datasets.Scans, indices: Sequence[int], size: int, workers: int) -> Iterator[list[Tensor]]:
+    own = torch.Generator().manual_seed(0)  # loading draws nothing from the generator that dropout uses
+    return iter(DataLoader(scans, sampler=indices, batch_size=size, num_workers=workers, generator=own))
+
+
+class Trainer:
+    """One run: its state, its data and the loop over epochs."""
+
+    def __init__(self, study: Study, settings: dict[str, Any], out: Path, device: torch.device) -> None:
+        self.study, self.settings, self.out, self.device = study, settings, out, device
+        self.cases: list[Case] = []
+        self.facts: dict[str, Any] = {}
+        self.stored: dict[str, Stored] = {}  # what frozen layers gave, by part
+        self.cache = Cache(Path(settings["cache"]), study.contract, int(settings["cache_limit"] * 1e9))
+        self.precision = settings["precision"] or ("amp" if device.type == "cuda" else "fp32")
+        if self.precision == "amp" and device.type != "cuda":
+            raise TrainError("--precision amp needs CUDA; use bf16 or fp32 on a processor")
+        self.state = build(study, settings, device, self.precision)
+
+    def indices(self, epoch: int) -> list[int]:
+        """The training cases that an epoch sees: at first only the ends of the order, if so asked."""
+        severities = {label.code: label.severity for label in self.study.labels}
+        keep = set(severities)
+        if epoch < self.settings["ends_first"] and self.study.ordered:
+            ends = min(severities.values()), max(severities.values())
+            keep = {code for code, severity in severities.items() if severity in ends}
+        chosen = [i for i, case in enumerate(part(self.cases, "train")) if case.label in keep]
+        if not chosen:
+            raise TrainError("no training case is left; check the split")
+        return chosen
+
+    def scans(self, name: str, halt: Halt) -> datasets.Scans | Stored:
+        """The cases of a part as the trained layers see them: prepared, or already through the frozen ones."""
+        cases, settings = part(self.cases, name), self.settings
+        if not settings["freeze"]:
+            augment = settings["augment"] if name == "train" else "none"
+            return datasets.Scans(cases, self.study, self.cache, augment, settings["seed"])
+        if name not in self.stored:
+            plain = datasets.Scans(cases, self.study, self.cache)
+            network = self.state.network.eval()
+            loader = batches(plain, range(len(cases)), settings["batch"], settings["workers"])
+            values = self.cache.made(
+                name_of(network, self.cache, [case.file for case in cases]),
+                lambda: through(network, loader, len(cases), f"frozen layers, {name}", self.device, halt.check),
+            )
+            self.stored[name] = Stored(torch.from_numpy(values), torch.tensor(plain.targets))
+        return self.stored[name]
+
+    def fit(self, halt: Halt) -> None:
+        """Trains from the epoch where the state stands to the last, or until patience runs out."""
+        settings, state = self.settings, self.state
+        rank, many = world()
+        local = settings["batch"] // many
+        if local * many != settings["batch"]:
+            raise TrainError(f"--batch {settings['batch']} does not divide among {many} processes; use a multiple")
+        size = settings["batch"] * settings["accumulate"]
+        cases = part(self.cases, "train")
+        train = self.scans("train", halt)
+        loss = loss_of(self.study, cases, settings, self.device)
+        network = wrap(Tail(state.network) if settings["freeze"] else state.network, self.device)
+        total = sum(math.ceil(len(self.indices(e)) / size) for e in range(settings["epochs"]))
+        board = self.board() if rank == 0 else None
+        while state.epoch < settings["epochs"] and not self.stale():
+            began, epoch = time.monotonic(), state.epoch
+            torch.manual_seed(mix(settings["seed"], epoch, rank))  # dropout is a function of the epoch too
+            train.set_epoch(epoch)
+            plan = order(self.indices(epoch), settings["seed"], epoch, size)
+            starts = range(rank * local, len(plan), settings["batch"])
+            mine = [i for start in starts for i in plan[start : start + local]]
+            loader = batches(train, mine, local, settings["workers"])
+            trained = self.epoch(network, loader, len(plan) // size, total, loss, halt)
+            row = {"epoch": epoch + 1, "lr": state.optimiser.param_groups[0]["lr"], **trained}
+            row |= self.validate(loss, halt)
+            state.epoch = epoch + 1
+            state.history.append(row | {"seconds": round(time.monotonic() - began, 1)})
+            if row["val_loss"] < state.best_loss:
+                state.best_loss, state.best_epoch = row["val_loss"], state.epoch
+                state.best = {k: v.detach().cpu().clone() for k, v in state.network.state_dict().items()}
+            if rank == 0:
+                self.save()
+                print("  ".join(f"{k} {v:.4g}" for k, v in state.history[-1].items()), flush=True)
+                if board:
+                    for name in ("lr", *[k for k in row if "_" in k]):
+                        board.add_scalar(name, row[name], state.epoch)
+        if board:
+            board.close()
+
+    def stale(self) -> bool:
+        patience = self.settings["patience"]
+        return bool(patience) and self.state.epoch - self.state.best_epoch >= patience
+
+    def epoch(
+        self, network: nn.Module, loader: Iterator[list[Tensor]], steps: int, total: int, loss: Loss, halt: Halt
+    ) -> dict[str, float]:
+        """One pass over the training cases; loss and accuracy on the way, the means over all processes."""
+        settings, state, device = self.settings, self.state, self.device
+        rank, many = world()
+        network.train()
+        sums = torch.zeros(2, device=device)  # of losses, of shares answered rightly
+        title = f"epoch {state.epoch + 1}/{settings['epochs']}"
+        bar = tqdm(range(steps), title, disable=None if rank == 0 else True)  # None: where there is a terminal
+        for step in bar:
+            lr = settings["lr"] * rate(settings["schedule"], state.step / total)
+            for group in state.optimiser.param_groups:
+                group["lr"] = lr
+            for turn in range(settings["accumulate"]):
+                x, y = next(loader)  # (B, C, …), (B,)
+                x = (
+                    x.to(device, non_blocking=True)
+                    if settings["freeze"]
+                    else x.to(device, memory_format=layout(self.study), non_blocking=True)
+                )
+                y = y.to(device, non_blocking=True)
+                last = turn == settings["accumulate"] - 1
+                with nullcontext() if many == 1 or last else network.no_sync(), cast(self.precision, device):
+                    logits = network(x)  # (B, K)
+                    value = loss(logits, y) / settings["accumulate"]
+                    state.scaler.scale(value).backward()
+                right = (logits.detach().argmax(1) == y).float().mean() / settings["accumulate"]
+                sums += torch.stack([value.detach(), right])
+            state.scaler.unscale_(state.optimiser)
+            if settings["clip"]:
+                nn.utils.clip_grad_norm_(state.network.parameters(), settings["clip"])
+            state.scaler.step(state.optimiser)
+            state.scaler.update()
+            state.optimiser.zero_grad(set_to_none=True)
+            state.step += 1
+            if not bar.disable:
+                bar.set_postfix(loss=f"{float(sums[0]) / (step + 1):.4f}")
+            halt.check()
+        if many > 1:
+            dist.all_reduce(sums)
+        mean, accuracy = (sums / (steps * many)).tolist()
+        if not math.isfinite(mean):
+            raise TrainError(
+                f"the loss is {mean} in epoch {state.epoch + 1}; use a smaller --lr than "
+                f"{settings['lr']}, --clip 1, or --precision fp32"
+            )
+        return {"train_loss": mean, "train_accuracy": accuracy}
+
+    @torch.no_grad()
+    def validate(self, loss: Loss, halt: Halt) -> dict[str, float]:
+        """Loss, accuracy and, for ordered classes, correlation of the expected severity, on validation cases."""
+        rank, many = world()
+        cases, network = part(self.cases, "val"), self.state.network
+        for buffer in network.buffers() if many > 1 else ():
+            dist.broadcast(buffer, src=0)  # without this each process would judge by its own batch-norm statistics
+        network.eval()
+        scans = self.scans("val", halt)
+        mine = range(rank, len(cases), many)
+        parts: list[Any] = []
+        fast = self.device.type == "cpu" and self.precision == "fp32" and not self.settings["freeze"]
+        forward = Forward(network) if fast else None
+        whole = Tail(network) if self.settings["freeze"] else network
+        for x, y in batches(scans, mine, max(1, self.settings["batch"] // many), self.settings["workers"]):
+            with cast(self.precision, self.device):
+                logits = forward(x)[0] if forward else whole(x.to(self.device))
+            parts.append((logits.float().cpu(), y))
+            if many == 1:
+                halt.check()
+        if many > 1:
+            everyone: list[Any] = [None] * many
+            dist.all_gather_object(everyone, parts)
+            parts = [pair for theirs in everyone for pair in theirs]
+        logits, y = torch.cat([pair[0] for pair in parts]), torch.cat([pair[1] for pair in parts])  # (n, K), (n,)
+        plain = Loss(loss.class_weights.cpu(), loss.severities.cpu(), loss.severity_weight)
+        row = {"val_loss": float(plain(logits, y)), "val_accuracy": float((logits.argmax(1) == y).float().mean())}
+        if self.study.ordered:
+            pair = torch.stack([logits.softmax(1) @ plain.severities, plain.severities[y]])  # (2, n)
+            known = len(y) > 1 and bool((pair.std(1) > 0).all())
+            row["val_correlation"] = float(torch.corrcoef(pair)[0, 1]) if known else math.nan
+        return row
+
+    # ---- what is kept
+
+    def save(self) -> None:
+        """Writes the checkpoint, then the log and its drawing, each whole or not at all."""
+        record = {"settings": self.settings, "facts": self.facts, "state": self.state.record()}
+        memory = io.BytesIO()
+        torch.save(record, memory)
+        write_bytes(self.out / "last.pt", memory.getbuffer())
+        if self.state.history:
+            text = io.StringIO(newline="")
+            rows = csv.DictWriter(text, list(dict.fromkeys(key for row in self.state.history for key in row)))
+            rows.writeheader()
+            rows.writerows(self.state.history)
+            write_bytes(self.out / "log.csv", text.getvalue().encode())
+            write_bytes(self.out / "curves.png", curves(self.state.history))
+
+    def board(self) -> Any:
+        """TensorBoard's writer where tensorboard is installed."""
+        if find_spec("tensorboard") is None:
+            return None
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.out / "board"), purge_step=self.state.epoch + 1)
+
+
+def wrap(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network as many processes train it together; alone, the network itself."""
+    if world()[1] == 1:
+        return network
+    if device.type == "cuda":
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return nn.parallel.DistributedDataParallel(network, [device.index] if device.type == "cuda" else None)

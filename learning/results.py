@@ -1,0 +1,46 @@
+"""The files that tell of a scored weights file: metrics, predictions, plots and the card."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import model
+from data.files import write_bytes
+from learning.card import card
+from learning.plots import confusion, reliability_plot, roc
+from learning.scoring import Predictions
+from studies import Study
+
+
+def write(folder: Path, header: dict[str, Any], predictions: Predictions, study: Study, root: Path) -> None:
+    """`metrics.json`, predictions as CSV and JSON, three plots and `card.md`, from a header with the scores."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / "card.md", card(header).encode())
+    if not predictions.files:
+        return
+    p = model.probabilities(predictions.logits, header.get("calibration", {}).get("temperature", 1.0))
+    write_bytes(folder / "metrics.json", json.dumps(header["scores"], indent=1).encode())
+    lines, told = io.StringIO(newline=""), []
+    table = csv.writer(lines)
+    table.writerow(["file", "label", "prediction", *study.codes])
+    for file, label, row in zip(predictions.files, predictions.labels, p, strict=True):
+        path = Path(file)
+        name = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+        table.writerow([name, label, study.codes[row.argmax()], *(f"{value:.6f}" for value in row)])
+        told.append(
+            {
+                "file": name,
+                "label": label,
+                "prediction": study.codes[row.argmax()],
+                "probabilities": dict(zip(study.codes, row.tolist(), strict=True)),
+            }
+        )
+    write_bytes(folder / "predictions.csv", lines.getvalue().encode())
+    write_bytes(folder / "predictions.json", json.dumps(told, indent=1).encode())
+    write_bytes(folder / "confusion.png", confusion(np.array(header["scores"]["confusion"]), study))
+    write_bytes(folder / "roc.png", roc(predictions.targets(study), p, study))
+    write_bytes(folder / "reliability.png", reliability_plot(header["scores"]["reliability"]))

@@ -1,0 +1,99 @@
+"""Beginning with other weights, and training on what a network's first layers give without touching them."""
+
+import hashlib
+import http.client
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import model
+from data.cache import Cache
+
+
+class StartError(ValueError):
+    """ImageNet weights that cannot be had; the text says why."""
+
+
+def take(network: nn.Module, file: Path) -> list[str] | None:
+    """Copies the tensors of a weights file that fit by name and shape; the layers left, None if none fits."""
+    own, other = network.state_dict(), model.load(file, "cpu").network.state_dict()
+    fitting = {key: value for key, value in other.items() if key in own and own[key].shape == value.shape}
+    if not fitting:
+        return None
+    network.load_state_dict(fitting, strict=False)
+    return sorted({key.rpartition(".")[0] for key in own if key not in fitting})
+
+
+def start(network: nn.Module, where: str) -> str:
+    """ImageNet weights for a network's trunk, by torchvision's download ("imagenet") or from a file; in words."""
+    try:
+        if not network.imagenet:
+            raise ValueError(f"{type(network).__name__} has no ImageNet weights; leave --start out")
+        count = network.start_from(None if where == "imagenet" else Path(where))
+    except (OSError, http.client.HTTPException) as error:  # no such file, no network, no such address
+        raise StartError(str(getattr(error, "reason", None) or error)) from error
+    except (ValueError, RuntimeError, EOFError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+        raise StartError(str(error).splitlines()[0] if str(error) else "no weights file") from error
+    source = "torchvision's download" if where == "imagenet" else f"“{Path(where).name}”"
+    return f"ImageNet weights of {network.imagenet} from {source}, {count} tensors"
+
+
+class Tail(nn.Module):
+    """A network fed with what its frozen part gave."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frozen: Tensor) -> Tensor:
+        return self.network.head(self.network.thaw(frozen.float()))
+
+
+def name_of(network: nn.Module, cache: Cache, files: Sequence[Path]) -> str:
+    """A name for what the frozen part gives for some files: by its tensors and the files' cache entries."""
+    digest = hashlib.sha256()
+    for module in network.stem():
+        for key, value in module.state_dict().items():
+            digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
+    for file in files:
+        digest.update(cache.entry(file).name.encode())
+    return f"frozen-{digest.hexdigest()[:32]}"
+
+
+def through(
+    network: nn.Module,
+    loader: Iterator[list[Tensor]],
+    count: int,
+    title: str,
+    device: torch.device,
+    check: Callable[[], None],
+) -> np.ndarray:
+    """What the frozen part gives for each case of a loader, in float16; `check` is called as it goes on."""
+    found = []
+    with tqdm(total=count, desc=title, disable=None) as bar:
+        for x, _ in loader:
+            found.append(network.frozen(x.to(device)).half().cpu())
+            bar.update(len(x))
+            check()
+    return torch.cat(found).numpy()
+
+
+class Stored(torch.utils.data.Dataset):
+    """What the frozen part gives for each case, computed once; never augmented."""
+
+    def __init__(self, frozen: Tensor, targets: Tensor) -> None:
+        self.frozen, self.targets = frozen, targets
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.frozen[index], self.targets[index]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing changes from epoch to epoch."""

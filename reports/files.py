@@ -1,0 +1,41 @@
+"""The report of a diagnosis as files in a folder: HTML, PDF, JSON and pictures."""
+
+import itertools
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+
+from diagnosis.diagnoser import Diagnosis
+from diagnosis.explain import Map
+from reports.content import data
+from reports.figures import slices
+from reports.html import html
+from reports.pdf import pdf
+
+
+def write(diagnosis: "Diagnosis", found: Map | None, folder: Path, language: str = "en") -> list[Path]:
+    """The report as .html, .pdf, .json and .png files in a folder, named after the scan's cleaned name.
+
+    A second scan of that name gets a number: no report takes the place of another.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = datetime.now(timezone.utc)
+    text = json.dumps(data(diagnosis, found, language, made), indent=1, ensure_ascii=False)
+    parts = {
+        ".html": html(diagnosis, found, language, made).encode(),
+        ".pdf": pdf(diagnosis, found, language, made),
+        ".json": text.encode(),
+        ".png": slices(diagnosis, found),
+    }
+    name = unused(folder, diagnosis.file, tuple(parts))
+    paths = [folder / f"{name}{suffix}" for suffix in parts]
+    for path, body in zip(paths, parts.values(), strict=True):
+        path.write_bytes(body)
+    return paths
+
+
+def unused(folder: Path, name: str, suffixes: tuple[str, ...]) -> str:
+    """The name, or the name with the first number under which nothing lies in the folder yet."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in suffixes))

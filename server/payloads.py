@@ -1,0 +1,125 @@
+"""What a browser gets of a diagnosis: the volume and heat maps as small binaries, pictures and reports.
+
+The viewer shows what the network saw: the prepared grid itself, its intensities brought to 0–255, its axes
+turned to RAS. A heat map lies on that same grid, so that the two cannot slip against each other.
+
+A binary is a little-endian uint32, the length of a JSON header padded to a multiple of four, that header, and
+the bytes in C order (x, y, z), gzipped.
+"""
+
+import json
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from diagnosis import explain
+from diagnosis.diagnoser import Diagnoser, Diagnosis
+from diagnosis.regions import regions, warnings
+from scans.prepare import restore
+
+try:
+    from isal import igzip as gzip
+except ImportError:  # no wheel for this machine; the same, slower
+    import gzip
+
+REPORTS = {"html": "text/html; charset=UTF-8", "pdf": "application/pdf"}
+
+
+def methods() -> tuple[str, ...]:
+    return tuple(explain.METHODS)
+
+
+def wanted(accept: str) -> str:
+    """The kind of answer an Accept header asks for first: "html", "pdf" or "json"."""
+    for part in accept.split(","):
+        kind = part.split(";")[0].strip().lower()
+        if kind in ("application/json", "*/*"):
+            return "json"
+        if kind == "text/html":
+            return "html"
+        if kind == "application/pdf":
+            return "pdf"
+    return "json"
+
+
+def pack(header: dict[str, Any], values: np.ndarray) -> bytes:
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 4)
+    return gzip.compress(struct.pack("<I", len(text)) + text + values.tobytes(), compresslevel=1)
+
+
+def upright(values: np.ndarray, diagnosis: Diagnosis) -> np.ndarray:
+    """Values on the study's grid, turned so that the axes run right, front, up; images lie as (x, y, 1)."""
+    if diagnosis.scan.kind == "image":
+        return values.T[:, ::-1, None]  # rows run down the picture, y runs up it
+    turn = nibabel.io_orientation(diagnosis.prepared.affine)
+    return nibabel.apply_orientation(values, turn)
+
+
+def spacing(diagnosis: Diagnosis) -> list[float]:
+    if diagnosis.scan.kind == "image":
+        return [1.0, 1.0, 1.0]
+    affine = diagnosis.prepared.affine[:3, :3]
+    turn = nibabel.io_orientation(diagnosis.prepared.affine)
+    sizes = np.linalg.norm(affine, axis=0)
+    return [round(float(sizes[int(axis)]), 4) for axis in np.argsort(turn[:, 0])]
+
+
+def volume(diagnosis: Diagnosis) -> bytes:
+    """The prepared grid for the viewer; black is no signal, white the brightest 0.2 % of the foreground."""
+    low, high = diagnosis.prepared.window(99.8)
+    scaled = (diagnosis.prepared.grey - low).mul_(255 / max(high - low, 1e-6)).clamp_(0, 255).byte().numpy()
+    seen = upright(scaled, diagnosis)
+    return pack(
+        {
+            "kind": diagnosis.scan.kind,
+            "shape": seen.shape,
+            "spacing": spacing(diagnosis),
+            "oriented": diagnosis.scan.kind == "volume" and "no-affine" not in diagnosis.prepared.notes,
+        },
+        np.ascontiguousarray(seen),
+    )
+
+
+def heat(diagnosis: Diagnosis, found: "explain.Map") -> bytes:
+    """The map's positive part as 0–255 of its highest value, on the grid that `volume` shows."""
+    values = np.clip(found.values, 0, None)
+    top = float(values.max())
+    scaled = (values * (255 / top if top > 0 else 0)).astype(np.uint8)
+    seen = upright(scaled, diagnosis)
+    header = {"shape": seen.shape, "method": found.method, "code": found.code, "top": top}
+    shares = regions(found, diagnosis.prepared, diagnosis.weights.contract)
+    header |= {"regions": shares, "warnings": warnings(found, shares)}
+    return pack(header, np.ascontiguousarray(seen))
+
+
+def heat_nifti(diagnosis: Diagnosis, found: "explain.Map") -> bytes:
+    """The map on the scan's own voxels, for any viewer that reads NIfTI."""
+    values = restore(found.values, diagnosis.prepared, diagnosis.scan)
+    affine = diagnosis.scan.affine if diagnosis.scan.kind == "volume" else np.eye(4)
+    image = nibabel.Nifti1Image(values.astype(np.float32), affine)
+    image.header["descrip"] = f"Scanwise {found.method} {found.code}; research use only".encode()
+    return gzip.compress(image.to_bytes(), compresslevel=3)
+
+
+def heat_png(diagnosis: Diagnosis, found: "explain.Map") -> bytes:
+    from reports.figures import slices  # here: it brings matplotlib, and most pages never ask
+
+    return slices(diagnosis, found)
+
+
+MAPS: dict[str, Callable[[Diagnosis, Any], bytes]] = {"": heat, "nii.gz": heat_nifti, "png": heat_png}
+
+
+def report(diagnoser: Diagnoser, diagnosis: Diagnosis, kind: str, language: str) -> bytes:
+    """The report with the quickest map of the predicted class, where there is one."""
+    from reports.html import html
+    from reports.pdf import pdf
+
+    found = diagnoser.explain(diagnosis, methods()[0]) if diagnosis.label else None
+    if kind == "pdf":
+        return pdf(diagnosis, found, language)
+    return html(diagnosis, found, language).encode()

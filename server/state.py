@@ -1,0 +1,402 @@
+"""What the server keeps between requests: uploads on disk, the bounded pool, loaded weights, pages and results.
+
+It knows nothing of HTTP or of pages; `server` and `page` ask it, and it asks `diagnose`. Everything that comes
+from a person lives in one folder under generated names and leaves it by `remove`, `purge` or `sweep`.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import prometheus_client as prometheus
+
+import model
+from diagnosis.diagnoser import Diagnoser, Diagnosis, error_record
+from networks.dropout import PASSES
+from scans.read import READERS, safe_name
+from scans.scan import ScanError
+
+log = logging.getLogger("scanwise")
+
+
+class Busy(Exception):
+    """The queue is full; `number` is the place that this one would have had."""
+
+    def __init__(self, number: int):
+        super().__init__(f"busy: {number - 1} are before you; try again in a few seconds")
+        self.number = number
+
+
+class Cancelled(Exception):
+    """Whoever asked has left."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    path: Path
+    name: str  # as the person's file is called: only ever shown back to that person
+    ours: bool = True  # False for the example scan, which is not to be deleted
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One answered file: what its page shows, without the voxels, which `ServerState.diagnosis` brings back."""
+
+    id: str
+    upload: Upload
+    weights: str
+    record: dict[str, Any]
+    findings: tuple[Any, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+    prepared: dict[str, Any] = field(default_factory=dict)
+    born: float = field(default_factory=time.monotonic)
+
+    @property
+    def refused(self) -> bool:
+        return "error" in self.record
+
+
+class Uploads:
+    """The folder of scans in flight."""
+
+    def __init__(self, folder: Path, limit: int):
+        self.folder = folder
+        self.limit = limit  # bytes of one file
+        folder.mkdir(parents=True, exist_ok=True)
+        self.sweep()
+
+    def files(self) -> list[Path]:
+        return [path for path in self.folder.iterdir() if path.is_file() and path.name != ".gitkeep"]
+
+    def room(self) -> bool:
+        """Whether the disk may take another file; a folder that only grows would fill it."""
+        return sum(path.stat().st_size for path in self.files()) < 20 * self.limit
+
+    def new(self, name: str) -> Upload:
+        """A place for a file called `name`, under a name of our own; ScanError where no reader takes its kind."""
+        shown = safe_name(name)
+        suffix = next((suffix for suffix in READERS if shown.lower().endswith(suffix)), None)
+        if suffix is None:
+            known = ", ".join(READERS)
+            raise ScanError("unknown-type", f"{shown}: not a kind of file that can be read; send {known}")
+        return Upload(self.folder / f"{secrets.token_hex(16)}{suffix}", shown)
+
+    def purge(self, seconds: float) -> None:
+        """Remove what is older than the retention time."""
+        for path in self.files():
+            try:
+                if time.time() - path.stat().st_mtime > seconds:
+                    path.unlink(missing_ok=True)
+            except FileNotFoundError:
+                continue  # its owner was quicker
+
+    def sweep(self) -> None:
+        """Remove everything: at the start, after a crash, and when the server stops."""
+        for path in self.files():
+            path.unlink(missing_ok=True)
+
+
+def remove(upload: Upload) -> None:
+    if not upload.ours:
+        return
+    try:
+        upload.path.unlink(missing_ok=True)
+    except PermissionError:  # Windows, while a job still reads it: the job's end removes it
+        log.info("an upload is still being read and goes when its job ends")
+
+
+class Job:
+    """A place in the queue."""
+
+    def __init__(self) -> None:
+        self.future: Future = Future()
+        self.stop = threading.Event()
+
+
+class Pool:
+    """As many workers as the device bears, and a queue that ends."""
+
+    def __init__(self, workers: int, room: int):
+        self.workers, self.room = workers, room
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="scan")
+        self._lock = threading.Lock()
+        self._waiting: list[Job] = []
+        self._running = 0
+
+    def submit(self, work: Callable[[Job], Any]) -> Job:
+        job = Job()
+        with self._lock:
+            taken = len(self._waiting) + self._running
+            if taken >= self.workers + self.room:
+                raise Busy(taken - self.workers + 1)
+            self._waiting.append(job)
+        inner = self._executor.submit(self._run, job, work)
+        job.future = inner
+        inner.add_done_callback(lambda _: self._forget(job))  # also when it was cancelled before its turn
+        return job
+
+    def _run(self, job: Job, work: Callable[[Job], Any]) -> Any:
+        self._forget(job)
+        with self._lock:
+            self._running += 1
+        try:
+            if job.stop.is_set():
+                raise Cancelled
+            return work(job)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _forget(self, job: Job) -> None:
+        with self._lock:
+            if job in self._waiting:
+                self._waiting.remove(job)
+
+    def ahead(self, job: Job) -> int:
+        """How many wait before this one; 0 once it is being worked on, or next."""
+        with self._lock:
+            return self._waiting.index(job) if job in self._waiting else 0
+
+    def waits(self, job: Job) -> bool:
+        with self._lock:
+            return job in self._waiting
+
+    @property
+    def length(self) -> int:
+        with self._lock:
+            return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        with self._lock:
+            return len(self._waiting) + self._running >= self.workers + self.room
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+class PageSession:
+    """One open page: its uploads, its results, its jobs. All of it goes when the page closes."""
+
+    FILES = 200
+
+    def __init__(self, state: "ServerState"):
+        self.token = secrets.token_urlsafe(24)
+        self.state = state
+        self.uploads: dict[str, Upload] = {}
+        self.results: dict[str, Result] = {}
+        self.jobs: list[Job] = []
+        self.on_close: Callable[[], None] | None = None
+        self.closed = False
+        self._lock = threading.Lock()
+
+    def add(self, upload: Upload) -> str | None:
+        """Keep a received file; None when the page has gone meanwhile."""
+        key = secrets.token_urlsafe(8)
+        with self._lock:
+            if self.closed:
+                return None
+            self.uploads[key] = upload
+        return key
+
+    def submit(self, work: Callable[[Job], Any]) -> Job:
+        job = self.state.pool.submit(work)
+        self.jobs = [old for old in self.jobs if not old.future.done()] + [job]
+        if self.closed:
+            job.stop.set()
+        return job
+
+    def clear(self) -> None:
+        """Forget every scan and result; jobs still at work are stopped and their files go when they end."""
+        for job in self.jobs:
+            job.stop.set()
+            job.future.cancel()
+        with self._lock:
+            uploads = list(self.uploads.values())
+            self.uploads.clear()
+            results = list(self.results)
+            self.results.clear()
+        self.state.forget(results)
+        for upload in uploads:
+            remove(upload)
+            for job in self.jobs:
+                job.future.add_done_callback(lambda _, upload=upload: remove(upload))
+
+    def close(self) -> None:
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = True
+        self.clear()
+        self.state.pages.pop(self.token, None)
+        if self.on_close:
+            self.on_close()
+
+
+class ServerState:
+    """Everything above, together; one a server."""
+
+    KEPT = 3  # diagnoses with their voxels in memory, about 130 MB each
+
+    def __init__(self, weights: Path, uploads: Uploads, pool: Pool, device: str = "auto", keep: float = 3600):
+        self.uploads, self.pool, self.keep = uploads, pool, keep
+        self.broken: list[str] = []
+        self.diagnosers = self._load(weights, device)
+        self.pages: dict[str, PageSession] = {}
+        self.results: dict[str, Result] = {}
+        self.progress: dict[str, float] = {}  # of a heat map, by result
+        self._diagnoses: OrderedDict[str, Diagnosis] = OrderedDict()
+        self._lock = threading.Lock()
+        self.registry = prometheus.CollectorRegistry()
+        self._count()
+
+    def _load(self, folder: Path, device: str) -> dict[str, Diagnoser]:
+        """Every weights file of the folder, by its name; a broken one is told in words and left out."""
+        loaded = {}
+        for path in model.list_weights(folder):
+            try:
+                diagnoser = Diagnoser(path, device)
+            except model.WeightsError as error:
+                self.broken.append(str(error))
+                continue
+            loaded[diagnoser.weights.name] = diagnoser
+        return loaded
+
+    def _count(self) -> None:
+        self.judged = prometheus.Counter(
+            "scanwise_scans", "Scans answered", ["study", "outcome"], registry=self.registry
+        )
+        self.spent = prometheus.Histogram(
+            "scanwise_step_seconds",
+            "Seconds a step took",
+            ["step"],
+            buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+            registry=self.registry,
+        )
+        for name, words, value in [
+            ("scanwise_queue_length", "Scans that wait", lambda: self.pool.length),
+            ("scanwise_pages_open", "Pages that are open", lambda: len(self.pages)),
+            ("scanwise_uploads_held", "Uploaded files on disk", lambda: len(self.uploads.files())),
+        ]:
+            prometheus.Gauge(name, words, registry=self.registry).set_function(value)
+
+    def enter(self) -> PageSession:
+        session = PageSession(self)
+        self.pages[session.token] = session
+        return session
+
+    def for_study(self, study: str | None) -> str | None:
+        """The weights to use for a study's key or a weights file's name; the first where nothing was named."""
+        for name, diagnoser in self.diagnosers.items():
+            if study in (None, "", name, diagnoser.study.key):
+                return name
+        return None
+
+    def judge(
+        self,
+        upload: Upload,
+        weights: str,
+        anyway: bool = False,
+        passes: int = 0,
+        progress: Callable[[str], None] = lambda step: None,
+    ) -> tuple[dict, Diagnosis | None]:
+        """The record of one file, and its diagnosis unless it was refused."""
+        study = self.diagnosers[weights].study.key
+        try:
+            diagnosis = self.diagnosers[weights](
+                upload.path, upload.name, judge_anyway=anyway, passes=passes, progress=progress
+            )
+        except ScanError as error:
+            self.judged.labels(study, "refused").inc()
+            return error_record(upload.name, error), None
+        except Cancelled:
+            raise
+        except Exception as error:  # unforeseen: the log has it all, the person gets the id
+            number = failure(error)
+            self.judged.labels(study, "failed").inc()
+            words = f"something went wrong here; tell whoever runs this server the error id {number}"
+            return {"file": upload.name, "error": {"code": "internal", "message": words, "id": number}}, None
+        self.judged.labels(study, diagnosis.verdict).inc()
+        for step, seconds in diagnosis.seconds.items():
+            self.spent.labels(step).observe(seconds)
+        return diagnosis.record(), diagnosis
+
+    def answer(
+        self,
+        upload: Upload,
+        weights: str,
+        anyway: bool = False,
+        passes: int = 0,
+        progress: Callable[[str], None] = lambda step: None,
+    ) -> Result:
+        """Judge a file for a page and keep what the page will ask for next."""
+        record, diagnosis = self.judge(upload, weights, anyway, passes, progress)
+        result = Result(secrets.token_urlsafe(16), upload, weights, record)
+        if diagnosis is not None:
+            result = Result(
+                result.id,
+                upload,
+                weights,
+                record,
+                tuple(diagnosis.findings),
+                dict(diagnosis.scan.facts),
+                dict(diagnosis.prepared.facts) | {"notes": list(diagnosis.prepared.notes)},
+            )
+            self._keep(result.id, diagnosis)
+        with self._lock:
+            self.results[result.id] = result
+        return result
+
+    def _keep(self, key: str, diagnosis: Diagnosis) -> None:
+        with self._lock:
+            self._diagnoses[key] = diagnosis
+            self._diagnoses.move_to_end(key)
+            while len(self._diagnoses) > self.KEPT:
+                self._diagnoses.popitem(last=False)
+
+    def diagnosis(self, result: Result) -> Diagnosis:
+        """The diagnosis with its voxels: from memory, or judged again from the file. Slow; not for the loop."""
+        with self._lock:
+            diagnosis = self._diagnoses.get(result.id)
+        if diagnosis is None:
+            anyway, passes = result.record["gate"]["judged_anyway"], PASSES if result.record["intervals"] else 0
+            diagnosis = self.diagnosers[result.weights](
+                result.upload.path, result.upload.name, judge_anyway=anyway, passes=passes
+            )
+            self._keep(result.id, diagnosis)
+        return diagnosis
+
+    def forget(self, results: list[str]) -> None:
+        with self._lock:
+            for key in results:
+                self.results.pop(key, None)
+                self._diagnoses.pop(key, None)
+                self.progress.pop(key, None)
+
+    def purge(self) -> None:
+        """What `--keep` promises: files and results alike."""
+        self.uploads.purge(self.keep)
+        with self._lock:
+            now = time.monotonic()
+            old = [key for key, result in self.results.items() if now - result.born > self.keep]
+        self.forget(old)
+
+    def close(self) -> None:
+        for session in list(self.pages.values()):
+            session.close()
+        self.pool.close()
+        self.uploads.sweep()
+
+
+def failure(error: BaseException) -> str:
+    """Log an unforeseen error in full; the short id that the person sees finds it there."""
+    number = secrets.token_hex(4)
+    log.error("error %s", number, exc_info=error)
+    return number
