@@ -15,6 +15,7 @@ test: .venv/test.done
 
 lint: .venv/test.done
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 .venv/uv.done:
 	$(PYTHON) -m venv .venv

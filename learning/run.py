@@ -15,11 +15,10 @@ import torch.distributed as dist
 
 import model
 import studies
-from data import leaks
 from data.cache import Cache
 from data.cases import Case, DataError, find, notes
 from data.files import write_bytes
-from data.leaks import Leaks, contradictions, deduplicate, fingerprints
+from data.leaks import Leaks, contradictions, deduplicate, fingerprints, leaks
 from data.splits import assign, read_split, subject_hash, write_split
 from learning import transfer
 from learning.calibration import example, fit_calibration, fit_likeness

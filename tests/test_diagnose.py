@@ -92,8 +92,8 @@ def test_steps_are_announced_in_order(diagnoser, head):
 def test_intervals_come_on_request_from_one_run_of_the_convolutions(diagnoser, weights, head, monkeypatch):
     plain = diagnoser(head, judge_anyway=True)
     assert plain.intervals is None and plain.record()["intervals"] is None
-    walked, walk = [], diagnoser.forward.walk
-    monkeypatch.setattr(diagnoser.forward, "walk", lambda x: walked.append(x) or walk(x))
+    walked, walk = [], diagnoser.forward.folded
+    monkeypatch.setattr(diagnoser.forward, "folded", lambda x: walked.append(x) or walk(x))
     asked = diagnoser(head, judge_anyway=True, passes=20).record()
     assert len(walked) == 1 and "uncertainty" in asked["seconds"]
     assert {**asked, "seconds": 0, "intervals": None} == {**plain.record(), "seconds": 0}

@@ -30,6 +30,7 @@ from learning.scoring import (
     scores,
     with_intervals,
 )
+from networks.base import Network
 from studies import STUDIES, Contract, Label, Study
 
 LABELS = (Label("AD", "ill", 1.0), Label("CN", "well", 0.0), Label("MCI", "between", 0.5))
@@ -46,7 +47,7 @@ STUDY = Study(
 FIVE = studies.STUDIES["alzheimers"].labels
 
 
-class Brightest(nn.Module):
+class Brightest(Network):
     """Answers by the mean brightness, 1 to 3, which class it is."""
 
     def __init__(self, classes: int):
@@ -54,14 +55,11 @@ class Brightest(nn.Module):
         self.scale = nn.Parameter(torch.tensor(4.0))
         self.register_buffer("levels", torch.arange(1.0, classes + 1))
 
-    def features(self, x):
+    def base(self, x):
         return torch.stack([x.mean((1, 2, 3, 4)), x.amax((1, 2, 3, 4))], 1)  # (N, 2)
 
     def head(self, features):
         return -self.scale * (features[:, :1] - self.levels) ** 2  # (N, K)
-
-    def forward(self, x):
-        return self.head(self.features(x))
 
 
 @pytest.fixture

@@ -265,8 +265,12 @@ def test_relevance_in_slabs_is_relevance_in_one_piece(published, volume):
 # --- against an independent library -----------------------------------------------------------------------
 
 
-def chain(bias: bool = True) -> nn.Sequential:
-    network = nn.Sequential(
+class Chain(nn.Sequential, Network):
+    """A chain of layers with what heat maps ask of a network."""
+
+
+def chain(bias: bool = True) -> Chain:
+    network = Chain(
         nn.Conv3d(1, 4, 3, bias=bias),
         nn.ReLU(),
         nn.MaxPool3d(2),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scans import scan as scan_module
+from scans import pictures as picture_module
 from scans.pictures import IMAGES, PICTURES
 from scans.read import read, safe_name
 from scans.scan import ScanError
@@ -366,7 +366,7 @@ def test_complex_and_colour_voxels(tmp_path):
 def test_a_picture_of_too_many_pixels(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 9, (50, 60)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "slice.png")
-    monkeypatch.setattr(scan_module, "MAX_PIXELS", 2000)
+    monkeypatch.setattr(picture_module, "MAX_PIXELS", 2000)
     error = refusal(tmp_path / "slice.png")
     assert error.code == "too-large" and "50×60" in str(error)
 

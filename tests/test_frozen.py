@@ -81,7 +81,7 @@ def test_imagenet_weights_from_a_file_stay_as_they_are_while_the_rest_is_trained
     monkeypatch.setattr(
         model.NETWORKS["VGGFeatures"], "frozen", lambda self, x: asked.append(len(x)) or compute(self, x)
     )
-    monkeypatch.setattr("evaluate.predict", told := Stop())
+    monkeypatch.setattr("learning.run.predict", told := Stop())
     with pytest.raises(Stop):  # after training, before any judging
         train.main([*nodules, "--start", str(tmp_path / "vgg16.pth"), "--epochs", "3"])
     assert told.asked and sum(asked) == 6  # 4 to learn from and 2 to validate, once each for three epochs
@@ -104,7 +104,7 @@ class Stop(Exception):
 
 
 def test_frozen_layers_of_random_numbers_are_told(nodules, capsys, monkeypatch):
-    monkeypatch.setattr("evaluate.predict", Stop())
+    monkeypatch.setattr("learning.run.predict", Stop())
     with pytest.raises(Stop):
         train.main(nodules)
     assert "hold random numbers; --start imagenet" in capsys.readouterr().err
@@ -115,7 +115,7 @@ def test_a_download_that_fails_is_said_and_by_choice_gone_without(tmp_path, nodu
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
-    monkeypatch.setattr("evaluate.predict", Stop())
+    monkeypatch.setattr("learning.run.predict", Stop())
     assert train.main([*nodules, "--start", "imagenet"]) == 1
     said = capsys.readouterr().err
     assert "--start imagenet: no route to host" in said and "--start-optional" in said

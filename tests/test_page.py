@@ -347,7 +347,7 @@ def test_both_tables_hold_the_same_keys_and_values():
 def test_every_refusal_and_reason_has_its_words():
     root = Path(__file__).parent.parent
     words = json.loads((root / "web" / "texts.json").read_text(encoding="utf-8"))["zh"]
-    code = "".join((root / name).read_text(encoding="utf-8") for name in ("scans.py", "formats.py", "dicoms.py"))
+    code = "".join(file.read_text(encoding="utf-8") for file in (root / "scans").glob("*.py"))
     refusals = set(re.findall(r'ScanError\(\s*"([a-z-]+)"', code))
     assert len(refusals) > 15
     assert {f"{what}.{code}" for code in refusals for what in ("error", "remedy")} <= words.keys()

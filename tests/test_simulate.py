@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import simulate
-from diagnosis.regions import REGIONS
 from simulation import phantom
+from simulation.anatomy import REGIONS
 
 nilearn = pytest.importorskip("nilearn.datasets", reason="the ICBM 152 templates come with nilearn")
 
