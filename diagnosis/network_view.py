@@ -4,7 +4,7 @@ It explains nothing itself and changes nothing of the network in use, of which i
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from networks.base import Network
 
 CONVS = (nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+Progress = Callable[[float], None]  # hears of the share that is done, 0 to 1
 Cells = list[tuple[float, float]]  # an axis: where on the input its first cell lies, and how far apart they lie
 
 

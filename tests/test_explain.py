@@ -10,7 +10,7 @@ from captum.attr import LRP, LayerGradCam, Occlusion
 from captum.attr._utils.lrp_rules import EpsilonRule, GammaRule
 from torch import nn
 
-from diagnosis import explain, network_view
+from diagnosis import explain, grad_cam, network_view, occlusion, relevance
 from diagnosis.explain import Map
 from diagnosis.network_view import NetworkView
 from diagnosis.regions import OUTSIDE, regions, warnings
@@ -113,7 +113,7 @@ CASES = [
 @pytest.mark.parametrize(("codes", "spacing", "centre"), CASES)
 @pytest.mark.parametrize("method", explain.METHODS)
 def test_a_planted_cube_is_found_in_the_scans_own_space(method, codes, spacing, centre, tmp_path, monkeypatch):
-    monkeypatch.setattr(explain, "FINER", 12)  # quicker; the cube touches no more patches of a size
+    monkeypatch.setattr(occlusion, "FINER", 12)  # quicker; the cube touches no more patches of a size
     image, true = head_with_cube(codes, spacing, centre)
     nibabel.save(image, tmp_path / "head.nii")
     scan = read(tmp_path / "head.nii")
@@ -193,7 +193,7 @@ def test_cells_lie_in_the_middle_of_what_they_see():
 def test_a_map_is_placed_by_its_cells_not_stretched():
     cam = torch.zeros(4, 4)
     cam[2, 1] = 1
-    placed = explain.place(cam, [(5.0, 8.0), (3.0, 8.0)], torch.Size([40, 40])).numpy()
+    placed = grad_cam.place(cam, [(5.0, 8.0), (3.0, 8.0)], torch.Size([40, 40])).numpy()
     assert np.unravel_index(placed.argmax(), placed.shape) == (5 + 2 * 8, 3 + 8)
     assert placed[25, 11] == pytest.approx(0.5)  # half-way to the next cell
 
@@ -206,14 +206,14 @@ def test_what_the_foreground_encloses_is_the_head(shape):
     hollow[..., 3, 3:6] = False  # a dark hole, in a volume a tube
     if len(shape) == 3:
         hollow[[0, -1]] = full[[0, -1]]  # and closed
-    assert torch.equal(explain.enclosed(hollow), full)
-    assert not explain.enclosed(torch.zeros(shape, dtype=torch.bool)).any()
+    assert torch.equal(grad_cam.enclosed(hollow), full)
+    assert not grad_cam.enclosed(torch.zeros(shape, dtype=torch.bool)).any()
 
 
 def test_the_gap_between_two_lungs_is_not_enclosed():
     lungs = torch.zeros(9, 12, dtype=torch.bool)
     lungs[1:8, 1:4] = lungs[1:8, 8:11] = lungs[3, 4] = True
-    assert torch.equal(explain.enclosed(lungs), lungs)
+    assert torch.equal(grad_cam.enclosed(lungs), lungs)
 
 
 @pytest.fixture(scope="module")
@@ -246,10 +246,10 @@ def test_a_patch_is_worked_out_where_it_is_seen_and_nowhere_else(published, volu
     expected = []
     for spot in spots:
         whole = volume.clone()
-        whole[(0, 0, *explain.cut(spot))] = 0
+        whole[(0, 0, *occlusion.cut(spot))] = 0
         expected.append(published(whole))
     torch.testing.assert_close(
-        explain.occluded(view, volume, middle, filled, spots), torch.cat(expected), atol=1e-4, rtol=1e-4
+        occlusion.occluded(view, volume, middle, filled, spots), torch.cat(expected), atol=1e-4, rtol=1e-4
     )
 
 
@@ -258,7 +258,7 @@ def test_relevance_in_slabs_is_relevance_in_one_piece(published, volume):
     in_slabs = explain.explain(weights, prepared_of(volume[0]), "b", "relevance").values
     view = NetworkView(published, volume.shape, 1)
     view.cut, view.tail = False, view.network.forward
-    whole, _ = explain.relevance(view, volume, prepared_of(volume[0]), lambda fraction: None)
+    whole, _ = relevance.relevance(view, volume, prepared_of(volume[0]), lambda fraction: None)
     np.testing.assert_allclose(in_slabs, whole, atol=1e-5 * float(whole.abs().max()))
 
 
@@ -304,19 +304,19 @@ def test_grad_cam_agrees_with_captum(cube, target):
     view = NetworkView(network, cube.shape, target)
     theirs = with_score(network, target)
     expected = LayerGradCam(theirs, theirs[4]).attribute(cube, target=0)
-    expected = explain.place(expected[0, 0].detach().relu(), view.cells, cube.shape[2:])
-    ours, _ = explain.grad_cam(view, cube, prepared_of(cube[0]), lambda fraction: None)
+    expected = grad_cam.place(expected[0, 0].detach().relu(), view.cells, cube.shape[2:])
+    ours, _ = grad_cam.grad_cam(view, cube, prepared_of(cube[0]), lambda fraction: None)
     torch.testing.assert_close(ours, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("target", [0, 2])
 def test_occlusion_agrees_with_captum(cube, target):
     network, prepared = chain(), prepared_of(cube[0])
-    ours, _ = explain.occlusion(
+    ours, _ = occlusion.occlusion(
         NetworkView(network, cube.shape, target), cube, prepared, lambda fraction: None, 6.0, 0
     )
     expected = Occlusion(with_score(network, target)).attribute(
-        cube, (1, 6, 6, 6), strides=(1, 6, 6, 6), baselines=explain.blurred(cube, (6, 6, 6)), target=0
+        cube, (1, 6, 6, 6), strides=(1, 6, 6, 6), baselines=occlusion.blurred(cube, (6, 6, 6)), target=0
     )
     torch.testing.assert_close(ours, expected[0, 0].detach().float(), atol=1e-3, rtol=1e-3)
 
@@ -342,9 +342,9 @@ def test_relevance_agrees_with_captum(cube, target):
     for number, layer in enumerate(theirs):
         if isinstance(layer, nn.Conv3d):
             gamma = number and layer.kernel_size == (3, 3, 3) and layer.out_channels == 6
-            layer.rule = GammaRule(gamma=explain.GAMMA) if gamma else EpsilonRule(epsilon=explain.EPSILON)
+            layer.rule = GammaRule(gamma=relevance.GAMMA) if gamma else EpsilonRule(epsilon=relevance.EPSILON)
     expected = LRP(theirs).attribute(cube.clone().requires_grad_(), target=(0, 0, 0, 0))[0, 0].detach()
-    ours, _ = explain.relevance(
+    ours, _ = relevance.relevance(
         NetworkView(network, cube.shape, target), cube, prepared_of(cube[0]), lambda f: None
     )
     torch.testing.assert_close(ours, expected, atol=1e-3 * float(expected.abs().max()), rtol=1e-3)
