@@ -155,6 +155,11 @@ def save(
     }
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"extras.{name}": value for name, value in (extras or {}).items()}
+    return write(path, tensors, header)
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Path:
+    """The file itself, whatever it is for."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)

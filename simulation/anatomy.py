@@ -20,11 +20,14 @@ REGIONS: dict[str, tuple[float, float, float]] = {
     "horns": (4.0, 0.4, 7.0),
     "cortex": (1.2, 0.35, 3.5),
 }
+HIPPOCAMPAL_FADE = 5.0  # mm outside the hippocampus over which its own loss ("hippocampi" in mm) fades
 FLUID, GREY, WHITE = 0.27, 0.65, 0.87  # the template's own brightness of the three tissues
 CENTRE = (0.0, -18.0, 8.0)  # of the brain, template mm
 # The temporal horn, front to back, right side, template mm.
 HORN = ((31, -6, -26), (34, -10, -23), (37, -16, -19), (38.5, -22, -17), (39.5, -30, -15), (39, -38, -12),
         (36, -45, -5))  # fmt: skip
+# The hippocampus, head to tail, and how far it reaches from that line.
+HIPPOCAMPUS = ((22, -8, -21, 6.5), (27, -18, -17, 6.0), (31, -28, -11, 5.5), (25, -39, 0, 3.5))
 
 
 def sample(volume: Tensor, index: Tensor) -> Tensor:
@@ -83,6 +86,7 @@ class Anatomy:
     wide_origin: Tensor  # (3,) mm of voxel 0 of `surface`
     surface: Tensor  # (1, x, y, z) on a wide 2 mm grid: mm from the brain's smoothed surface
     inside: Tensor  # (1, X, Y, Z) the brain mask of the template
+    masks: dict[str, Tensor]  # structure -> bool (X, Y, Z); one voxel belongs to one structure at most
 
 
 def _signed(mask: np.ndarray, reach: int = 400, blur: float = 0.8) -> np.ndarray:
@@ -149,6 +153,15 @@ def anatomy() -> Anatomy:
         directions[region] = torch.from_numpy((slope * weights[region])[:, ::2, ::2, ::2].astype(np.float32))
         distances[region] = torch.from_numpy(distance[::2, ::2, ::2].copy())
 
+    hippocampus = _hippocampus(x, y, z) & (grey[box] > 0.35) & ~(lateral | (fluid > 0.5)) & (along >= 0.7)
+    masks = _masks(brain, grey[box], white[box], fluid, (x, y, z),
+                   {"lateral": lateral & ((side < 26) | (y < -30)), "third": third, "hippocampus": hippocampus, "cerebellum": cerebellum})
+    distance = _signed(hippocampus, 20)
+    slope = np.stack(np.gradient(ndimage.gaussian_filter(distance, 0.7)))
+    slope /= np.maximum(np.linalg.norm(slope, axis=0), 0.35)
+    directions["hippocampi"] = torch.from_numpy(slope[:, ::2, ::2, ::2].astype(np.float32))
+    distances["hippocampi"] = torch.from_numpy(distance[::2, ::2, ::2].copy())
+
     filled = np.where(brain, t1, FLUID).astype(np.float32)
     wide_origin = np.array([-130.0, -170.0, -210.0])
     wide = np.zeros((131, 156, 171), bool)
@@ -162,7 +175,41 @@ def anatomy() -> Anatomy:
         as_tensor(origin), as_tensor(filled), as_tensor(filled - ndimage.gaussian_filter(filled, 1.3)),
         as_tensor(np.exp(-((np.maximum(_signed(horn, 12), 0) / 1.0) ** 2))), directions, distances,
         as_tensor(wide_origin), as_tensor(surface)[None], as_tensor(brain)[None],
+        {name: torch.from_numpy(mask) for name, mask in masks.items()},
     )  # fmt: skip
+
+
+def _hippocampus(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    """What lies within reach of the hippocampus' line, on either side."""
+    side, within = np.abs(x), np.zeros(x.shape, bool)
+    knots = np.array(HIPPOCAMPUS)
+    for share in np.linspace(0, len(knots) - 1, 40):
+        first = min(int(share), len(knots) - 2)
+        a, b, c, reach = knots[first] + (share - first) * (knots[first + 1] - knots[first])
+        within |= (side - a) ** 2 + (y - b) ** 2 + (z - c) ** 2 < reach**2
+    return within
+
+
+def _masks(brain: np.ndarray, grey: np.ndarray, white: np.ndarray, fluid: np.ndarray, at: tuple[np.ndarray, ...],
+           known: dict[str, np.ndarray]) -> dict[str, np.ndarray]:  # fmt: skip
+    """Each structure's voxels; what comes first keeps them."""
+    x, y, z = at
+    side = np.abs(x)
+    wet = (fluid > 0.5) | (grey + white < 0.4)
+    fourth = wet & (side < 12) & (y > -52) & (y < -34) & (z > -44) & (z < -22)
+    stem = (side < 19) & (y > -44) & (y < -8) & (z < -9 - 0.35 * (y + 24)) & ~wet
+    ball = lambda cx, cy, cz, rx, ry, rz: (  # noqa: E731
+        ((side - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2 < 1)
+    deep = (ball(11, -18, 7, 11, 14, 9) | ball(20, -5, 0, 8, 10, 6)) & ~wet  # thalamus, pallidum: pale, yet grey
+    found = {
+        "hippocampus": known["hippocampus"], "lateral": known["lateral"], "third": known["third"], "fourth": fourth,
+        "fluid": wet, "cerebellum": known["cerebellum"], "stem": stem, "white": (white >= grey) & ~deep, "cortex": brain,
+    }  # fmt: skip
+    taken, masks = ~brain, {}
+    for name, mask in found.items():
+        masks[name] = mask & ~taken
+        taken = taken | mask
+    return masks
 
 
 def growth(amounts: dict[str, float], tilts: dict[str, tuple[float, float]]) -> Tensor:
@@ -185,6 +232,12 @@ def growth(amounts: dict[str, float], tilts: dict[str, tuple[float, float]]) -> 
         pull = away.clamp(min=0) - fade * torch.log(rest.clamp(min=1e-3))
         pull = torch.minimum(pull, away.clamp(min=0) + 0.8)  # once in the fluid, stay there
         moves[region] = -known.directions[region] * (pull * ((away + 2.5) / 1.5).clamp(0, 1))
+    loss = amounts.get("hippocampi", 0.0)
+    if loss:  # the surface moves inwards and what lies outside is drawn after it
+        right, _ = tilts.get("hippocampi", (0.0, 0.0))
+        fade = torch.exp(-known.distances["hippocampi"].clamp(min=0) / HIPPOCAMPAL_FADE)
+        inwards = loss * (1 + right * torch.tanh(x / 8)) * fade
+        moves["horns"] = moves["horns"] + known.directions["hippocampi"] * inwards
     # The ventricles push everything; horns and cortex then move from where that left them.
     first = moves["ventricles"]
     index = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in shape), indexing="ij"))

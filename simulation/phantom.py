@@ -167,10 +167,27 @@ def _framed(recipe: Recipe) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], np
     return affine, shape, tuple(int(p) for p in parts), pose @ affine @ fine
 
 
-def render(recipe: Recipe) -> nib.Nifti1Image:
-    """The head of a recipe, voxel by voxel; the same recipe gives the same bytes."""
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """Where the head of a recipe lies on its scan's grid; nodes are every second fine voxel."""
+
+    affine: np.ndarray  # of the scan, in RAS order
+    parts: tuple[int, ...]  # fine voxels along one voxel
+    fine: tuple[int, ...]  # shape in fine voxels
+    nodes: tuple[int, ...]
+    step: float  # mm between nodes
+    points: Tensor  # (3, x, y, z) template mm of the nodes
+    away: Tensor  # (x, y, z) mm from the brain's smoothed surface, at the nodes
+    inner: tuple[slice, ...]  # the brain's box in the fine grid of 2 · nodes - 1
+    index: Tensor  # (3, X, Y, Z) template voxels that the fine voxels of that box are taken from
+
+
+def _generator(recipe: Recipe) -> torch.Generator:
+    return torch.Generator().manual_seed(int(np.random.SeedSequence([*recipe.seed, 7]).generate_state(1)[0]))
+
+
+def _placed(recipe: Recipe, generator: torch.Generator) -> _Placed:
     known = anatomy()
-    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([*recipe.seed, 7]).generate_state(1)[0]))
     affine, shape, parts, to_template = _framed(recipe)
     fine = tuple(int(n * p) for n, p in zip(shape, parts, strict=True))
     nodes = tuple((n + 1) // 2 + 1 for n in fine)  # coarse node i lies on fine voxel 2i
@@ -197,7 +214,16 @@ def render(recipe: Recipe) -> nib.Nifti1Image:
     inner = tuple(slice(2 * a, 2 * b - 1) for a, b in zip(start, stop, strict=True))
     index = points[(slice(None), *box)] - known.origin.view(3, 1, 1, 1)  # template voxels
     index = index + sample(growth(recipe.amounts, recipe.tilts), index / 2)
-    index = doubled(index)
+    return _Placed(affine, parts, fine, nodes, step, points, away, inner, doubled(index))
+
+
+def render(recipe: Recipe) -> nib.Nifti1Image:
+    """The head of a recipe, voxel by voxel; the same recipe gives the same bytes."""
+    generator = _generator(recipe)
+    at = _placed(recipe, generator)
+    parts, fine, nodes, step, points, away = at.parts, at.fine, at.nodes, at.step, at.points, at.away
+    inner, index = at.inner, at.index
+    shell = {} if recipe.stripped else recipe.shell
     brain = sample(_toned(recipe), index)[0]
     full = tuple(2 * n - 1 for n in nodes)
 
@@ -220,7 +246,34 @@ def render(recipe: Recipe) -> nib.Nifti1Image:
         image = torch.hypot(image + recipe.noise * one, recipe.noise * two)
     if keep is not None:
         image *= keep >= 0.5
-    return _stored(recipe, image.numpy(), affine)
+    return _stored(recipe, image.numpy(), at.affine)
+
+
+STRUCTURES = ("outside", "fluid", "cortex", "white", "lateral", "inferior_horn", "third", "fourth", "hippocampus",
+              "cerebellum", "stem")  # fmt: skip
+
+
+def structures(recipe: Recipe) -> np.ndarray:
+    """What each voxel of `render(recipe)` shows, as places in STRUCTURES, in the same axis order."""
+    known = anatomy()
+    at = _placed(recipe, _generator(recipe))
+    template = torch.zeros(known.t1.shape, dtype=torch.uint8)
+    for name, mask in known.masks.items():
+        template[mask] = STRUCTURES.index(name)
+    nearest = [axis.round().long().clamp(0, n - 1) for axis, n in zip(at.index, template.shape, strict=True)]
+    brain = template[nearest[0], nearest[1], nearest[2]]
+    opened = min(1.0, max(0.0, recipe.amounts.get("horns", 0.0) / 1.5))
+    if opened:
+        horn = sample(known.horn[None], at.index)[0] * opened > 0.5
+        brain[horn & (brain != STRUCTURES.index("hippocampus"))] = STRUCTURES.index("inferior_horn")
+    gap = 1.0 if recipe.stripped else recipe.shell.get("gap", 1.0)
+    near = doubled(at.away[None])[0][at.inner] < gap
+    brain[near & (brain == 0)] = STRUCTURES.index("fluid")
+    whole = torch.zeros(tuple(2 * n - 1 for n in at.nodes), dtype=torch.uint8)
+    whole[at.inner] = brain * near
+    middle = tuple(slice(p // 2, n, p) for p, n in zip(at.parts, at.fine, strict=True))
+    turn = nib.orientations.ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(recipe.orientation))
+    return np.ascontiguousarray(apply_orientation(whole[middle].numpy(), turn))
 
 
 def _covered(recipe: Recipe, fields: Tensor, brain: Tensor, inner: tuple[slice, ...]) -> Tensor:

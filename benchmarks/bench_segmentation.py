@@ -1,0 +1,137 @@
+"""The segmenter against labelled heads: overlap, volumes, steadiness, time and memory.
+
+    python benchmarks/bench_segmentation.py DIR [--weights FILE] [--limit N] [--quick] [--json FILE]
+
+DIR holds `t1/` and, under the same names, `labels/`: region labels numbered as DLMUSE does, of which every one above
+0 is brain or ventricle. Bare brains are the same heads where a label lies, a voxel of rim kept; heads are turned to
+another axis order, moved by 7 × 5 × 9 mm and made three times as bright.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from scipy import ndimage
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import scans  # noqa: E402
+from benchmarks.side_by_side import own_peak_mb  # noqa: E402
+from diagnosis import measures  # noqa: E402
+from diagnosis import segment as segmenting  # noqa: E402
+from scans import Scan  # noqa: E402
+from studies import HEAD  # noqa: E402
+
+# DLMUSE's labels of each structure, and FreeSurfer's of the same, as the label map of a scan has them.
+STRUCTURES: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
+    "ventricles": ((4, 11, 49, 50, 51, 52), (4, 43, 5, 44, 14, 15), "ventricles"),
+    "lateral ventricles": ((51, 52), (4, 43), "lateral_ventricles"),
+    "inferior horns": ((49, 50), (5, 44), "inferior_horns"),
+    "third ventricle": ((4,), (14,), "third"),
+    "hippocampi": ((47, 48), (17, 53), "hippocampi"),
+    "left hippocampus": ((48,), (17,), "hippocampus_left"),
+    "right hippocampus": ((47,), (53,), "hippocampus_right"),
+    "cerebellum": ((38, 39, 40, 41, 71, 72, 73), (8, 47), "cerebellum"),
+    "brain": ((), (2, 41, 3, 42, 17, 53, 8, 47, 16), "brain"),
+}
+WITHOUT = (4, 11, 46, 49, 50, 51, 52)  # labels above 0 that are fluid, not brain
+STEADY = ("ventricles", "hippocampi", "inferior_horns", "brain", "intracranial")
+
+
+def wanted(labels: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
+    return np.isin(labels, numbers) if numbers else (labels > 0) & ~np.isin(labels, WITHOUT)
+
+
+def turned(scan: Scan, order: str = "LIA") -> Scan:
+    turn = ornt_transform(io_orientation(scan.affine), axcodes2ornt(order))
+    affine = scan.affine @ inv_ornt_aff(turn, scan.voxels.shape)
+    voxels = np.ascontiguousarray(nib.orientations.apply_orientation(scan.voxels, turn))
+    return replace(scan, voxels=voxels, affine=affine)
+
+
+def moved(scan: Scan) -> Scan:
+    shift = np.eye(4)
+    shift[:3, 3] = (7, 5, 9)
+    return replace(scan, affine=shift @ scan.affine)
+
+
+def bare(scan: Scan, labels: np.ndarray) -> Scan:
+    kept = ndimage.binary_fill_holes(ndimage.binary_closing(labels > 0, iterations=2) | (labels > 0))
+    return replace(scan, voxels=scan.voxels * kept)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="holds t1/ and labels/")
+    parser.add_argument("--weights", type=Path, default=ROOT / "weights" / segmenting.NAME)
+    parser.add_argument("--limit", type=int, help="only the first so many heads")
+    parser.add_argument("--quick", action="store_true", help="overlap and volumes only")
+    parser.add_argument("--json", type=Path, help="write every number to this file too")
+    given = parser.parse_args(argv)
+    weights = segmenting.load(given.weights, "cpu")
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    dice, pairs = {name: [] for name in STRUCTURES}, {name: [] for name in STRUCTURES}
+    changes = {kind: {name: [] for name in STEADY} for kind in ("bare", "re-oriented", "moved", "3 × bright")}
+    seconds = []
+    for path in sorted((given.folder / "t1").glob("*.nii*"))[: given.limit]:
+        labels = np.asarray(nib.load(given.folder / "labels" / path.name).dataobj)
+        scan = scans.read(path)
+
+        def measured(scan: Scan) -> dict[str, measures.Value]:
+            prepared = scans.prepare(scan, HEAD)
+            begun = time.perf_counter()
+            found = measures.measure(segmenting.segment(weights, prepared))
+            seconds.append(time.perf_counter() - begun)
+            return found
+
+        prepared = scans.prepare(scan, HEAD)
+        found = segmenting.on_scan(segmenting.segment(weights, prepared), prepared, scan)
+        values = measured(scan)
+        cell = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
+        for name, (theirs, ours, measure) in STRUCTURES.items():
+            there, here = wanted(labels, theirs), np.isin(found, ours)
+            dice[name].append(2 * (there & here).sum() / max(1, there.sum() + here.sum()))
+            pairs[name].append((there.sum() * cell, values[measure].value))
+        if given.quick:
+            continue
+        others = {"bare": bare(scan, labels), "re-oriented": turned(scan), "moved": moved(scan),
+                  "3 × bright": replace(scan, voxels=scan.voxels.astype(np.float32) * 3)}  # fmt: skip
+        for kind, other in others.items():
+            there = measured(other)
+            for name in STEADY:
+                changes[kind][name].append(100 * (there[name].value / max(values[name].value, 1e-6) - 1))
+
+    print(f"{len(dice['brain'])} heads, {weights.name} {weights.sha256[:12]}")
+    print(f"{'':20} {'Dice':>6} {'lowest':>7} {'Pearson':>8} {'labels ml':>10} {'ours ml':>8} {'ratio':>6}")
+    record = {"structures": {}, "changes_percent": {}}
+    for name in STRUCTURES:
+        truth, ours = np.array(pairs[name]).T
+        row = {"dice": np.mean(dice[name]), "lowest": np.min(dice[name]), "pearson": np.corrcoef(truth, ours)[0, 1],
+               "truth_ml": truth.mean(), "ours_ml": ours.mean(), "ratio": ours.mean() / truth.mean()}  # fmt: skip
+        record["structures"][name] = {key: float(value) for key, value in row.items()}
+        print(f"{name:20} {row['dice']:6.3f} {row['lowest']:7.3f} {row['pearson']:8.3f} {row['truth_ml']:10.2f} "
+              f"{row['ours_ml']:8.2f} {row['ratio']:6.2f}")
+    if not given.quick:
+        print("\nChange of a measure against the same head as it was, %: mean, and mean of the sizes")
+        for kind, names in changes.items():
+            both = {name: (float(np.mean(off)), float(np.abs(off).mean())) for name, off in names.items()}
+            record["changes_percent"][kind] = both
+            print(f"{kind:12}", "  ".join(f"{name} {mean:+.2f} ({size:.2f})" for name, (mean, size) in both.items()))
+    record["seconds"] = float(np.median(seconds))
+    record["peak_mb"] = own_peak_mb()
+    print(f"\n{record['seconds']:.2f} s a scan (segment and measure, median, {torch.get_num_threads()} threads); "
+          f"peak memory of this process {record['peak_mb']:.0f} MB")
+    if given.json:
+        given.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The segmentation network: a small U-Net that works at half resolution and answers at full resolution.
+
+The eight voxels of each 2×2×2 cube go in as channels, and the last layer gives each of the eight its own class
+scores, so that edges come out at the full resolution for the cost of half of it. Instance norm takes away
+whatever a scanner does to brightness. No scans and no labels are read here.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CLASSES = (
+    "background", "fluid", "grey", "white", "lateral", "inferior_horn", "third", "fourth", "hippocampus",
+    "cerebellum", "stem",
+)  # fmt: skip
+CUBE = 8  # voxels of a 2×2×2 cube
+MULTIPLE = 16  # voxels; every side of a volume must be a multiple of it
+
+
+def to_cubes(volume: Tensor) -> Tensor:
+    """(N, X, Y, Z) → (N, X/2, Y/2, Z/2, 8): the voxels of each cube side by side."""
+    n, x, y, z = volume.shape
+    cubes = volume.view(n, x // 2, 2, y // 2, 2, z // 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
+    return cubes.reshape(n, x // 2, y // 2, z // 2, CUBE)
+
+
+def from_cubes(cubes: Tensor) -> Tensor:
+    """(N, x, y, z, 8) → (N, 2x, 2y, 2z), the reverse of `to_cubes`."""
+    n, x, y, z, _ = cubes.shape
+    volume = cubes.view(n, x, y, z, 2, 2, 2).permute(0, 1, 4, 2, 5, 3, 6)
+    return volume.reshape(n, 2 * x, 2 * y, 2 * z)
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether this device multiplies bfloat16 faster than float32."""
+    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+
+
+class ConvNorm(nn.Module):
+    """Conv 3×3×3 → instance norm → leaky ReLU, on one volume at a time."""
+
+    def __init__(self, fan_in: int, fan_out: int):
+        super().__init__()
+        self.conv = nn.Conv3d(fan_in, fan_out, 3, padding=1, bias=False)
+        self.weight = nn.Parameter(torch.ones(fan_out))
+        self.bias = nn.Parameter(torch.zeros(fan_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        # For one volume batch norm is instance norm, and unlike torch's own it keeps the channels last.
+        x = functional.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=1e-4)
+        return functional.leaky_relu(x, 0.01, inplace=True)
+
+
+class Segmenter(nn.Module):
+    """`widths` are the channels from the half resolution downwards, each level at half the one above."""
+
+    def __init__(self, classes: int = len(CLASSES), widths: tuple[int, ...] = (16, 32, 64, 96)):
+        super().__init__()
+        self.classes = classes
+        self.down = nn.ModuleList(
+            nn.Sequential(ConvNorm(above, width), ConvNorm(width, width))
+            for above, width in zip((CUBE, *widths), widths, strict=False)
+        )
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.across = nn.ModuleList(nn.Conv3d(below, width, 1) for width, below in pairs)
+        self.up = nn.ModuleList(ConvNorm(width, width) for width, _ in pairs)
+        self.scores = nn.Linear(widths[0], CUBE * classes)
+
+    def features(self, volume: Tensor) -> Tensor:
+        """(1, X, Y, Z), no signal as 0 → (1, width, X/2, Y/2, Z/2)."""
+        x = to_cubes(volume).permute(0, 4, 1, 2, 3)  # (1, 8, X/2, Y/2, Z/2), channels last in memory
+        with torch.autocast(volume.device.type, torch.bfloat16, enabled=fast_bf16(volume.device)):
+            return self.walk(x)
+
+    def walk(self, x: Tensor) -> Tensor:
+        """Down the levels and up again."""
+        kept = []
+        for level, block in enumerate(self.down):
+            x = block(functional.max_pool3d(x, 2) if level else x)
+            kept.append(x)
+        for level in reversed(range(len(self.up))):
+            below = functional.interpolate(self.across[level](x), scale_factor=2, mode="nearest")
+            x = self.up[level](kept[level] + below)
+        return x
+
+    def answer(self, rows: Tensor) -> Tensor:
+        """Features of M cubes (M, width) → class scores (8, classes, M): cubes last, which softmax is quick at."""
+        scores = torch.addmm(self.scores.bias[:, None], self.scores.weight, rows.T)
+        return scores.view(CUBE, self.classes, len(rows))
+
+    def forward(self, volume: Tensor) -> Tensor:
+        """(1, X, Y, Z) → class scores (1, classes, X, Y, Z)."""
+        features = self.features(volume)
+        scores = self.answer(features.permute(0, 2, 3, 4, 1).flatten(0, 3))
+        cubes = scores.view(CUBE, self.classes, *features.shape[2:]).permute(1, 2, 3, 4, 0)
+        return from_cubes(cubes.contiguous())[None]
