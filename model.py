@@ -29,6 +29,7 @@ from studies import PUBLISHED, STUDIES, Study, from_record, to_record
 
 FORMAT = 1
 SUFFIXES = (".safetensors", ".pth")
+SEGMENTER = "segmenter.safetensors"  # the bundled weights that `diagnosis.segment` opens
 
 
 # --- the networks -----------------------------------------------------------------------------------------
@@ -137,8 +138,9 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
 
 
 def list_weights(folder: str | Path) -> list[Path]:
-    """The weights files of a folder, by name."""
-    return sorted(path for path in Path(folder).glob("*") if path.suffix in SUFFIXES and path.is_file())
+    """The studies' weights files of a folder, by name; the segmenter beside them belongs to no study."""
+    files = (path for path in Path(folder).glob("*") if path.suffix in SUFFIXES and path.is_file())
+    return sorted(path for path in files if path.name != SEGMENTER)
 
 
 def save(
@@ -220,6 +222,10 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     """Open a weights file, or a published `.pth` checkpoint; every refusal is a WeightsError."""
     path, device = Path(path), pick_device(device)
     header = read_header(path)
+    if "study" not in header and "kind" in header:
+        raise WeightsError(
+            f"{path.name}: holds weights for {header['kind']}, not for a study; give a file that train.py wrote"
+        )
     try:
         study = from_record({**header["study"], "contract": header["contract"]})
         wanted, name = header["contract_hash"], header["network"]["name"]
@@ -238,9 +244,9 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
             network = NETWORKS[name](len(study.labels), **arguments)
     except TypeError as error:
         raise WeightsError(f"{path.name}: {name} does not take the arguments {arguments}: {error}") from error
-    state, extras = _published_state(path) if path.suffix == ".pth" else _read_tensors(path)
+    state, extras = _published_state(path) if path.suffix == ".pth" else read_tensors(path)
     own = network.state_dict()
-    _check_fits(path, own, state)
+    check_fits(path, own, state)
     network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
     network.to(device).eval().requires_grad_(False)
     extras = {key: value.to(device) for key, value in extras.items()}
@@ -257,7 +263,7 @@ def _check_there(path: Path) -> None:
         raise WeightsError(f"{path.name}: empty; copy or download it again")
 
 
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The network's state and the extras of a safetensors file."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -271,7 +277,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return parts
 
 
-def _check_fits(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_fits(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     problems = [f"{key} is missing" for key in wanted if key not in found]
     problems += [f"{key} is not wanted" for key in found if key not in wanted]
     problems += [

@@ -21,13 +21,12 @@ import torch
 from tqdm import tqdm
 
 import model
-from diagnosis.segment import NAME
 from learning import segmentation
 from learning.segmentation import Settings
 from networks.segmenter import CLASSES
-from simulate import draw
 from simulation import labelled
 from simulation.labelled import LabelledHead
+from simulation.recipes import draw
 from studies import NOTICE
 
 HELD_OUT_HEADS = 4  # simulated ones, beside the held-out maps
@@ -39,25 +38,40 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = shlex.join(["python", "train_segmenter.py", *(sys.argv[1:] if argv is None else argv)])
     files = labelled.find_maps(given.labelmaps) if given.labelmaps else []
     if files and len(files) <= given.hold_out:
-        raise SystemExit(f"--hold-out {given.hold_out} leaves none of the {len(files)} maps of {given.labelmaps} "
-                         "to learn from; hold out fewer")
+        raise SystemExit(
+            f"--hold-out {given.hold_out} leaves none of the {len(files)} maps of {given.labelmaps} "
+            "to learn from; hold out fewer"
+        )
     maps = [labelled.read_map(path) for path in tqdm(files, "maps", disable=None)]
     split = len(maps) - given.hold_out
-    simulated = [labelled.simulated(f"simulated-{k}", draw((COHORT, k)))
-                 for k in tqdm(range(given.simulated + HELD_OUT_HEADS), "simulated heads", disable=None)]
-    held_out = [*maps[split:], *(() if maps else simulated[given.simulated:])]
+    simulated = [
+        labelled.simulated(f"simulated-{k}", draw((COHORT, k)))
+        for k in tqdm(range(given.simulated + HELD_OUT_HEADS), "simulated heads", disable=None)
+    ]
+    held_out = [*maps[split:], *(() if maps else simulated[given.simulated :])]
     settings = Settings(steps=given.steps, seed=given.seed)
     state = given.out.with_suffix(".state")
     torch.set_num_threads(given.threads)
     say = lambda text: print(text, flush=True)  # noqa: E731
     check = lambda network: f"held out: {segmentation.scores_of(segmentation.on_held_out(network, held_out))}"  # noqa: E731
-    network, history = segmentation.train(maps[:split], simulated[:given.simulated], settings, state,
-                                          model.pick_device(given.device), say=say, check=check)
+    network, history = segmentation.train(
+        maps[:split],
+        simulated[: given.simulated],
+        settings,
+        state,
+        model.pick_device(given.device),
+        say=say,
+        check=check,
+    )
     rows = segmentation.on_held_out(network, held_out, draws=3)
     scores, calibration = segmentation.scores_of(rows), segmentation.calibration_of(rows)
     training = provenance(given, command, maps, history, settings)
-    header = {"title": "measured anatomy: the segmenter of brain structures", "calibration": calibration,
-              "training": training, "scores": {"heads": [head.name for head in held_out], "classes": scores}}  # fmt: skip
+    header = {
+        "title": "measured anatomy: the segmenter of brain structures",
+        "calibration": calibration,
+        "training": training,
+        "scores": {"heads": [head.name for head in held_out], "classes": scores},
+    }
     header["card"] = card(header)
     path = segmentation.write(given.out, network, header)
     say(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
@@ -73,52 +87,64 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--labelmaps", type=Path, help="folder of 1 mm label maps numbered as FreeSurfer does")
     parser.add_argument("--about", default="", help="what the maps are and their licence, in words for the card")
-    parser.add_argument("--hold-out", type=count, default=4, help="maps, the last by name, only scored on (default: 4)")
+    parser.add_argument(
+        "--hold-out", type=count, default=4, help="maps, the last by name, only scored on (default: 4)"
+    )
     parser.add_argument("--simulated", type=count, default=24, help="heads of the simulator (default: 24)")
     parser.add_argument("--steps", type=count, default=Settings.steps, help=f"default: {Settings.steps}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="of the processor")
-    parser.add_argument("--out", type=Path, default=Path("weights") / NAME, help="default: weights/" + NAME)
+    parser.add_argument(
+        "--out", type=Path, default=Path("weights") / model.SEGMENTER, help="default: weights/" + model.SEGMENTER
+    )
     given = parser.parse_args(argv)
     if not given.labelmaps and not given.simulated:
         parser.error("nothing to learn from: give --labelmaps FOLDER, --simulated N, or both")
     return given
 
 
-def provenance(given: argparse.Namespace, command: str, maps: Sequence[LabelledHead], history: dict,
-               settings: Settings) -> dict:  # fmt: skip
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
-                            check=False)  # fmt: skip
+def provenance(
+    given: argparse.Namespace, command: str, maps: Sequence[LabelledHead], history: dict, settings: Settings
+) -> dict:
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
     sources = [f"{given.simulated} simulated heads on the ICBM 152 anatomy"] if given.simulated else []
     if maps:
         about = f" ({given.about})" if given.about else ""
         sources.append(f"{len(maps)} label maps{about}, the last {given.hold_out} by name held out")
     return {
-        "data": " and ".join(sources), "command": command, "seed": given.seed, "settings": asdict(settings),
-        "history": history["history"], "commit": commit.stdout.strip() or None,
+        "data": " and ".join(sources),
+        "command": command,
+        "seed": given.seed,
+        "settings": asdict(settings),
+        "history": history["history"],
+        "commit": commit.stdout.strip() or None,
         "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
-    }  # fmt: skip
+    }
 
 
 def card(header: dict) -> str:
     training, scores = header["training"], header["scores"]
-    rows = "\n".join(f"| {name} | {scores['classes'][name]['dice']:.2f} | {scores['classes'][name]['ratio']:.2f} "
-                     f"| {header['calibration'][name]['factor']:.3f} | {header['calibration'][name]['widen']:.2f} |"
-                     for name in CLASSES[1:])  # fmt: skip
+    rows = "\n".join(
+        f"| {name} | {scores['classes'][name]['dice']:.2f} | {scores['classes'][name]['ratio']:.2f} "
+        f"| {header['calibration'][name]['factor']:.3f} | {header['calibration'][name]['widen']:.2f} |"
+        for name in CLASSES[1:]
+    )
     versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items())
-    return f"""# {header['title']}
+    return f"""# {header["title"]}
 
 **{NOTICE}**
 
 ## What it learned from
 
-{training['data']}. No person's scan: brightness was drawn by label, or rendered by the simulator.
+{training["data"]}. No person's scan: brightness was drawn by label, or rendered by the simulator.
 
 ## Held-out heads
 
-Brightness drawn as on T1 scans: {', '.join(scores['heads'])}. Volumes are sums of probabilities; the factor brings
+Brightness drawn as on T1 scans: {", ".join(scores["heads"])}. Volumes are sums of probabilities; the factor brings
 their median to the true volumes, and lows and highs are widened to hold nine of ten of them.
 
 | class | Dice | volume ÷ true volume | factor | widened by |
@@ -133,10 +159,10 @@ tools differ by up to a third: never compare with their norms.
 ## How to make it again
 
 ```
-{training['command']}
+{training["command"]}
 ```
 
-Seed {training['seed']}; {versions}; commit {training['commit'] or 'unknown'}; {training['date']}.
+Seed {training["seed"]}; {versions}; commit {training["commit"] or "unknown"}; {training["date"]}.
 """
 
 

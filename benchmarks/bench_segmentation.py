@@ -2,9 +2,9 @@
 
     python benchmarks/bench_segmentation.py DIR [--weights FILE] [--limit N] [--quick] [--json FILE]
 
-DIR holds `t1/` and, under the same names, `labels/`: region labels numbered as DLMUSE does, of which every one above
-0 is brain or ventricle. Bare brains are the same heads where a label lies, a voxel of rim kept; heads are turned to
-another axis order, moved by 7 × 5 × 9 mm and made three times as bright.
+DIR holds `t1/` and, under the same names, `labels/`: region labels numbered as DLMUSE does, of which every one
+above 0 is brain or ventricle. Bare brains are the same heads where a label lies, gaps between labels filled; heads
+are turned to another axis order, moved by 7 × 5 × 9 mm and made three times as bright.
 """
 
 import argparse
@@ -23,11 +23,13 @@ from scipy import ndimage
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import scans  # noqa: E402
+import model  # noqa: E402
 from benchmarks.side_by_side import own_peak_mb  # noqa: E402
 from diagnosis import measures  # noqa: E402
 from diagnosis import segment as segmenting  # noqa: E402
-from scans import Scan  # noqa: E402
+from scans.prepare import prepare  # noqa: E402
+from scans.read import read  # noqa: E402
+from scans.scan import Scan  # noqa: E402
 from studies import HEAD  # noqa: E402
 
 # DLMUSE's labels of each structure, and FreeSurfer's of the same, as the label map of a scan has them.
@@ -71,7 +73,7 @@ def bare(scan: Scan, labels: np.ndarray) -> Scan:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="holds t1/ and labels/")
-    parser.add_argument("--weights", type=Path, default=ROOT / "weights" / segmenting.NAME)
+    parser.add_argument("--weights", type=Path, default=ROOT / "weights" / model.SEGMENTER)
     parser.add_argument("--limit", type=int, help="only the first so many heads")
     parser.add_argument("--quick", action="store_true", help="overlap and volumes only")
     parser.add_argument("--json", type=Path, help="write every number to this file too")
@@ -83,16 +85,16 @@ def main(argv: list[str] | None = None) -> None:
     seconds = []
     for path in sorted((given.folder / "t1").glob("*.nii*"))[: given.limit]:
         labels = np.asarray(nib.load(given.folder / "labels" / path.name).dataobj)
-        scan = scans.read(path)
+        scan = read(path)
 
         def measured(scan: Scan) -> dict[str, measures.Value]:
-            prepared = scans.prepare(scan, HEAD)
+            prepared = prepare(scan, HEAD)
             begun = time.perf_counter()
             found = measures.measure(segmenting.segment(weights, prepared))
             seconds.append(time.perf_counter() - begun)
             return found
 
-        prepared = scans.prepare(scan, HEAD)
+        prepared = prepare(scan, HEAD)
         found = segmenting.on_scan(segmenting.segment(weights, prepared), prepared, scan)
         values = measured(scan)
         cell = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
@@ -114,21 +116,28 @@ def main(argv: list[str] | None = None) -> None:
     record = {"structures": {}, "changes_percent": {}}
     for name in STRUCTURES:
         truth, ours = np.array(pairs[name]).T
-        row = {"dice": np.mean(dice[name]), "lowest": np.min(dice[name]), "pearson": np.corrcoef(truth, ours)[0, 1],
+        row = {"dice": np.mean(dice[name]), "lowest": np.min(dice[name]),
+               "pearson": np.corrcoef(truth, ours)[0, 1],
                "truth_ml": truth.mean(), "ours_ml": ours.mean(), "ratio": ours.mean() / truth.mean()}  # fmt: skip
         record["structures"][name] = {key: float(value) for key, value in row.items()}
-        print(f"{name:20} {row['dice']:6.3f} {row['lowest']:7.3f} {row['pearson']:8.3f} {row['truth_ml']:10.2f} "
-              f"{row['ours_ml']:8.2f} {row['ratio']:6.2f}")
+        print(
+            f"{name:20} {row['dice']:6.3f} {row['lowest']:7.3f} {row['pearson']:8.3f} {row['truth_ml']:10.2f} "
+            f"{row['ours_ml']:8.2f} {row['ratio']:6.2f}"
+        )
     if not given.quick:
         print("\nChange of a measure against the same head as it was, %: mean, and mean of the sizes")
         for kind, names in changes.items():
             both = {name: (float(np.mean(off)), float(np.abs(off).mean())) for name, off in names.items()}
             record["changes_percent"][kind] = both
-            print(f"{kind:12}", "  ".join(f"{name} {mean:+.2f} ({size:.2f})" for name, (mean, size) in both.items()))
+            print(
+                f"{kind:12}", "  ".join(f"{name} {mean:+.2f} ({size:.2f})" for name, (mean, size) in both.items())
+            )
     record["seconds"] = float(np.median(seconds))
     record["peak_mb"] = own_peak_mb()
-    print(f"\n{record['seconds']:.2f} s a scan (segment and measure, median, {torch.get_num_threads()} threads); "
-          f"peak memory of this process {record['peak_mb']:.0f} MB")
+    print(
+        f"\n{record['seconds']:.2f} s a scan (segment and measure, median, {torch.get_num_threads()} threads); "
+        f"peak memory of this process {record['peak_mb']:.0f} MB"
+    )
     if given.json:
         given.json.write_text(json.dumps(record, indent=1), encoding="utf-8")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diagnosis.segment import TISSUE, Segmentation
-from networks.segmenter import CLASSES, CUBE, from_cubes
+from networks.segmenter import CLASSES, CUBE
 
 SURELY, POSSIBLY = 0.75, 0.25
 VENTRICLES = ("lateral", "inferior_horn", "third", "fourth")
@@ -20,7 +20,12 @@ INSIDE = tuple(name for name in CLASSES if name != "background")  # the skull
 # How much fluid or how little hippocampus makes which grade; between two rows it runs straight. The rows were laid
 # so that the healthy come to lie below 1; they are no reader's eye, hence "computed".
 TEMPORAL = ((1.0, 0.0), (0.92, 0.5), (0.85, 1.0), (0.75, 2.0), (0.62, 3.0), (0.48, 4.0))  # occupancy → 0–4
-CORTICAL = ((0.14, 0.0), (0.22, 1.0), (0.30, 2.0), (0.38, 3.0))  # fluid outside the ventricles ÷ intracranial → 0–3
+CORTICAL = (
+    (0.14, 0.0),
+    (0.22, 1.0),
+    (0.30, 2.0),
+    (0.38, 3.0),
+)  # fluid outside the ventricles ÷ intracranial → 0–3
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,9 @@ class Value:
 
 def _both(name: str, title: str, of: tuple[str, ...]) -> dict[str, Measure]:
     """A volume left and right, and how they differ."""
-    sides = {f"{name}_{side}": Measure(f"{title}, {side}", "ml", "volume", of, side, 2) for side in ("left", "right")}
+    sides = {
+        f"{name}_{side}": Measure(f"{title}, {side}", "ml", "volume", of, side, 2) for side in ("left", "right")
+    }
     return sides | {f"{name}_asymmetry": Measure(f"{title}, left minus right", "%", "asymmetry", tuple(sides))}
 
 
@@ -135,7 +142,7 @@ def _cubes_of(volume: np.ndarray) -> np.ndarray:
 
 def _volume(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found: Segmentation) -> Triple:
     sides = (asked.side,) if asked.side else ("left", "right")
-    parts = np.array([volumes[name, side] for name in asked.of for side in sides])
+    parts = np.array([np.sum([volumes[name, side] for side in sides], axis=0) for name in asked.of])
     value = parts[:, 0].sum()
     # What one class surely lacks another may hold, so for a sum the doubts of its parts do not add up fully.
     low, high = (float(np.sqrt(((parts[:, column] - parts[:, 0]) ** 2).sum())) for column in (1, 2))
@@ -177,7 +184,7 @@ def _cortical(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, fou
 
 
 def _evans(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found: Segmentation) -> Triple:
-    """The widest reach of the frontal horns over the widest reach inside the skull, both in the same axial plane."""
+    """The widest reach of the frontal horns over that inside the skull in the same axial plane."""
     inside = found.classes > 0
     lateral = found.probability("lateral").numpy()
     third = np.argwhere(found.classes == CLASSES.index("third"))
@@ -195,7 +202,7 @@ def _evans(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found:
 
 
 def _reach(mask: np.ndarray) -> np.ndarray:
-    """How many voxels lie from the first to the last sagittal plane that holds three or more, in each axial plane."""
+    """Voxels from the first to the last sagittal plane that holds three or more, in each axial plane."""
     held = mask.sum(1) >= 3  # (X, Z)
     return np.where(held.any(0), len(held) - held[::-1].argmax(0) - held.argmax(0), 0)
 

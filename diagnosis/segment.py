@@ -15,15 +15,18 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-import grid
 import model
 from networks.segmenter import CLASSES, CUBE, Segmenter, from_cubes
-from scans import Prepared, Scan
+from scans.prepare import Prepared
+from scans.resample import resample
+from scans.scan import Scan
 from studies import HEAD
 
 KIND = "segmentation"  # of a weights file, in its header
-NAME = "segmenter.safetensors"  # of the bundled one
-START, SHAPE = (11, 20, 40), (144, 208, 176)  # the box of the grid that the network sees: any head's brain, and a rim
+START, SHAPE = (
+    (11, 20, 40),
+    (144, 208, 176),
+)  # the box of the grid that the network sees: any head's brain, and a rim
 SURE = 4.0  # a cube whose mean score for background leads by so much is background throughout
 ROWS = 1 << 16  # cubes answered at once
 # FreeSurfer's numbers of each class: left and right, or the one of what has no side.
@@ -59,7 +62,7 @@ class Segmentation:
     @cached_property
     def left(self) -> np.ndarray:
         """Which voxels lie left of the plane: bool (X, Y, Z)."""
-        x, y, z = (np.arange(n, dtype=np.float32) for n in SHAPE)
+        x, y, z = (np.arange(n, dtype=np.float32) for n in self.classes.shape)
         return x[:, None, None] < self.plane[0] + self.plane[1] * y[None, :, None] + self.plane[2] * z[None, None]
 
     @cached_property
@@ -70,9 +73,9 @@ class Segmentation:
 
     def probability(self, name: str) -> Tensor:
         """The probability of one class in every voxel: float32 (X, Y, Z)."""
-        whole = torch.zeros(int(np.prod(SHAPE)) // CUBE, CUBE)
+        whole = torch.zeros(self.classes.size // CUBE, CUBE)
         whole[self.cubes] = self.shares[:, CLASSES.index(name)].T.float() / 255
-        return from_cubes(whole.view(1, *(n // 2 for n in SHAPE), CUBE))[0]
+        return from_cubes(whole.view(1, *(n // 2 for n in self.classes.shape), CUBE))[0]
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> SegmenterWeights:
@@ -80,18 +83,22 @@ def load(path: str | Path, device: str | torch.device = "auto") -> SegmenterWeig
     path, device = Path(path), model.pick_device(device)
     header = model.read_header(path)
     if header.get("kind") != KIND:
-        raise model.WeightsError(f"{path.name}: holds {header.get('kind', 'a study')!r}, not a segmenter; give a "
-                                 "file that segment.py wrote")
+        raise model.WeightsError(
+            f"{path.name}: holds {header.get('kind', 'a study')!r}, not a segmenter; give a "
+            "file that segment.py wrote"
+        )
     if header.get("contract_hash") != HEAD.hash() or tuple(header.get("classes", ())) != CLASSES:
-        raise model.WeightsError(f"{path.name}: made for the input contract {header.get('contract_hash')} and the "
-                                 f"classes {header.get('classes')}; this version has {HEAD.hash()} and other ones, "
-                                 "so train it again")
+        raise model.WeightsError(
+            f"{path.name}: made for the input contract {header.get('contract_hash')} and the "
+            f"classes {header.get('classes')}; this version has {HEAD.hash()} and other ones, "
+            "so train it again"
+        )
     try:
         network = Segmenter(**header["network"].get("arguments", {}))
     except (KeyError, TypeError, AttributeError) as error:
         raise model.WeightsError(f"{path.name}: its network cannot be built ({error}); train it again") from error
-    state, _ = model._read_tensors(path)
-    model._check_fits(path, network.state_dict(), state)
+    state, _ = model.read_tensors(path)
+    model.check_fits(path, network.state_dict(), state)
     network.load_state_dict({name: value.float() for name, value in state.items()})
     network.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
     return SegmenterWeights(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), header, network, device)
@@ -127,9 +134,9 @@ def answer(network: Segmenter, volume: Tensor) -> tuple[Tensor, Tensor, np.ndarr
     shares = torch.empty((CUBE, network.classes, len(cubes)), dtype=torch.uint8)
     found = torch.zeros((len(doubtful), CUBE), dtype=torch.uint8)
     for start in range(0, len(cubes), ROWS):
-        some = cubes[start:start + ROWS]
-        chances = network.answer(rows[some.to(rows.device)].float()).softmax(1)
-        shares[:, :, start:start + ROWS] = (chances * 255).round_().to(torch.uint8).cpu()
+        some = cubes[start : start + ROWS]
+        chances = network.answer(rows[some.to(rows.device)]).softmax(1)
+        shares[:, :, start : start + ROWS] = (chances * 255).round_().to(torch.uint8).cpu()
         found[some] = chances.argmax(1).T.to(torch.uint8).cpu()
     classes = from_cubes(found.view(1, *shape, CUBE))[0].numpy()
     return cubes, shares, classes
@@ -183,14 +190,17 @@ def on_scan(found: Segmentation, prepared: Prepared, scan: Scan) -> np.ndarray:
     place = torch.zeros(shape, dtype=torch.uint8)
     leading = torch.zeros(shape)
     for number, name in enumerate(CLASSES[1:], 1):
-        chance = grid.resample(found.probability(name), to_box, shape, smooth=True)
+        chance = resample(found.probability(name), to_box, shape, smooth=True)
         known += chance
         ahead = chance > leading
         place[ahead] = number
         torch.maximum(leading, chance, out=leading)
     place[known < best] = 0
     left, right = (np.array([NUMBERS[name][side] for name in CLASSES], np.uint8) for side in (0, -1))
-    axes = [np.arange(n, dtype=np.float32).reshape([-1 if i == j else 1 for j in range(3)]) for i, n in enumerate(shape)]
+    axes = [
+        np.arange(n, dtype=np.float32).reshape([-1 if i == j else 1 for j in range(3)])
+        for i, n in enumerate(shape)
+    ]
     at = lambda row: sum(to_box[row, i] * axes[i] for i in range(3)) + to_box[row, 3]  # noqa: E731
     is_left = at(0) < found.plane[0] + found.plane[1] * at(1) + found.plane[2] * at(2)
     return np.where(is_left, left[place.numpy()], right[place.numpy()])

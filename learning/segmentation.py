@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 import model
 from diagnosis.measures import volumes_by_class
 from diagnosis.segment import KIND, SHAPE, Segmentation, answer
-from networks.segmenter import CLASSES, Segmenter, to_cubes
+from networks.segmenter import CLASSES, CUBE, Segmenter, to_cubes
 from simulation.labelled import SAMPLE, LabelledHead, draw
 from studies import HEAD, STUDIES, to_record
 
@@ -63,8 +62,14 @@ class Row:
 class Samples(Dataset):
     """Sample k of a seed is the same whoever asks, so that a run can stop and go on."""
 
-    def __init__(self, maps: Sequence[LabelledHead], simulated: Sequence[LabelledHead], settings: Settings,
-                 start: int, shape: Sequence[int] = SAMPLE):  # fmt: skip
+    def __init__(
+        self,
+        maps: Sequence[LabelledHead],
+        simulated: Sequence[LabelledHead],
+        settings: Settings,
+        start: int,
+        shape: Sequence[int] = SAMPLE,
+    ):
         self.maps, self.simulated, self.settings = maps, simulated, settings
         self.start, self.shape = start, shape
 
@@ -82,7 +87,7 @@ class Samples(Dataset):
 
 
 def loss_of(scores: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross-entropy plus one minus the mean Dice of what is there; scores (8, classes, M), truth (8, M)."""
+    """Weighted cross-entropy plus one minus the mean Dice; scores (8, classes, M), truth (8, M)."""
     logs = scores.log_softmax(1)
     there = logs.gather(1, truth[:, None])[:, 0].flatten()
     truth = truth.flatten()
@@ -94,11 +99,17 @@ def loss_of(scores: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     return entropy + (1 - dice[sizes > 0]).mean() if (sizes > 0).any() else entropy
 
 
-def take_step(network: Segmenter, optimiser: torch.optim.Optimizer, image: Tensor, classes: Tensor,
-              weights: Tensor, kept: Tensor) -> float:  # fmt: skip
+def take_step(
+    network: Segmenter,
+    optimiser: torch.optim.Optimizer,
+    image: Tensor,
+    classes: Tensor,
+    weights: Tensor,
+    kept: Tensor,
+) -> float:
     """One step on one volume (1, X, Y, Z); `kept` picks the cubes whose loss is taken."""
     features = network.features(image)
-    rows = features.permute(0, 2, 3, 4, 1).flatten(0, 3)[kept].float()
+    rows = features.permute(0, 2, 3, 4, 1).flatten(0, 3)[kept]
     truth = to_cubes(classes).flatten(0, 3)[kept].T.long()  # (8, M)
     loss = loss_of(network.answer(rows), truth, weights)
     optimiser.zero_grad(set_to_none=True)
@@ -108,15 +119,26 @@ def take_step(network: Segmenter, optimiser: torch.optim.Optimizer, image: Tenso
     return float(loss.detach())
 
 
-def train(maps: Sequence[LabelledHead], simulated: Sequence[LabelledHead], settings: Settings, state: Path,
-          device: torch.device, workers: int = 1, say: Callable[[str], None] = print,
-          check: Callable[[Segmenter], str] | None = None, check_every: int = 500) -> tuple[Segmenter, dict]:  # fmt: skip
+def train(
+    maps: Sequence[LabelledHead],
+    simulated: Sequence[LabelledHead],
+    settings: Settings,
+    state: Path,
+    device: torch.device,
+    workers: int = 1,
+    say: Callable[[str], None] = print,
+    check: Callable[[Segmenter], str] | None = None,
+    check_every: int = 500,
+    shape: Sequence[int] = SAMPLE,
+) -> tuple[Segmenter, dict]:
     """The network of running means after `settings.steps`; goes on from `state` where that file lies."""
     torch.manual_seed(settings.seed)
     network = Segmenter().to(device, memory_format=torch.channels_last_3d)
     mean = Segmenter().to(device).requires_grad_(False)
     mean.load_state_dict(network.state_dict())
-    optimiser = torch.optim.AdamW(network.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=settings.decay)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), settings.rate, betas=(0.9, 0.98), weight_decay=settings.decay
+    )
     step, history = 0, []
     if state.exists():
         saved = torch.load(state, map_location=device, weights_only=True)
@@ -125,17 +147,36 @@ def train(maps: Sequence[LabelledHead], simulated: Sequence[LabelledHead], setti
         optimiser.load_state_dict(saved["optimiser"])
         step, history = saved["step"], saved["history"]
         say(f"goes on from step {step} of {settings.steps}")
-    history = [*history, {"from": step, "maps": [head.name for head in maps], "simulated": len(simulated),
-                          "settings": asdict(settings)}]  # fmt: skip
+    history = [
+        *history,
+        {
+            "from": step,
+            "maps": [head.name for head in maps],
+            "simulated": len(simulated),
+            "settings": asdict(settings),
+        },
+    ]
 
     def keep() -> None:
         part = state.with_name(f".{state.name}")
-        torch.save({"network": network.state_dict(), "mean": mean.state_dict(), "step": step, "history": history,
-                    "optimiser": optimiser.state_dict()}, part)  # fmt: skip
+        torch.save(
+            {
+                "network": network.state_dict(),
+                "mean": mean.state_dict(),
+                "step": step,
+                "history": history,
+                "optimiser": optimiser.state_dict(),
+            },
+            part,
+        )
         part.replace(state)
 
-    loader = DataLoader(Samples(maps, simulated, settings, step), batch_size=1, num_workers=workers,
-                        prefetch_factor=3 if workers else None)  # fmt: skip
+    loader = DataLoader(
+        Samples(maps, simulated, settings, step, shape),
+        batch_size=1,
+        num_workers=workers,
+        prefetch_factor=3 if workers else None,
+    )
     early = torch.tensor([EARLY_WEIGHTS.get(name, 1.0) for name in CLASSES], device=device)
     losses, began = [], time.monotonic()
     for image, classes in loader:
@@ -143,7 +184,8 @@ def train(maps: Sequence[LabelledHead], simulated: Sequence[LabelledHead], setti
         for group in optimiser.param_groups:
             group["lr"] = rate
         image, classes = image.to(device).float(), classes.to(device)
-        kept = torch.rand(image.numel() // 8, device=device) < KEPT
+        chance = torch.Generator().manual_seed(settings.seed + step)  # so that a run that stopped goes on the same
+        kept = (torch.rand(image.numel() // CUBE, generator=chance) < KEPT).to(device)
         losses.append(take_step(network, optimiser, image, classes, 1 + (early - 1) * falling, kept))
         step += 1
         share = min(settings.average, step / (step + 10))
@@ -206,15 +248,22 @@ def calibration_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
             off = row.truth / factor - row.value
             reach = row.high - row.value if off > 0 else row.value - row.low
             needed.append(abs(off) / max(reach, 0.01 * row.value))
-        calibration[name] = {"factor": round(factor, 4),
-                             "widen": round(float(np.quantile(needed, 0.9)), 3) if needed else 1.0}  # fmt: skip
+        calibration[name] = {
+            "factor": round(factor, 4),
+            "widen": round(float(np.quantile(needed, 0.9)), 3) if needed else 1.0,
+        }
     return calibration
 
 
 def write(path: Path, network: Segmenter, header: dict[str, Any]) -> Path:
     """A weights file of 16-bit numbers, which describes itself like those of the studies."""
     state = {f"network.{name}": value.half() for name, value in network.state_dict().items()}
-    known = {"format": model.FORMAT, "kind": KIND, "contract": to_record(STUDIES["alzheimers"])["contract"],
-             "contract_hash": HEAD.hash(), "classes": list(CLASSES),
-             "network": {"name": "Segmenter", "arguments": {}}}  # fmt: skip
+    known = {
+        "format": model.FORMAT,
+        "kind": KIND,
+        "contract": to_record(STUDIES["alzheimers"])["contract"],
+        "contract_hash": HEAD.hash(),
+        "classes": list(CLASSES),
+        "network": {"name": "Segmenter", "arguments": {}},
+    }
     return model.write(path, state, known | header)

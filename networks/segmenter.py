@@ -5,6 +5,8 @@ scores, so that edges come out at the full resolution for the cost of half of it
 whatever a scanner does to brightness. No scans and no labels are read here.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -62,7 +64,7 @@ class Segmenter(nn.Module):
             nn.Sequential(ConvNorm(above, width), ConvNorm(width, width))
             for above, width in zip((CUBE, *widths), widths, strict=False)
         )
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.across = nn.ModuleList(nn.Conv3d(below, width, 1) for width, below in pairs)
         self.up = nn.ModuleList(ConvNorm(width, width) for width, _ in pairs)
         self.scores = nn.Linear(widths[0], CUBE * classes)
@@ -86,7 +88,7 @@ class Segmenter(nn.Module):
 
     def answer(self, rows: Tensor) -> Tensor:
         """Features of M cubes (M, width) → class scores (8, classes, M): cubes last, which softmax is quick at."""
-        scores = torch.addmm(self.scores.bias[:, None], self.scores.weight, rows.T)
+        scores = torch.addmm(self.scores.bias[:, None], self.scores.weight, rows.float().T)
         return scores.view(CUBE, self.classes, len(rows))
 
     def forward(self, volume: Tensor) -> Tensor:

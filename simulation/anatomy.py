@@ -154,8 +154,19 @@ def anatomy() -> Anatomy:
         distances[region] = torch.from_numpy(distance[::2, ::2, ::2].copy())
 
     hippocampus = _hippocampus(x, y, z) & (grey[box] > 0.35) & ~(lateral | (fluid > 0.5)) & (along >= 0.7)
-    masks = _masks(brain, grey[box], white[box], fluid, (x, y, z),
-                   {"lateral": lateral & ((side < 26) | (y < -30)), "third": third, "hippocampus": hippocampus, "cerebellum": cerebellum})
+    masks = _masks(
+        brain,
+        grey[box],
+        white[box],
+        fluid,
+        (x, y, z),
+        {
+            "lateral": lateral & ((side < 26) | (y < -30)),
+            "third": third,
+            "hippocampus": hippocampus,
+            "cerebellum": cerebellum,
+        },
+    )
     distance = _signed(hippocampus, 20)
     slope = np.stack(np.gradient(ndimage.gaussian_filter(distance, 0.7)))
     slope /= np.maximum(np.linalg.norm(slope, axis=0), 0.35)
@@ -199,12 +210,20 @@ def _masks(brain: np.ndarray, grey: np.ndarray, white: np.ndarray, fluid: np.nda
     fourth = wet & (side < 12) & (y > -52) & (y < -34) & (z > -44) & (z < -22)
     stem = (side < 19) & (y > -44) & (y < -8) & (z < -9 - 0.35 * (y + 24)) & ~wet
     ball = lambda cx, cy, cz, rx, ry, rz: (  # noqa: E731
-        ((side - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2 < 1)
+        ((side - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2 < 1
+    )
     deep = (ball(11, -18, 7, 11, 14, 9) | ball(20, -5, 0, 8, 10, 6)) & ~wet  # thalamus, pallidum: pale, yet grey
     found = {
-        "hippocampus": known["hippocampus"], "lateral": known["lateral"], "third": known["third"], "fourth": fourth,
-        "fluid": wet, "cerebellum": known["cerebellum"], "stem": stem, "white": (white >= grey) & ~deep, "cortex": brain,
-    }  # fmt: skip
+        "hippocampus": known["hippocampus"],
+        "lateral": known["lateral"],
+        "third": known["third"],
+        "fourth": fourth,
+        "fluid": wet,
+        "cerebellum": known["cerebellum"],
+        "stem": stem,
+        "white": (white >= grey) & ~deep,
+        "cortex": brain,
+    }
     taken, masks = ~brain, {}
     for name, mask in found.items():
         masks[name] = mask & ~taken

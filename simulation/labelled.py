@@ -16,9 +16,9 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from anatomy import doubled, sample, waves
 from networks.segmenter import CLASSES
-from phantom import STRUCTURES, Recipe, render, structures
+from simulation.anatomy import doubled, sample, waves
+from simulation.phantom import STRUCTURES, Recipe, render, structures
 from studies import HEAD
 
 # Every tissue: FreeSurfer's numbers (50x are SynthSeg's, outside the brain), the class it is learned as, and its
@@ -119,8 +119,9 @@ def read_map(path: Path) -> LabelledHead:
     tissues = table[np.maximum(numbers, 0)]
     if (tissues == 255).any():
         unknown = sorted({int(n) for n in np.unique(numbers[tissues == 255])})
-        raise ValueError(f"{path.name}: label {unknown[0]} is unknown; known are FreeSurfer's numbers and "
-                         "SynthSeg's 502 to 530")
+        raise ValueError(
+            f"{path.name}: label {unknown[0]} is unknown; known are FreeSurfer's numbers and SynthSeg's 502 to 530"
+        )
     return labelled(path.name.split(".")[0], torch.from_numpy(tissues))
 
 
@@ -156,8 +157,14 @@ def _turn(angles: np.ndarray) -> np.ndarray:
     return z @ y @ x
 
 
-def _points(head: LabelledHead, rng: np.random.Generator, generator: torch.Generator, shape: Sequence[int],
-            strength: float, centre: np.ndarray | None) -> Tensor:
+def _points(
+    head: LabelledHead,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+    shape: Sequence[int],
+    strength: float,
+    centre: np.ndarray | None,
+) -> Tensor:
     """Where each voxel of the sample is read: (3, X, Y, Z) in the head's voxels."""
     low, high, lobes = (np.array(each, float) for each in (head.low, head.high, head.lobes))
     if centre is None:

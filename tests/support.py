@@ -19,7 +19,9 @@ import psutil
 import torch
 
 import model
-from studies import STUDIES, to_record
+from diagnosis.segment import Segmentation
+from networks.segmenter import CLASSES, to_cubes
+from studies import HEAD, STUDIES, to_record
 from tests import heads
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +35,17 @@ def phantom(step: float = 3.0, mark: bool = True) -> tuple[np.ndarray, np.ndarra
         at = np.moveaxis(np.indices(voxels.shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]  # (x, y, z, 3) mm
         voxels = np.where(np.linalg.norm(at - MARK, axis=-1) < RADIUS, 400, voxels)
     return voxels.astype(np.int16), affine
+
+
+def segmentation_of(
+    classes: np.ndarray, plane: tuple[float, ...] = (71.5, 0.0, 0.0), shares: torch.Tensor | None = None
+) -> Segmentation:
+    """What a network that is sure of these classes would answer, or one with these shares."""
+    cubes = to_cubes(torch.from_numpy(classes)[None]).flatten(0, 3).long()  # (cubes, 8)
+    kept = cubes.any(1).nonzero()[:, 0]
+    sure = torch.nn.functional.one_hot(cubes[kept], len(CLASSES)).permute(1, 2, 0).to(torch.uint8) * 255
+    shares = sure.contiguous() if shares is None else shares
+    return Segmentation(classes, kept, shares, np.array(plane), HEAD.spacing, {}, "0" * 64)
 
 
 def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray, axes: str = "RAS") -> Path:

@@ -15,7 +15,7 @@ ORDER = [
     {"diagnosis", "data"},
     {"reports", "datasets"},
     {"learning", "server"},
-    {"app", "diagnose", "evaluate", "simulate", "train"},
+    {"app", "diagnose", "evaluate", "simulate", "train", "train_segmenter"},
 ]
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 COMMANDS = ORDER[-1]
