@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import simulate
-from simulation import phantom
+from simulation import phantom, recipes
 from simulation.anatomy import REGIONS
 
 nilearn = pytest.importorskip("nilearn.datasets", reason="the ICBM 152 templates come with nilearn")
@@ -94,8 +94,8 @@ def test_sides_are_drawn_without_favour():
 def test_severity_decides_the_class_and_the_class_the_severity():
     for code, centre in simulate.CLASSES.items():
         drawn = [simulate.draw((5, k), code).severity for k in range(300)]
-        assert np.mean(drawn) == pytest.approx(centre, abs=4 * simulate.SPREAD / 300**0.5)
-        assert np.std(drawn) == pytest.approx(simulate.SPREAD, rel=0.2)
+        assert np.mean(drawn) == pytest.approx(centre, abs=4 * recipes.SPREAD / 300**0.5)
+        assert np.std(drawn) == pytest.approx(recipes.SPREAD, rel=0.2)
     assert simulate.draw((1,), severity=0.72).label == "LMCI"
     assert simulate.draw((1,), severity=0.72).severity == 0.72
 
@@ -193,3 +193,33 @@ def test_demo_scans_are_small_whole_heads_of_no_training_cohort(name):
     assert image.get_data_dtype() == np.uint8
     assert image.header.get_zooms() == (1.0, 1.0, 1.0)
     assert simulate.DEMOS[name][1] >= 990001
+
+
+@pytest.mark.parametrize("loss", [0.3, 0.8])
+def test_the_hippocampi_lose_tissue_on_their_own(loss):
+    """Neither ventricles nor horns change with them, and the side that loses more becomes the smaller one."""
+    whole, less = (
+        replace(phantom.plain(0.3), amounts=phantom.amounts_of(0.3) | {"hippocampi": mm}) for mm in (0.0, loss)
+    )
+    before, after = (phantom.structures(recipe) for recipe in (whole, less))
+    count = lambda there, name: int((there == phantom.STRUCTURES.index(name)).sum())  # noqa: E731
+    # The surface moves inwards by `loss` mm; a staircase of voxels has 1.5 times the faces of that surface.
+    hippocampus = before == phantom.STRUCTURES.index("hippocampus")
+    surface = sum(np.abs(np.diff(hippocampus.astype(int), axis=axis)).sum() for axis in range(3)) / 1.5  # mm²
+    lost = count(before, "hippocampus") - count(after, "hippocampus")
+    assert lost == pytest.approx(surface * loss, rel=0.35)
+    for name in ("lateral", "third", "cerebellum"):
+        assert count(after, name) == pytest.approx(count(before, name), rel=0.01)
+    tilted = replace(less, tilts={"hippocampi": (0.5, 0.0)})
+    hippocampus = phantom.structures(tilted) == phantom.STRUCTURES.index("hippocampus")
+    middle = hippocampus.shape[0] // 2
+    assert hippocampus[middle:].sum() < 0.95 * hippocampus[:middle].sum()
+
+
+def test_structures_lie_where_the_image_shows_them():
+    recipe = replace(phantom.plain(0.5), orientation="LPI")
+    image, there = np.asarray(phantom.render(recipe).dataobj), phantom.structures(recipe)
+    assert there.shape == image.shape
+    mean = lambda name: image[there == phantom.STRUCTURES.index(name)].mean()  # noqa: E731
+    assert mean("lateral") < 0.5 < mean("cortex") < mean("white")
+    assert (there[image == 0] <= phantom.STRUCTURES.index("fluid")).mean() > 0.999
