@@ -3,6 +3,7 @@
 It knows nothing of files of scans: heads come in, a trained network comes out. `segment.py` is its command line.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -114,7 +115,9 @@ def take_step(
     loss = loss_of(network.answer(rows), truth, weights)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    if not torch.isfinite(norm):  # seen where bfloat16 meets levels of a few voxels; one such step would end all
+        return math.nan
     optimiser.step()
     return float(loss.detach())
 
@@ -129,6 +132,7 @@ def train(
     say: Callable[[str], None] = print,
     check: Callable[[Segmenter], str] | None = None,
     check_every: int = 500,
+    keep_every: int = 100,
     shape: Sequence[int] = SAMPLE,
 ) -> tuple[Segmenter, dict]:
     """The network of running means after `settings.steps`; goes on from `state` where that file lies."""
@@ -188,14 +192,16 @@ def train(
         kept = (torch.rand(image.numel() // CUBE, generator=chance) < KEPT).to(device)
         losses.append(take_step(network, optimiser, image, classes, 1 + (early - 1) * falling, kept))
         step += 1
+        if math.isnan(losses[-1]):
+            say(f"step {step}: its gradients are not finite, so it is left out")
         share = min(settings.average, step / (step + 10))
         with torch.no_grad():
             for slow, now in zip(mean.parameters(), network.parameters(), strict=True):
                 slow.lerp_(now, 1 - share)
         if step % 50 == 0:
             each = (time.monotonic() - began) / len(losses)
-            say(f"step {step}: loss {np.mean(losses[-50:]):.3f}, rate {rate:.1e}, {each:.2f} s a step")
-        if step % 100 == 0 or step == settings.steps:
+            say(f"step {step}: loss {np.nanmean(losses[-50:]):.3f}, rate {rate:.1e}, {each:.2f} s a step")
+        if step % keep_every == 0 or step == settings.steps:
             keep()
         if check and step % check_every == 0 and step < settings.steps:
             say(check(mean))

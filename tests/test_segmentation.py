@@ -132,23 +132,37 @@ def test_every_tissue_is_learned_as_a_class_and_numbers_stand_once():
 # ---- learning
 
 
-def train(folder, state, steps):
-    maps = [labelled.read_map(path) for path in labelled.find_maps(folder)]
-    settings = Settings(steps=steps, warm_up=1)
+def train(folder, state, check=None):
     return segmentation.train(
-        maps, [], settings, state, torch.device("cpu"), workers=0, say=lambda text: None, shape=(32, 32, 32)
+        [labelled.read_map(path) for path in labelled.find_maps(folder)],
+        [],
+        Settings(steps=4),
+        state,
+        torch.device("cpu"),
+        workers=0,
+        say=lambda text: None,
+        check=check,
+        check_every=2,
+        keep_every=2,
+        shape=(64, 64, 64),
     )[0]
 
 
+class Stop(Exception):
+    pass
+
+
 def test_a_run_that_stops_goes_on_as_if_it_had_not(folder, tmp_path):
-    straight = train(folder, tmp_path / "straight.state", 4)
-    # Below `fade_from` a shorter run takes the same steps.
-    settings = Settings(steps=4)
-    assert settings.rate_at(1) == Settings(steps=2).rate_at(1) * settings.falling(1) / Settings(steps=2).falling(1)
+    def stop(network):
+        raise Stop
+
+    straight = train(folder, tmp_path / "straight.state")
+    with pytest.raises(Stop):
+        train(folder, tmp_path / "stopped.state", stop)
     torch.manual_seed(5)
-    again = train(folder, tmp_path / "straight.state", 4)
+    again = train(folder, tmp_path / "stopped.state")
     for one, two in zip(straight.parameters(), again.parameters(), strict=True):
-        assert torch.equal(one, two)
+        assert torch.allclose(one, two, atol=1e-4)
 
 
 def test_learning_lowers_the_loss():
