@@ -4,12 +4,9 @@ It holds no training loop and reads no scans: a tensor prepared by a study's con
 """
 
 import hashlib
-import json
 import os
-import pickle
 import struct
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,13 +20,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from networks import blockwise, pictures
+from networks import blockwise, pickled, pictures
 from networks.base import Block, Network, WeightsError
-from studies import PUBLISHED, STUDIES, Study, from_record, to_record
+from networks.header import HeaderError
+from networks.header import check as check_header
+from studies import PUBLISHED, STUDIES, Study, from_json, from_record, to_json, to_record
 
 FORMAT = 1
 SUFFIXES = (".safetensors", ".pth")
 SEGMENTER = "segmenter.safetensors"  # the bundled weights that `diagnosis.segment` opens
+MOST_HEADER = 16 << 20  # bytes of a weights file's header; the bundled one has 10,000
 
 
 # --- the networks -----------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) 
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     try:
-        save_file(tensors, temporary, metadata={"format": "pt", "scanwise": json.dumps(header)})
+        save_file(tensors, temporary, metadata={"format": "pt", "scanwise": to_json(header)})
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
     finally:
@@ -185,18 +185,20 @@ def read_header(path: str | Path) -> dict[str, Any]:
     with path.open("rb") as file:
         start = file.read(9)
         length = struct.unpack("<Q", start[:8])[0] if len(start) == 9 else 0
-        if start[8:] != b"{" or length > 100_000_000:
+        if start[8:] != b"{" or length > MOST_HEADER:
             raise WeightsError(f"{path.name}: not a safetensors file; give a weights file that train.py wrote")
         text = start[8:] + file.read(length - 1)
     truncated = WeightsError(f"{path.name}: truncated at {size} bytes; copy or download it again")
     if len(text) < length:
         raise truncated
     try:
-        table = json.loads(text)
-        record = json.loads(table.pop("__metadata__", {}).get("scanwise", "null"))
-        ends = [entry["data_offsets"][1] for entry in table.values()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{path.name}: its safetensors header is damaged ({error}); copy it again") from error
+        table = from_json(text)
+        record = from_json(table.pop("__metadata__", {}).get("scanwise", "null"))
+        ends = [int(entry["data_offsets"][1]) for entry in table.values()]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise WeightsError(
+            f"{path.name}: its safetensors header is damaged ({str(error)[:200]}); copy it again"
+        ) from error
     if size < 8 + length + max(ends, default=0):
         raise truncated
     if not isinstance(record, dict):
@@ -218,6 +220,12 @@ class Undrawn(TorchFunctionMode):
         return args[0] if func is torch.Tensor.normal_ else func(*args, **(kwargs or {}))
 
 
+def blank(name: str, study: Study, arguments: Mapping[str, Any]) -> Network:
+    """A network without numbers, for what a file fills, and for asking what shapes it takes."""
+    with torch.device("meta"), Undrawn():
+        return NETWORKS[name](len(study.labels), **arguments)
+
+
 def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     """Open a weights file, or a published `.pth` checkpoint; every refusal is a WeightsError."""
     path, device = Path(path), pick_device(device)
@@ -229,10 +237,14 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     try:
         study = from_record({**header["study"], "contract": header["contract"]})
         wanted, name = header["contract_hash"], header["network"]["name"]
+        stated = from_record(header["study"]).contract
+        check_header(header)
         arguments = header["network"].get("arguments", {})
-    except (KeyError, TypeError, AttributeError) as error:
+    except HeaderError as error:
+        raise WeightsError(f"{path.name}: {error}; train the file again") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path.name}: its header lacks or misspells {error}; train the file again") from error
-    if study.contract.hash() != wanted or from_record(header["study"]).contract != study.contract:
+    if study.contract.hash() != wanted or stated != study.contract:
         raise WeightsError(
             f"{path.name}: its input contract hashes to {study.contract.hash()}, its header says "
             f"{wanted}; the two must agree, so use the file as train.py wrote it"
@@ -240,18 +252,22 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     if name not in NETWORKS:
         raise WeightsError(f"{path.name}: network {name!r} is unknown; known are {', '.join(sorted(NETWORKS))}")
     try:
-        with torch.device("meta"), Undrawn():  # no numbers are drawn for what the file fills
-            network = NETWORKS[name](len(study.labels), **arguments)
-    except TypeError as error:
-        raise WeightsError(f"{path.name}: {name} does not take the arguments {arguments}: {error}") from error
-    state, extras = _published_state(path) if path.suffix == ".pth" else read_tensors(path)
+        network = blank(name, study, arguments)
+    except Exception as error:  # torch raises of every kind on a strange argument
+        shown = f"{str(arguments)[:200]}: {str(error)[:200]}"
+        raise WeightsError(f"{path.name}: {name} does not take the arguments {shown}") from error
+    state, extras = (pickled.read(path), {}) if path.suffix == ".pth" else read_tensors(path)
     own = network.state_dict()
     check_fits(path, own, state)
+    check_finite(path, state | extras)
     network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
     network.to(device).eval().requires_grad_(False)
     extras = {key: value.to(device) for key, value in extras.items()}
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Weights(path.name, digest, header, study, network, device, extras)
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return Weights(path.name, digest.hexdigest(), header, study, network, device, extras)
 
 
 def _check_there(path: Path) -> None:
@@ -275,6 +291,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     for name, value in tensors.items():
         parts[name.startswith("extras.")][name.partition(".")[2]] = value
     return parts
+
+
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Numbers only: one NaN in a weight would make every answer one."""
+    for name, value in tensors.items():
+        if value.is_complex() or value.layout != torch.strided:
+            raise WeightsError(f"{path.name}: {name[:60]} is no plain array of numbers; train the file again")
+        if value.is_floating_point() and not bool(value.sum(dtype=torch.float64).isfinite()):
+            raise WeightsError(
+                f"{path.name}: {name[:60]} holds NaN or infinite numbers, so that nothing it says could be "
+                "believed; train the file again"
+            )
 
 
 def check_fits(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -301,18 +329,6 @@ softmax values without a held-out score behind them. It calls nearly every head 
 to match those it was trained on: of 23 older adults it called all 23 AD, and with the same scans multiplied by
 four, four. Kept for comparison alone; do not believe its answers.
 """
-# What a published pickle may name; its own class is looked up by the name under which it was saved.
-ALLOWED = [
-    (ClassificationModel3D, "model.ClassificationModel3D"),
-    nn.Conv3d,
-    nn.BatchNorm3d,
-    nn.MaxPool3d,
-    nn.Linear,
-    nn.ReLU,
-    nn.Dropout,
-    set,
-]
-_unpickling = threading.Lock()  # torch keeps its allow-list in one place for all threads
 
 
 def published_header(name: str) -> dict[str, Any]:
@@ -329,54 +345,13 @@ def published_header(name: str) -> dict[str, Any]:
     }
 
 
-def _published_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of a pickled module or state dict, through the allow-list: nothing else is ever run."""
-    try:
-        with _unpickling, torch.serialization.safe_globals(ALLOWED):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        OSError,
-    ) as error:
-        reason = str(error).replace("\n", " ")
-        named = reason.partition("GLOBAL ")[2].split(" ")[0]
-        said = f"it names {named}, which is not allowed" if named else f"torch cannot read it ({reason[:120]})"
-        raise WeightsError(
-            f"{path.name}: refused, nothing was run: {said}; give a published checkpoint of "
-            "ClassificationModel3D or a plain state dict"
-        ) from error
-    state = _tensors(found) if isinstance(found, nn.Module) else found
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(
-            f"{path.name}: holds a {type(found).__name__}, neither ClassificationModel3D nor a plain state dict"
-        )
-    return dict(state), {}
-
-
-def _tensors(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
-    """What `state_dict` gives, without calling the hooks that a stranger's module may carry."""
-    found = {
-        prefix + key: value
-        for key, value in {**module._parameters, **module._buffers}.items()
-        if value is not None
-    }
-    for name, child in module._modules.items():
-        found |= _tensors(child, f"{prefix}{name}.")
-    return found
-
-
 # --- from logits to an answer -----------------------------------------------------------------------------
 
 
 def probabilities(logits: Tensor | np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Softmax of the logits divided by the calibration's temperature, in float64, along the last axis."""
+    if not (temperature > 0 and np.isfinite(temperature)):
+        raise WeightsError(f"calibration temperature {temperature!r}: must be a finite number above 0")
     values = torch.as_tensor(logits).detach().cpu().double() / temperature
     return F.softmax(values, dim=-1).numpy()
 

@@ -6,6 +6,7 @@ copied into every weights file, so that a file trained today still reads its inp
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -62,6 +63,26 @@ class Study:
     def by_severity(self) -> list[str]:
         """The codes from least to most severe, or in the network's order where there is no severity."""
         return [label.code for label in sorted(self.labels, key=lambda label: label.severity or 0)]
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """JSON as everybody reads it: NaN and infinity, for which it has no words, are a ValueError."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, **options)
+
+
+def from_json(text: str | bytes) -> Any:
+    """What `to_json` wrote; a ValueError for no JSON, NaN and infinity, and what is nested past reading."""
+
+    def finite(word: str) -> float:
+        value = float(word)
+        if not math.isfinite(value):
+            raise ValueError(f"{word[:40]} is no finite number")
+        return value
+
+    try:
+        return json.loads(text, parse_float=finite, parse_constant=finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def to_record(study: Study) -> dict[str, Any]:

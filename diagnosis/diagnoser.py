@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import model
-from diagnosis import gate
+from diagnosis import gate, likeness
 from diagnosis.explain import Map, explain
 from networks import dropout
 from networks.forward import Forward
@@ -106,6 +106,7 @@ class Diagnoser:
 
     def __init__(self, weights: str | Path, device: str = "auto", precision: str = "fp32"):
         self.weights = model.load(weights, device)
+        check_fits(self.weights)
         self.forward = Forward(self.weights.network, precision)
         self._explaining = threading.Lock()  # gradients and hooks are not for two at once
 
@@ -160,8 +161,9 @@ class Diagnoser:
             with step("predict"):
                 base = self.forward.base(prepared.tensor[None])
                 logits, features = self.forward.answer(base)
-                findings += gate.after(features[0], self.weights)
-            if judge_anyway or gate.verdict(findings) != gate.UNFIT:
+            finite = all(bool(part.isfinite().all()) for part in (logits, features))
+            findings += gate.after(features[0], self.weights) if finite else [gate.NOT_FINITE]
+            if finite and (judge_anyway or gate.verdict(findings) != gate.UNFIT):
                 label, probabilities, answers = self._read_out(logits, level)
                 if passes:
                     with step("uncertainty"):
@@ -193,8 +195,10 @@ class Diagnoser:
     def _probabilities(self, logits: torch.Tensor) -> np.ndarray:
         return model.probabilities(logits, self.weights.header.get("calibration", {}).get("temperature", 1.0))
 
-    def _intervals(self, base: torch.Tensor, passes: int) -> dict[str, tuple[float, float]]:
+    def _intervals(self, base: torch.Tensor, passes: int) -> dict[str, tuple[float, float]] | None:
         chances = self._probabilities(self.forward.passes(base, passes))  # (passes, K)
+        if not np.isfinite(chances).all():
+            return None
         return dict(zip(self.study.codes, dropout.intervals(chances), strict=True))
 
     def explain(
@@ -208,6 +212,42 @@ class Diagnoser:
         target = code or diagnosis.label or self.study.codes[0]
         with self._explaining:
             return explain(self.weights, diagnosis.prepared, target, method, progress=progress)
+
+
+def check_fits(weights: model.Weights) -> None:
+    """That the network takes what the contract prepares, and that the likeness tables fit both; on no data."""
+    contract, header = weights.contract, weights.header
+    shape = (contract.planes or contract.shape[0], *contract.shape[1:])
+    try:
+        network = model.blank(header["network"]["name"], weights.study, header["network"].get("arguments", {}))
+        with torch.no_grad():
+            features = network.eval().features(torch.empty(1, contract.channels, *shape, device="meta"))
+        logits = tuple(network.head(features).shape)
+    except Exception as error:  # torch raises of every kind where shapes do not fit
+        raise model.WeightsError(
+            f"{weights.name}: its network does not take the {'×'.join(map(str, shape))} that its contract "
+            f"prepares ({str(error)[:120]}); train the file again"
+        ) from error
+    width, wanted = features.shape[-1], {}
+    if (header.get("likeness") or {}).get("threshold") is not None:
+        wanted |= {"features.mean": (width,), "features.precision": (width, width)}
+    if "likeness.sketch" in weights.extras:
+        count = zip(contract.shape, likeness.cells(contract), strict=True)
+        wanted["likeness.sketch"] = tuple(size // cell for size, cell in count)
+        if "match" not in header.get("likeness", {}):
+            raise model.WeightsError(
+                f"{weights.name}: a likeness sketch without its `match`; train the file again"
+            )
+    for name, right in wanted.items():
+        found = tuple(weights.extras[name].shape) if name in weights.extras else None
+        if found != right:
+            raise model.WeightsError(
+                f"{weights.name}: extras.{name} is {found} instead of {right}; train it again"
+            )
+    if logits != (1, len(weights.study.labels)):
+        raise model.WeightsError(
+            f"{weights.name}: its network gives {logits} for {len(weights.study.labels)} classes; train it again"
+        )
 
 
 def find_weights(folder: Path, study: str | None = None) -> Path:

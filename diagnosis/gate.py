@@ -79,7 +79,12 @@ REASONS = {
         "The scan looks unlike those the network learned from (distance {distance:.1f}, usual: up to "
         "{threshold:.1f}). Check that it is the kind of picture this study asks for."
     ),
+    "not-finite-answer": (
+        "The network's answer to this scan is no number, so there is none to give. Export the scan again; if "
+        "other scans fail alike, the weights file is damaged."
+    ),
 }
+NOT_FINITE = Finding(UNFIT, "not-finite-answer")
 
 THICKEST = 5.0  # mm
 HEAD_ML = (600.0, 6500.0)  # a bare brain to a head with neck and shoulders

@@ -266,6 +266,9 @@ class ServerState:
             except model.WeightsError as error:
                 self.broken.append(str(error))
                 continue
+            except Exception as error:  # unforeseen: this file must not keep the others from being served
+                self.broken.append(f"{path.name}: cannot be opened; error id {failure(error)} is in the log")
+                continue
             loaded[diagnoser.weights.name] = diagnoser
         return loaded
 
