@@ -21,9 +21,9 @@ import numpy as np
 
 import app
 import model
+from tests.asking import post
+from tests.browser import CHROMIUM, FLAGS
 from tests.support import Server, phantom, running, save_nifti, untrained
-from tests.test_app import post
-from tests.test_page import CHROMIUM, FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent
 

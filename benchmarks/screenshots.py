@@ -14,8 +14,8 @@ from PIL import Image
 
 import app
 import model
+from tests.browser import CHROMIUM, FLAGS
 from tests.support import phantom, running, save_nifti, untrained
-from tests.test_page import CHROMIUM, FLAGS
 
 ROOT = Path(__file__).resolve().parent.parent
 

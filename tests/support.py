@@ -143,3 +143,13 @@ def running(folder: Path, *arguments: str | Path) -> Iterator[Server]:
             process.wait()
     assert list(uploads.iterdir()) == []
     assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def turn(degrees: float, axis: int) -> np.ndarray:
+    """An affine that turns about an axis of the grid."""
+    a = np.radians(degrees)
+    matrix = np.eye(4)
+    i, j = (n for n in range(3) if n != axis)
+    matrix[i, i] = matrix[j, j] = np.cos(a)
+    matrix[i, j], matrix[j, i] = -np.sin(a), np.sin(a)
+    return matrix

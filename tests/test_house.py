@@ -19,6 +19,16 @@ ORDER = [
 ]
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 COMMANDS = ORDER[-1]
+TOGETHER = {  # modules that one test file follows through
+    "tests/test_segmentation.py": {
+        "diagnosis/segment.py",
+        "learning/segmentation.py",
+        "networks/segmenter.py",
+        "simulation/labelled.py",
+        "train_segmenter.py",
+    },
+    "tests/test_measures.py": {"diagnosis/measures.py"},
+}
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -95,6 +105,18 @@ def test_a_module_says_what_it_holds_and_can_be_read_in_one_sitting(name):
     docstring = ast.get_docstring(ast.parse(text))
     assert docstring and docstring.splitlines()[0].endswith((".", ":", ";", ","))
     assert len(text.splitlines()) <= 450
+
+
+def test_every_module_has_its_test_file_where_one_would_look_for_it():
+    wanted = {
+        (ROOT / "tests" / file.relative_to(ROOT)).with_name(f"test_{file.stem}.py")
+        for file in modules(ROOT).values()
+        if file.stem != "__init__"
+        and str(file.relative_to(ROOT)) not in {name for names in TOGETHER.values() for name in names}
+    }
+    assert sorted(str(file.relative_to(ROOT)) for file in wanted if not file.is_file()) == []
+    mirrored = {file for name in RANK for file in (ROOT / "tests" / name).glob("test_*.py")}
+    assert sorted(str(file.relative_to(ROOT)) for file in mirrored - wanted) == []
 
 
 @pytest.mark.parametrize("package", sorted(path.parent.name for path in ROOT.glob("*/__init__.py")))

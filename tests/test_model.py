@@ -1,4 +1,4 @@
-"""The networks' shape, the weights file with its refusals, the published checkpoint, and the fast forward."""
+"""The published network and the weights files: what is kept, what is refused, and in which words."""
 
 import collections
 import hashlib
@@ -8,7 +8,6 @@ import pickle
 import struct
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,33 +19,13 @@ from torch import nn
 
 import model
 from model import ClassificationModel3D, WeightsError
-from networks import blockwise
-from networks.base import Network
 from networks.forward import Forward
 from studies import PUBLISHED, STUDIES, to_record
+from tests.small_networks import SMALL, shaken, small
+from tests.support import ROOT
 
 STUDY = STUDIES["alzheimers"]
-SMALL = (80, 79, 84)  # the smallest volumes that reach the end of four blocks are 78 wide
-CHECKPOINT = Path(__file__).resolve().parents[2] / "shared/data/legacy/myModel_109.pth"
-
-
-def shaken(network: nn.Module, seed: int = 0) -> nn.Module:
-    """The network in eval mode with random batch-norm statistics, and scales of either sign."""
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.weight.uniform_(0.5, 1.5, generator=random)
-                module.weight[::2] *= -1
-                module.bias.normal_(generator=random)
-                module.running_mean.normal_(generator=random)
-                module.running_var.uniform_(0.5, 2, generator=random)
-    return network.eval()
-
-
-def small(seed: int = 0) -> ClassificationModel3D:
-    torch.manual_seed(seed)
-    return shaken(ClassificationModel3D(5, shape=SMALL), seed)
+CHECKPOINT = ROOT.parent / "shared/data/legacy/myModel_109.pth"
 
 
 def header(**changes) -> dict:
@@ -56,9 +35,6 @@ def header(**changes) -> dict:
         "network": {"name": "ClassificationModel3D", "arguments": {"shape": list(SMALL)}},
         **changes,
     }
-
-
-# --- the networks -----------------------------------------------------------------------------------------
 
 
 def test_the_published_layer_table():
@@ -92,17 +68,6 @@ def test_dropout_is_an_argument_and_dense_layers_begin_by_kaiming():
         assert not dense.bias.any()
 
 
-@pytest.mark.parametrize("name", model.NETWORKS)
-def test_every_network_has_features_a_head_and_a_layer_to_look_at(name):
-    network = model.NETWORKS[name]
-    assert issubclass(network, nn.Module) and callable(network.features) and callable(network.head)
-    assert isinstance(network.cam_layer, str)
-
-
-def test_the_layer_to_look_at_is_there():
-    assert small().get_submodule(ClassificationModel3D.cam_layer).kernel_size == 3
-
-
 def test_forward_is_the_head_of_the_features():
     network, x = small(), torch.randn(2, 1, *SMALL)
     with torch.no_grad():
@@ -124,9 +89,6 @@ def test_training_gives_the_plain_modules_gradients():
         assert float((ours.grad - theirs.grad).norm()) < allowed, name
     for name, ours in network.named_buffers():
         assert torch.allclose(ours.double(), plain.get_buffer(name).double(), rtol=1e-4, atol=1e-5), name
-
-
-# --- the weights file -------------------------------------------------------------------------------------
 
 
 def test_a_weights_file_comes_back_as_it_went(tmp_path):
@@ -258,9 +220,6 @@ def test_auto_is_cuda_where_there_is_one():
     assert model.pick_device("cpu") == torch.device("cpu")
 
 
-# --- the published checkpoint -----------------------------------------------------------------------------
-
-
 class Poison:
     """Unpickled by a trusting reader, it runs a command."""
 
@@ -384,90 +343,6 @@ def test_the_real_published_checkpoint_opens():
     )
 
 
-# --- the fast forward -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("batch", [1, 3])
-def test_the_fast_forward_equals_the_plain_module(batch):
-    network, x = small(), torch.randn(batch, 1, *SMALL)
-    with torch.no_grad():
-        expected = network(x), network.features(x)
-    found = Forward(network)(x)
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours.shape == theirs.shape and ours.dtype == torch.float32
-        assert float((ours - theirs).abs().max()) < 1e-4
-
-
-class Tiny(Network):
-    def base(self, x):
-        return x.mean((2, 3))
-
-    def head(self, features):
-        return 2 * features
-
-
-def test_another_network_goes_the_plain_way():
-    x = torch.randn(2, 3, 4, 4)
-    logits, features = Forward(Tiny())(x)
-    assert torch.allclose(features, x.mean((2, 3))) and torch.allclose(logits, 2 * features)
-
-
-def test_threads_do_not_disturb_each_other():
-    forward = Forward(small())
-    scans = [torch.randn(1, 1, *SMALL) for _ in range(8)]
-    alone = [forward(x)[0] for x in scans]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda x: forward(x)[0], scans))
-    for one, other in zip(alone, together, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
-
-
-def test_torch_is_left_as_it_was():
-    def settings():
-        return (
-            torch.get_num_threads(),
-            torch.is_grad_enabled(),
-            torch.is_inference_mode_enabled(),
-            torch.get_default_dtype(),
-            torch.backends.mkldnn.enabled,
-        )
-
-    network = small()
-    before, state = settings(), {name: value.clone() for name, value in network.state_dict().items()}
-    x = torch.randn(1, 1, *SMALL)
-    kept = x.clone()
-    Forward(network)(x)
-    assert settings() == before and torch.equal(x, kept)
-    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
-
-
-def test_bf16_is_refused_where_the_processor_lacks_it(monkeypatch):
-    monkeypatch.setattr(blockwise, "has_bf16", lambda: False)
-    with pytest.raises(WeightsError, match=r"AVX512-BF16 or AMX.*--precision fp32"):
-        Forward(small(), "bf16")
-
-
-@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 conv")
-def test_bf16_by_choice_stays_near(monkeypatch):
-    monkeypatch.setattr(blockwise, "has_bf16", lambda: True)
-    network, x = small(), torch.randn(1, 1, *SMALL)
-    with torch.no_grad():
-        expected = network(x)
-    logits, features = Forward(network, "bf16")(x)
-    assert logits.dtype == features.dtype == torch.float32
-    assert float((logits - expected).abs().max() / expected.abs().max()) < 0.1
-    with pytest.raises(WeightsError, match="bf16 is not made for Tiny"):
-        Forward(Tiny(), "bf16")
-
-
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(WeightsError, match=r"precision 'fp8' is unknown; use fp32 or bf16"):
-        Forward(small(), "fp8")
-
-
-# --- from logits to an answer -----------------------------------------------------------------------------
-
-
 def test_probabilities_are_the_softmax_of_cooled_logits():
     logits = np.log(np.array([[1.0, 2.0, 5.0]]))
     assert model.probabilities(logits) == pytest.approx(np.array([[1, 2, 5]]) / 8)
@@ -501,9 +376,7 @@ def test_the_prediction_set_covers_the_truth_as_often_as_asked(level):
 
 
 def test_opening_a_weights_file_opens_no_compiler():
-    file = next((Path(__file__).parent.parent / "weights").glob("*.safetensors"))
+    file = next((ROOT / "weights").glob("*.safetensors"))
     code = f"import sys, model; model.load({str(file)!r}, 'cpu'); print('torch._dynamo' in sys.modules)"
-    said = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
-    )
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "False"

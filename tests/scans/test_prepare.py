@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +16,11 @@ from scans.read import read
 from scans.scan import Scan, ScanError
 from studies import HEAD, PUBLISHED, Contract
 from tests.heads import head, reorder, save
+from tests.support import ROOT
 
 SMALL = replace(HEAD, shape=(84, 128, 128), spacing=(2.4, 2.0, 2.0))  # the same grid, coarser
 ORDERS = [codes for triple in itertools.permutations(("RL", "AP", "SI")) for codes in itertools.product(*triple)]
-T1 = sorted((Path(__file__).resolve().parents[2] / "shared/data/t1").glob("*.nii.gz"))
+T1 = sorted((ROOT.parent / "shared/data/t1").glob("*.nii.gz"))
 
 
 @pytest.fixture(scope="module")

@@ -5,21 +5,12 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform
 
-from scans.affine import axes, is_oblique, straighten
-from scans.foreground import find_foreground, on_grid
+from scans.affine import is_oblique
 from scans.resample import resample
+from tests.support import turn
 
 RNG = np.random.default_rng(0)
 VALUES = RNG.random((14, 17, 19)).astype(np.float32)
-
-
-def turn(degrees, axis):
-    a = np.radians(degrees)
-    matrix = np.eye(4)
-    i, j = (n for n in range(3) if n != axis)
-    matrix[i, i] = matrix[j, j] = np.cos(a)
-    matrix[i, j], matrix[j, i] = -np.sin(a), np.sin(a)
-    return matrix
 
 
 def scipys(matrix, shape):
@@ -77,37 +68,3 @@ def test_a_coarser_grid_keeps_a_constant():
     matrix = np.diag([2.7, 1.9, 3.1, 1])
     matrix[:3, 3] = 6
     np.testing.assert_allclose(resample(even, matrix, (9, 9, 9)), 1, atol=1e-5)
-
-
-def test_axes_and_obliqueness():
-    affine = np.array([[0, 0, 2, 5], [-1, 0, 0, 6], [0, 1.5, 0, 7], [0, 0, 0, 1.0]])
-    assert axes(affine) == [2, 0, 1] and not is_oblique(affine)
-    bent = affine @ turn(4, 0)
-    assert is_oblique(bent)
-    straight = straighten(bent)
-    assert not is_oblique(straight)
-    np.testing.assert_allclose(np.linalg.norm(straight[:3, :3], axis=0), (1, 1.5, 2), rtol=0.02)
-
-
-def test_the_foreground_is_the_ball_and_not_the_speck():
-    points = np.indices((60, 60, 60)) * 3.0
-    ball = np.sqrt(((points - 90) ** 2).sum(0)) < 50
-    voxels = np.where(ball, 100.0, 2.0).astype(np.float32)
-    voxels[2:5, 2:5, 2:5] = 100
-    found = find_foreground(voxels, np.diag([3.0, 3, 3, 1]))
-    assert found.mask[30, 30, 30] and not found.mask[3, 3, 3]
-    assert found.mask.sum() * 27 == pytest.approx(4 / 3 * np.pi * 50**3, rel=0.15)
-    assert 2 < found.threshold < 98 and found.air == 2
-    np.testing.assert_allclose(found.anchor[:2], 90, atol=0.5)
-    whole = on_grid(found, np.eye(4), voxels.shape)
-    assert whole[30, 30, 30] and not whole[3, 3, 3] and not whole[0].any()
-
-
-ODD = [np.zeros((8, 8, 8)), np.arange(512).reshape(8, 8, 8), np.eye(8)[..., None] * np.ones(8)]
-
-
-@pytest.mark.parametrize("voxels", ODD, ids=["empty", "ramp", "sheet"])
-def test_odd_scans_have_some_foreground(voxels):
-    found = find_foreground(voxels.astype(np.float32), np.eye(4))
-    assert np.isfinite([found.air, found.threshold, found.mean, found.deviation, *found.anchor]).all()
-    assert found.mask.any() and found.deviation > 0

@@ -1,12 +1,10 @@
-"""The page in real Chromium: from the example to its result, uploads, the viewer's sides, languages, leaving."""
+"""The page in a real browser: what a visitor sees, clicks and hears, in two languages and on a phone."""
 
 import base64
 import io
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,80 +12,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from diagnosis import gate
 from tests import heads
+from tests.browser import Open, result_of, send
 from tests.support import Server, phantom, save_nifti, until
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-SLOW = 180_000  # ms that a busy machine may take
-
-if not CHROMIUM and os.environ.get("SCANWISE_NEEDS_BROWSER") != "1":
-    pytest.skip("no Chromium here; install `chromium` to run the browser tests", allow_module_level=True)
-
-Open = Callable[..., "Page"]  # noqa: F821
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    assert CHROMIUM, "the browser tests need Chromium here (SCANWISE_NEEDS_BROWSER=1) and there is none"
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def visit(browser, server: Server) -> Iterator[Open]:
-    """Opens pages of one's own, each a person's; a script's error or a request to elsewhere fails the test."""
-    contexts, problems = [], []
-
-    def go(width: int = 1280, height: int = 900, maps: bool = False, **wishes):
-        context = browser.new_context(
-            viewport={"width": width, "height": height}, **({"locale": "en-GB"} | wishes)
-        )
-        context.set_default_timeout(SLOW)
-        if not maps:  # a visitor who switched the heat map off before: the other tests need not wait for one
-            context.add_init_script("localStorage.setItem('scanwise.map', 'off')")
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "request",
-            lambda request: (
-                request.url.startswith((server.url, "data:", "blob:"))
-                or problems.append(f"asked for {request.url}")
-            ),
-        )
-        page.goto(server.url)
-        page.wait_for_selector("html[data-view=start]")
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert problems == []
-    until(lambda: server.files() == [], what="the uploads of closed pages to go")
-
-
-def result_of(page) -> None:
-    page.wait_for_selector("html[data-view=result]")
-    page.wait_for_selector("#viewer[data-ready=yes]")
-
-
-def send(page, *files: Path | dict) -> None:
-    page.set_input_files("#files", list(files))
 
 
 def pixels(page, plane: str) -> np.ndarray:
@@ -115,9 +42,6 @@ def dicom_zip(path: Path, modality: bytes = b"MR") -> Path:
         )
     )
     return path
-
-
-# --- from a scan to its result ---------------------------------------------------------------------------
 
 
 def test_the_example_leads_to_its_result(visit: Open, server: Server):
@@ -319,9 +243,6 @@ def test_several_files_make_a_table(visit: Open, head_file: Path, tmp_path: Path
     page.wait_for_selector("html[data-view=table]")
 
 
-# --- words and sizes -------------------------------------------------------------------------------------
-
-
 def test_two_languages(visit: Open):
     page = visit(locale="zh-CN")
     assert page.get_attribute("html", "lang") == "zh-CN"
@@ -333,25 +254,6 @@ def test_two_languages(visit: Open):
     page.wait_for_selector("html[lang=en]")
     result_of(page)
     assert "Looks most like" in page.inner_text(".answer")
-
-
-def test_both_tables_hold_the_same_keys_and_values():
-    tables = json.loads((Path(__file__).parent.parent / "web" / "texts.json").read_text(encoding="utf-8"))
-    assert set(tables) == {"en", "zh"}
-    assert tables["en"].keys() == tables["zh"].keys()
-    for key, words in tables["en"].items():
-        assert words.strip(), key
-        assert set(re.findall(r"\{\w+", words)) == set(re.findall(r"\{\w+", tables["zh"][key])), key
-
-
-def test_every_refusal_and_reason_has_its_words():
-    root = Path(__file__).parent.parent
-    words = json.loads((root / "web" / "texts.json").read_text(encoding="utf-8"))["zh"]
-    code = "".join(file.read_text(encoding="utf-8") for file in (root / "scans").glob("*.py"))
-    refusals = set(re.findall(r'ScanError\(\s*"([a-z-]+)"', code))
-    assert len(refusals) > 15
-    assert {f"{what}.{code}" for code in refusals for what in ("error", "remedy")} <= words.keys()
-    assert {f"reason.{code}" for code in gate.REASONS} <= words.keys()
 
 
 def test_a_phone_has_no_sideways_scrolling(visit: Open):
@@ -403,9 +305,6 @@ def test_every_control_has_a_name(visit: Open):
     assert nameless == []
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement !== document.body")
-
-
-# --- other people ----------------------------------------------------------------------------------------
 
 
 def test_a_hostile_file_name_stays_text(visit: Open, head_file: Path):

@@ -1,9 +1,8 @@
-"""The gate: heads pass, what is no head or half of one does not, and each reason is said in words."""
+"""The gate: heads are fit, what is no whole head is not, and every reason has its words."""
 
 import dataclasses
 import math
 import string
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,44 +12,17 @@ import torch
 from diagnosis import gate, likeness
 from scans.prepare import prepare
 from scans.scan import Scan
-from studies import HEAD, Contract
+from studies import HEAD
 from tests import heads
-
-
-def scan_of(voxels, affine, **facts):
-    """A scan as `read` gives it, without the way over a file."""
-    known = {
-        "format": "test",
-        "shape": list(voxels.shape),
-        "affine_known": True,
-        "oblique": False,
-        "spacing": np.linalg.norm(affine[:3, :3], axis=0).tolist(),
-    }
-    return Scan(np.asarray(voxels, np.float32), affine, "volume", known | facts)
-
-
-@pytest.fixture(scope="module")
-def weights():
-    """What the gate asks of a weights file: the mean sketch of a few phantom heads, and its contract."""
-    drawn = [
-        likeness.sketch(prepare(scan_of(*heads.head(3.0, stripped=bare)), HEAD).tensor, HEAD)
-        for bare in (False, True)
-    ]
-    return SimpleNamespace(contract=HEAD, header={}, extras={"likeness.sketch": torch.stack(drawn).mean(0)})
-
-
-def codes(scan, weights):
-    findings = gate.before(scan, prepare(scan, weights.contract), weights)
-    for finding in findings:
-        assert finding.text and "{" not in finding.text
-    return gate.verdict(findings), {finding.code for finding in findings}
+from tests.gated import PICTURE, codes, scan_of
+from tests.support import ROOT
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["whole", "skull-stripped"])
 @pytest.mark.parametrize("axes", ["RAS", "LPI", "SAL"])
-def test_a_head_is_fit(weights, bare, axes):
+def test_a_head_is_fit(sketched, bare, axes):
     voxels, affine = heads.reorder(*heads.head(2.5, stripped=bare), tuple(axes))
-    assert codes(scan_of(voxels * 7 + 100, affine), weights) == (gate.FIT, set())
+    assert codes(scan_of(voxels * 7 + 100, affine), sketched) == (gate.FIT, set())
 
 
 def ball(radius=70.0):
@@ -94,13 +66,13 @@ def tiny():
 
 
 @pytest.mark.parametrize("make", [ball, noise, constant_but_one, upside_down, half, slab, tiny])
-def test_what_is_no_whole_head_cannot_be_judged(weights, make):
-    verdict, found = codes(scan_of(*make()), weights)
+def test_what_is_no_whole_head_cannot_be_judged(sketched, make):
+    verdict, found = codes(scan_of(*make()), sketched)
     assert verdict == gate.UNFIT and found
 
 
-def test_a_head_back_to_front_is_not_fit(weights):
-    assert codes(scan_of(*back_to_front()), weights)[0] != gate.FIT
+def test_a_head_back_to_front_is_not_fit(sketched):
+    assert codes(scan_of(*back_to_front()), sketched)[0] != gate.FIT
 
 
 @pytest.mark.parametrize(
@@ -112,20 +84,20 @@ def test_a_head_back_to_front_is_not_fit(weights):
         ({"modality": "MR"}, None, gate.FIT),
     ],
 )
-def test_the_header_speaks(weights, facts, code, verdict):
-    assert codes(scan_of(*heads.head(3.0), **facts), weights) == (verdict, {code} if code else set())
+def test_the_header_speaks(sketched, facts, code, verdict):
+    assert codes(scan_of(*heads.head(3.0), **facts), sketched) == (verdict, {code} if code else set())
 
 
-def test_a_scan_that_misses_the_forehead_says_how_much(weights):
+def test_a_scan_that_misses_the_forehead_says_how_much(sketched):
     voxels, affine = heads.head(3.0)
-    verdict, found = codes(scan_of(voxels[:, : voxels.shape[1] * 6 // 10], affine), weights)
+    verdict, found = codes(scan_of(voxels[:, : voxels.shape[1] * 6 // 10], affine), sketched)
     assert verdict != gate.FIT and "cut-off" in found
 
 
-def test_an_emptied_part_counts_as_cut_off(weights):
+def test_an_emptied_part_counts_as_cut_off(sketched):
     voxels, affine = heads.head(3.0)
     voxels[:, :, : voxels.shape[2] // 2] = 0
-    verdict, found = codes(scan_of(voxels, affine), weights)
+    verdict, found = codes(scan_of(voxels, affine), sketched)
     assert verdict != gate.FIT and "cut-off" in found
 
 
@@ -153,10 +125,10 @@ def test_noise_is_measured_against_what_there_is_to_see():
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.05, gate.FIT), (0.5, gate.DOUBTFUL)])
-def test_a_noisy_head_is_doubted(weights, share, verdict):
+def test_a_noisy_head_is_doubted(sketched, share, verdict):
     voxels, affine = heads.head(1.2)
     random = np.random.default_rng(2).normal(0, share * voxels[voxels > voxels.mean()].mean(), voxels.shape)
-    found = codes(scan_of(np.abs(voxels + random), affine), weights)
+    found = codes(scan_of(np.abs(voxels + random), affine), sketched)
     assert found == (verdict, {"noisy"} if verdict == gate.DOUBTFUL else set())
 
 
@@ -172,9 +144,6 @@ def test_features_far_from_those_learned_from_are_doubted():
     (finding,) = gate.after(torch.tensor([0.0, 2.0, 0.0]), weights)
     assert finding.code == "unlike-training" and finding.values["distance"] == pytest.approx(4.0)
     assert gate.after(torch.zeros(3), SimpleNamespace(header={}, extras={})) == []
-
-
-PICTURE = Contract(kind="image", shape=(96, 96), channels=3, place="squeeze", scale="unit")
 
 
 def picture(seed=0, size=96, colour=False):
@@ -220,48 +189,10 @@ def test_every_reason_is_a_sentence_with_a_way_out(code):
     assert list(string.Formatter().parse(text))
 
 
-def test_a_shifted_sketch_is_found_where_it_lies(weights):
-    template = weights.extras["likeness.sketch"]
-    found = likeness.match(torch.roll(template, (1, -2, 3), (0, 1, 2)), template, HEAD)
-    assert found.shift == (1, -2, 3) and found.score == pytest.approx(1, abs=0.02)
-    assert found.margin > 0.05 and found.turned is None
-    assert likeness.match(template.flip(2), template, HEAD).turned == "upside-down"
-    assert not math.isnan(likeness.match(torch.zeros_like(template), template, HEAD).score)
-
-
-@pytest.mark.parametrize("axis", [0, 1, 2], ids=["nodded", "rolled", "turned aside"])
-def test_a_tilted_head_is_a_head(weights, axis):
-    """As a person may lie in the scanner: the header tells the truth, the head is askew by 14°."""
-    voxels, affine = heads.head(3.0)
-    voxels = voxels + 60 * (np.indices(voxels.shape)[2] % 12 < 3) * (voxels > 60)  # layers, which a tilt moves
-    template = likeness.sketch(prepare(scan_of(voxels, affine), HEAD).tensor, HEAD)
-    cos, sin = math.cos(math.radians(14)), math.sin(math.radians(14))
-    tilt = np.eye(4)
-    one, other = (n for n in range(3) if n != axis)
-    tilt[one, one], tilt[one, other], tilt[other, one], tilt[other, other] = cos, -sin, sin, cos
-    sketched = likeness.sketch(prepare(scan_of(voxels, tilt @ affine), HEAD).tensor, HEAD)
-    where = likeness.core(HEAD)
-    stiff = float(torch.corrcoef(torch.stack([sketched[where], template[where]]))[0, 1])
-    found = likeness.match(sketched, template, HEAD)
-    assert found.score > max(0.75, stiff + (0.1 if axis < 2 else 0)) and found.turned is None
-
-
-def test_brightness_turned_round_is_no_t1_head(weights):
-    voxels, affine = heads.head(3.0)
-    verdict, _ = codes(scan_of(np.where(voxels > 20, 210 - voxels, 0), affine), weights)
-    assert verdict == gate.UNFIT
-
-
-def test_a_picture_is_only_shifted():
-    drawn = torch.randn(48, 48, generator=torch.Generator().manual_seed(0))
-    found = likeness.match(torch.roll(drawn, (2, -3), (0, 1)), drawn, PICTURE)
-    assert found.shift == (2, -3) and found.score > 0.95 and found.margin == math.inf
-
-
 def test_reasons_are_told_in_both_languages():
     import json
 
-    texts = json.loads((Path(gate.__file__).parent.parent / "web" / "texts.json").read_text(encoding="utf-8"))
+    texts = json.loads((ROOT / "web" / "texts.json").read_text(encoding="utf-8"))
     for language in ("en", "zh"):
         for code, text in gate.REASONS.items():
             fields = {name for _, name, _, _ in string.Formatter().parse(text) if name}

@@ -9,7 +9,7 @@ from PIL import Image
 
 import train
 from learning import loop, sweep
-from tests.test_train import IMAGE, arguments, cohort, tiny  # noqa: F401 (a fixture)
+from tests.cohorts import IMAGE, arguments, cohort
 
 
 def rows(out):

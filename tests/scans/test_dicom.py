@@ -4,7 +4,6 @@ import json
 import tempfile
 import zipfile
 from io import BytesIO
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -15,8 +14,9 @@ from scans import dicom
 from scans.read import read
 from scans.scan import ScanError
 from tests.heads import MR, RTPLAN, dataset, dicom_frames, dicom_slices, head, pixels, to_bytes, zipped
+from tests.support import ROOT
 
-HERE = sorted((Path(__file__).resolve().parents[2] / "shared/data/dicom").glob("*"))
+HERE = sorted((ROOT.parent / "shared/data/dicom").glob("*"))
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,14 @@
-"""Beginning from other weights, keeping the first layers, and learning on a smaller grid."""
+"""Beginning with other weights, and training on what the first layers give."""
 
-import json
 import urllib.error
 
 import pytest
 import torch
-from torchvision.models import get_model
 
 import model
 import studies
 import train
-from learning.loop import TrainError
-from learning.settings import BRAIN, shaped
-from networks import pictures
-from tests.test_train import FULL, VOLUME, arguments, cohort, tiny  # noqa: F401 (a fixture)
+from tests.cohorts import VOLUME, arguments, cohort
 
 
 def test_training_on_frozen_layers_is_training_with_them_kept(tmp_path):
@@ -32,29 +27,11 @@ def test_weights_that_learned_from_a_test_subject_are_no_beginning(tmp_path, cap
     assert "learned from subjects to be tested on here" in capsys.readouterr().err
 
 
-def test_the_card_tells_what_the_data_are_and_what_came_before(tmp_path):
-    data = cohort(tmp_path / "data", VOLUME)
-    (data / "about.txt").write_text("Boxes of one brightness a class.\n")
-    assert train.main(arguments(VOLUME, data, tmp_path / "first", "--seed", "1")) == 0
-    first = tmp_path / "first" / "tiny-volume.Tiny.safetensors"
-    again = ["--init", str(first), "--split", str(tmp_path / "first" / "split.csv")]
-    assert train.main(arguments(VOLUME, data, tmp_path / "second", *again)) == 0
-    second = tmp_path / "second" / "tiny-volume.Tiny.safetensors"
-    before, after = model.read_header(first), model.read_header(second)
-    assert after["training"]["begun_with"]["command"] == before["training"]["command"]
-    assert after["training"]["settings"]["init"] == first.name  # nobody's folders go into a file for others
-    assert str(tmp_path) not in json.dumps(after)
-    for text in ("Boxes of one brightness a class.", before["training"]["command"], after["training"]["command"]):
-        assert text in after["card"]
-
-
 def test_a_network_without_first_layers_to_keep_says_so(tmp_path, capsys):
     data = cohort(tmp_path / "data", VOLUME)
     assert train.main(arguments(VOLUME, data, tmp_path / "run", "--freeze")) == 1
     assert "Tiny has no part to keep as it is" in capsys.readouterr().err
 
-
-# ---- ImageNet weights
 
 NODULE = studies.STUDIES["chest-nodule"]
 
@@ -149,31 +126,3 @@ def test_a_network_that_imagenet_does_not_fit_says_so(tmp_path, capsys):
     data = cohort(tmp_path / "data", VOLUME)
     assert train.main(arguments(VOLUME, data, tmp_path / "run", "--start", "imagenet")) == 1
     assert "Tiny has no ImageNet weights" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", sorted(set(pictures.NETWORKS) - {"SliceCNN"}))
-def test_torchvisions_own_weights_fit_the_trunk(name, tmp_path):
-    with torch.device("meta"):
-        network = pictures.NETWORKS[name]()
-        whole = get_model(network.imagenet, weights=None)
-    own, state = network.trunk().state_dict(), whole.state_dict()
-    fitting = [key for key in own if key in state and own[key].shape == state[key].shape]
-    assert len(fitting) == len(own)
-
-
-def test_the_small_network_has_the_published_size():
-    network = pictures.NETWORKS["SliceCNN"](4)
-    # (3·2·2 + 1)·64, (64·2·2 + 1)·128, then 128·24·24 numbers into 256 and those into 4
-    assert sum(p.numel() for p in network.parameters()) == 832 + 32_896 + 18_874_624 + 1_028 == 18_909_380
-
-
-def test_a_smaller_grid_lies_about_the_middle_of_the_brain():
-    study = studies.STUDIES["alzheimers"]
-    settings = {"shape": [90, 120, 92], "arguments": {}, "network": "ClassificationModel3D"}
-    small = shaped(study, settings).contract
-    assert small.shape == (90, 120, 92) and settings["arguments"] == {"shape": [90, 120, 92]}
-    for axis in range(3):  # the middle of the small grid lies where the large one has the middle of the brain
-        large = (BRAIN[axis] - study.contract.anchor[axis]) * study.contract.shape[axis]
-        assert (0.5 - small.anchor[axis]) * small.shape[axis] == pytest.approx(large)
-    with pytest.raises(TrainError, match="give 3 numbers of at most 166 256 256"):
-        shaped(study, {"shape": [90, 120], "arguments": {}, "network": study.network})

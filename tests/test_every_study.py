@@ -14,14 +14,10 @@ import model
 import train
 from reports.wording import Texts
 from studies import STUDIES, Study
+from tests.asking import post
+from tests.browser import result_of, send
+from tests.cohorts import cohort, same
 from tests.support import Server, running
-from tests.test_app import post
-from tests.test_train import cohort, same
-
-try:
-    from test_page import browser, result_of, send, visit  # noqa: F401 (fixtures)
-except pytest.skip.Exception:  # no Chromium here
-    visit = None
 
 PAIRS = [(study, network) for study in STUDIES.values() for network in study.networks]
 NAMES = [f"{study.key}-{network}" for study, network in PAIRS]
@@ -164,7 +160,6 @@ def test_the_app_lists_them_all(server: Server):
     assert {one["study"]["key"] for one in server.get("/studies")} == set(STUDIES)
 
 
-@pytest.mark.skipif(visit is None, reason="no Chromium here; install `chromium` to run the browser tests")
 @pytest.mark.parametrize("study", STUDIES.values(), ids=STUDIES)
 def test_the_page_answers(trained: Trained, visit, study: Study):
     page, run = visit(maps=True), trained(study, study.network)

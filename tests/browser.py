@@ -1,0 +1,82 @@
+"""A real browser on the page: pages of one's own, and what a visitor does on them."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import Server, until
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SLOW = 180_000  # ms that a busy machine may take
+
+Open = Callable[..., "Page"]  # noqa: F821
+
+
+@contextmanager
+def chromium() -> Iterator:
+    """Chromium while the block runs; without one the tests are skipped, unless they must not be."""
+    if not CHROMIUM and os.environ.get("SCANWISE_NEEDS_BROWSER") != "1":
+        pytest.skip("no Chromium here; install `chromium` to run the browser tests")
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM, "the browser tests need Chromium here (SCANWISE_NEEDS_BROWSER=1) and there is none"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@contextmanager
+def visiting(browser, server: Server) -> Iterator[Open]:
+    """Opens pages of one's own, each a person's; a script's error or a request to elsewhere fails the test."""
+    contexts, problems = [], []
+
+    def go(width: int = 1280, height: int = 900, maps: bool = False, **wishes):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, **({"locale": "en-GB"} | wishes)
+        )
+        context.set_default_timeout(SLOW)
+        if not maps:  # a visitor who switched the heat map off before: the other tests need not wait for one
+            context.add_init_script("localStorage.setItem('scanwise.map', 'off')")
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on(
+            "request",
+            lambda request: (
+                request.url.startswith((server.url, "data:", "blob:"))
+                or problems.append(f"asked for {request.url}")
+            ),
+        )
+        page.goto(server.url)
+        page.wait_for_selector("html[data-view=start]")
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert problems == []
+    until(lambda: server.files() == [], what="the uploads of closed pages to go")
+
+
+def result_of(page) -> None:
+    page.wait_for_selector("html[data-view=result]")
+    page.wait_for_selector("#viewer[data-ready=yes]")
+
+
+def send(page, *files: Path | dict) -> None:
+    page.set_input_files("#files", list(files))

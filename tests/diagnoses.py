@@ -1,0 +1,50 @@
+"""A diagnosis made by hand, whose every number a report must show."""
+
+from datetime import datetime, timezone
+from html.parser import HTMLParser
+
+import numpy as np
+
+MADE = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
+CHANCES = {"AD": 0.55, "CN": 0.15, "MCI": 0.05, "EMCI": 0.05, "LMCI": 0.2}
+HEADER = {
+    "title": "A made-up network",
+    "training": {"data": "made-up heads", "counts": {"name": "made-up heads", "scans": 99, "people": 88}},
+    "scores": {
+        "cohort": "made-up test heads",
+        "subjects": 77,
+        "metrics": {
+            "accuracy": {"value": 0.81, "low": 0.7, "high": 0.9},
+            "kappa": {"value": None, "low": None, "high": None},
+        },
+    },
+    "calibration": {"temperature": 1.2, "cohort": "made-up heads", "subjects": 41, "scores": [0.1, 0.2]},
+}
+
+
+def head() -> np.ndarray:
+    """Half a head is brighter: x grows to the patient's right, and the right half is the bright one."""
+    x, y, z = np.ogrid[:166, :256, :256]
+    egg = ((x - 82) * 1.2 / 75) ** 2 + ((y - 127) / 90) ** 2 + ((z - 140) / 80) ** 2 < 1
+    return np.where(egg, np.where(x > 82, 2.0, 1.0), -1.0).astype(np.float32)
+
+
+class Reader(HTMLParser):
+    """The text of a page, and every address that it names."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.text, self.addresses, self.open = "", [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.open.append(tag)
+        naming = ("src", "href", "action", "data", "srcset")
+        self.addresses += [value for name, value in attributes if name in naming]
+
+    def handle_data(self, data):
+        if self.open[-1:] != ["style"]:
+            self.text += data + "\n"
+
+    def handle_endtag(self, tag):
+        self.open = self.open[: len(self.open) - 1 - self.open[::-1].index(tag)]

@@ -1,0 +1,14 @@
+"""The tiny studies, for every test of training."""
+
+import pytest
+import torch
+
+from tests.cohorts import registered
+
+
+@pytest.fixture(autouse=True)
+def tiny():
+    threads = torch.get_num_threads()
+    with registered():
+        yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,41 @@
+"""The files beside a scored weights file: one row a case, by names that hold nobody's folders."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import studies
+from learning import results
+from learning.scoring import Predictions, scores
+from tests.scored import STUDY
+
+
+def test_every_case_has_its_row_with_cooled_probabilities(tmp_path):
+    files = [str(tmp_path / "data" / "AD" / "a.nii"), str(tmp_path / "data" / "CN" / "b.nii"), "/elsewhere/c.nii"]
+    logits = np.log(np.array([[0.64, 0.04, 0.04], [0.01, 0.81, 0.01], [0.25, 0.36, 0.04]]))
+    told = Predictions(files, ["a", "b", "c"], ["AD", "CN", "MCI"], logits, np.zeros((3, 1)))
+    calibration = {"temperature": 2.0, "scores": [0.5] * 19, "subjects": 19, "cases": 19, "cohort": "nobody"}
+    header = {
+        "study": studies.to_record(STUDY),
+        "calibration": calibration,
+        "scores": scores(told, STUDY, calibration, rounds=10) | {"cohort": "nobody"},
+    }
+    results.write(tmp_path / "out", header, told, STUDY, tmp_path / "data")
+    rows = list(csv.reader((tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows[0] == ["file", "label", "prediction", "AD", "CN", "MCI"]
+    assert rows[1] == ["AD/a.nii", "AD", "AD", "0.666667", "0.166667", "0.166667"]  # of .8, .2, .2
+    assert rows[3][:3] == ["/elsewhere/c.nii", "MCI", "CN"]
+    first = json.loads((tmp_path / "out" / "predictions.json").read_text(encoding="utf-8"))[0]
+    assert first["file"] == "AD/a.nii" and first["probabilities"]["AD"] == pytest.approx(2 / 3)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    plots = {"confusion.png", "roc.png", "reliability.png"}
+    assert names == plots | {"card.md", "metrics.json", "predictions.csv", "predictions.json"}
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["cases"] == 3
+
+
+def test_without_test_cases_there_is_the_card_alone(tmp_path):
+    nobody = Predictions([], [], [], np.empty((0, 3)), np.empty((0, 1)))
+    results.write(tmp_path, {"study": studies.to_record(STUDY)}, nobody, STUDY, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["card.md"]

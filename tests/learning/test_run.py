@@ -1,0 +1,173 @@
+"""A training run: stopped, killed and resumed to the same bits; each way to fail is told in words."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import model
+import train
+from learning import loop
+from learning.run import begin
+from tests.cohorts import IMAGE, VOLUME, arguments, cohort, registered, same, state
+from tests.support import ROOT
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The state after three epochs that nothing disturbed, and the data."""
+    folder = tmp_path_factory.mktemp("whole")
+    data = cohort(folder / "data", VOLUME)
+    with registered():
+        assert train.main(arguments(VOLUME, data, folder / "run", "--epochs", "3")) == 0
+    return state(folder / "run"), data
+
+
+@pytest.mark.parametrize(("step", "epochs"), [(2, 0), (5, 1)])  # an epoch is 3 steps and one validation
+def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, whole, monkeypatch, capsys, step, epochs):
+    wanted, data = whole
+    calls, loss = [], loop.Loss.__call__
+
+    def interrupted(self, logits, targets):
+        calls.append(1)
+        if len(calls) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(self, logits, targets)
+
+    monkeypatch.setattr(loop.Loss, "__call__", interrupted)
+    assert train.main(arguments(VOLUME, data, tmp_path / "run", "--epochs", "3")) == 128 + signal.SIGTERM
+    assert f"{epochs} whole epochs are kept" in capsys.readouterr().err
+    assert len(state(tmp_path / "run")["history"]) == epochs
+    monkeypatch.setattr(loop.Loss, "__call__", loss)
+    assert train.main(["--resume", str(tmp_path / "run")]) == 0
+    assert same(state(tmp_path / "run"), wanted)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, whole):
+    wanted, data = whole
+    argv = arguments(VOLUME, data, tmp_path / "run", "--epochs", "3")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.cohorts", *argv],
+        env=os.environ | {"KILL_AT": "6", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert train.main(["--resume", str(tmp_path / "run")]) == 0
+    assert same(state(tmp_path / "run"), wanted)
+
+
+def test_a_run_can_be_closed_early(tmp_path, monkeypatch):
+    data, out = cohort(tmp_path / "data", VOLUME), tmp_path / "run"
+    monkeypatch.setattr(loop.Trainer, "validate", stop_after(loop.Trainer.validate, 2))
+    assert train.main(arguments(VOLUME, data, out, "--epochs", "50")) == 130
+    assert train.main(["--resume", str(out), "--finish", "--title", "Closed early"]) == 0
+    header = model.read_header(out / "tiny-volume.Tiny.safetensors")
+    assert header["training"]["epochs"] == 1 and header["title"] == "Closed early"
+    assert str(tmp_path) not in json.dumps(header)
+
+
+def stop_after(method, calls):
+    """The method, with Ctrl-C pressed in its n-th call."""
+    done = []
+
+    def pressed(self, loss, halt):
+        done.append(1)
+        if len(done) == calls:
+            os.kill(os.getpid(), signal.SIGINT)
+        return method(self, loss, halt)
+
+    return pressed
+
+
+def test_resuming_refuses_what_was_fixed(tmp_path, capsys):
+    data, out = cohort(tmp_path / "data", VOLUME), tmp_path / "run"
+    assert train.main(arguments(VOLUME, data, out)) == 0
+    assert train.main(["--resume", str(out), "--lr", "1"]) == 1
+    assert "--lr: fixed when the run began" in capsys.readouterr().err
+    assert train.main(arguments(VOLUME, data, out)) == 1
+    assert "holds a run already" in capsys.readouterr().err
+    assert train.main(["--resume", str(tmp_path)]) == 1
+    assert "no last.pt" in capsys.readouterr().err
+
+
+def test_leaks_are_refused_unless_allowed(tmp_path, capsys):
+    data, out = cohort(tmp_path / "data", VOLUME, test=2), tmp_path / "run"
+    twin = data / "test" / "low" / "sub-900.nii"
+    twin.write_bytes((data / "low" / "sub-001_T1w.nii").read_bytes())
+    assert train.main(arguments(VOLUME, data, out)) == 1
+    said = capsys.readouterr().err
+    assert "sub-900.nii" in said and "sub-001_T1w.nii" in said and "--allow-leak" in said
+    assert not (out / "last.pt").exists()
+    assert train.main(arguments(VOLUME, data, out, "--allow-leak", "--epochs", "1")) == 0
+    header = model.read_header(out / "tiny-volume.Tiny.safetensors")
+    assert header["training"]["leaks_allowed"] == 1
+    assert "too good to be believed" in header["card"]
+
+
+def test_doubles_are_left_out_where_that_is_asked_for(tmp_path, capsys):
+    data, out = cohort(tmp_path / "data", IMAGE, each=8), tmp_path / "run"
+    picture = (data / "low" / "sub-001.png").read_bytes()
+    (data / "low" / "sub-900.png").write_bytes(picture)
+    (data / "mid" / "sub-901.png").write_bytes((data / "high" / "sub-017.png").read_bytes())
+    assert train.main(arguments(IMAGE, data, out, "--deduplicate", "--epochs", "1")) == 0
+    said = capsys.readouterr()
+    assert "left out 3 of 26 scans" in said.out
+    assert "1 groups of them" in said.err and "sub-901.png" in said.err and "sub-017.png" in said.err
+    split = (out / "split.csv").read_text()
+    assert "sub-001" in split and not any(name in split for name in ("sub-900", "sub-901", "sub-017"))
+    header = model.read_header(out / "tiny-image.Tiny.safetensors")
+    assert "23 scans of 23 subjects (3 more left out, identical to others)" in header["card"]
+    assert header["training"]["command"].endswith("--deduplicate --epochs 1")
+
+
+def test_a_few_corrupt_files_are_left_out_and_many_refused(tmp_path, capsys):
+    data = cohort(tmp_path / "data", VOLUME, each=40)
+    (data / "low" / "sub-001_T1w.nii").write_bytes(b"not a scan")
+    assert train.main(arguments(VOLUME, data, tmp_path / "few", "--epochs", "1", "--batch", "40")) == 0
+    said = capsys.readouterr().err
+    assert "1 of 120 files cannot be read and are left out" in said and "sub-001_T1w.nii" in said
+    assert "sub-001" not in (tmp_path / "few" / "split.csv").read_text()
+    (data / "low" / "sub-002_T1w.nii").write_bytes(b"nor this")
+    assert train.main(arguments(VOLUME, data, tmp_path / "many")) == 1
+    assert "2 of 120 files cannot be read, more than 1%" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_in_words_and_leaves_nothing_half_written(tmp_path, capsys):
+    data, out = cohort(tmp_path / "data", VOLUME), tmp_path / "run"
+    argv = arguments(VOLUME, data, out, "--epochs", "1")
+    begin(train.parse(argv))  # reads, splits, and fills the cache
+    before = (out / "last.pt").read_bytes()
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))  # the system's own “no room for so much”
+    try:
+        assert train.main(["--resume", str(out)]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert "the disk is full" in capsys.readouterr().err
+    assert (out / "last.pt").read_bytes() == before
+    assert sorted(file.name for file in out.iterdir()) == ["last.pt", "split.csv"]
+    assert train.main(["--resume", str(out)]) == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ..."),
+    ],
+)
+def test_out_of_memory_says_what_to_change(tmp_path, monkeypatch, capsys, error):
+    data = cohort(tmp_path / "data", VOLUME)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(loop.Loss, "__call__", fail)
+    assert train.main(arguments(VOLUME, data, tmp_path / "run")) == 1
+    assert "half the --batch and twice the --accumulate" in capsys.readouterr().err

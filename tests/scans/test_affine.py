@@ -1,0 +1,16 @@
+"""Axes and slants of an affine, against closed forms."""
+
+import numpy as np
+
+from scans.affine import axes, is_oblique, straighten
+from tests.support import turn
+
+
+def test_axes_and_obliqueness():
+    affine = np.array([[0, 0, 2, 5], [-1, 0, 0, 6], [0, 1.5, 0, 7], [0, 0, 0, 1.0]])
+    assert axes(affine) == [2, 0, 1] and not is_oblique(affine)
+    bent = affine @ turn(4, 0)
+    assert is_oblique(bent)
+    straight = straighten(bent)
+    assert not is_oblique(straight)
+    np.testing.assert_allclose(np.linalg.norm(straight[:3, :3], axis=0), (1, 1.5, 2), rtol=0.02)

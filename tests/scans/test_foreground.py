@@ -1,0 +1,30 @@
+"""The foreground of scans whose foreground is known."""
+
+import numpy as np
+import pytest
+
+from scans.foreground import find_foreground, on_grid
+
+
+def test_the_foreground_is_the_ball_and_not_the_speck():
+    points = np.indices((60, 60, 60)) * 3.0
+    ball = np.sqrt(((points - 90) ** 2).sum(0)) < 50
+    voxels = np.where(ball, 100.0, 2.0).astype(np.float32)
+    voxels[2:5, 2:5, 2:5] = 100
+    found = find_foreground(voxels, np.diag([3.0, 3, 3, 1]))
+    assert found.mask[30, 30, 30] and not found.mask[3, 3, 3]
+    assert found.mask.sum() * 27 == pytest.approx(4 / 3 * np.pi * 50**3, rel=0.15)
+    assert 2 < found.threshold < 98 and found.air == 2
+    np.testing.assert_allclose(found.anchor[:2], 90, atol=0.5)
+    whole = on_grid(found, np.eye(4), voxels.shape)
+    assert whole[30, 30, 30] and not whole[3, 3, 3] and not whole[0].any()
+
+
+ODD = [np.zeros((8, 8, 8)), np.arange(512).reshape(8, 8, 8), np.eye(8)[..., None] * np.ones(8)]
+
+
+@pytest.mark.parametrize("voxels", ODD, ids=["empty", "ramp", "sheet"])
+def test_odd_scans_have_some_foreground(voxels):
+    found = find_foreground(voxels.astype(np.float32), np.eye(4))
+    assert np.isfinite([found.air, found.threshold, found.mean, found.deviation, *found.anchor]).all()
+    assert found.mask.any() and found.deviation > 0

@@ -1,0 +1,53 @@
+"""What a browser gets of a diagnosis: the header and the voxels of its binaries, sides and all."""
+
+import gzip
+import json
+import struct
+
+import nibabel
+import numpy as np
+import pytest
+
+from server import payloads
+
+
+def unpacked(body: bytes) -> tuple[dict, np.ndarray]:
+    data = gzip.decompress(body)
+    (length,) = struct.unpack("<I", data[:4])
+    header = json.loads(data[4 : 4 + length])
+    return header, np.frombuffer(data[4 + length :], np.uint8).reshape(header["shape"])
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "json"),
+        ("*/*", "json"),
+        ("text/html,application/xml;q=0.9,*/*;q=0.8", "html"),
+        ("application/pdf", "pdf"),
+        ("image/png, application/pdf; q=0.5", "pdf"),
+        ("image/png", "json"),
+    ],
+)
+def test_the_first_kind_that_is_known_is_what_is_wanted(accept, kind):
+    assert payloads.wanted(accept) == kind
+
+
+def test_the_volume_has_the_right_half_brighter(diagnosis):
+    header, seen = unpacked(payloads.volume(diagnosis))
+    assert header["shape"] == [166, 256, 256] and header["spacing"] == [1.2, 1.0, 1.0] and header["oriented"]
+    assert seen[120, 127, 140] == 255 and 100 < seen[40, 127, 140] < 200 and seen[0, 0, 0] == 0
+
+
+def test_the_map_has_its_highest_value_where_it_was_put(diagnosis, found):
+    header, seen = unpacked(payloads.heat(diagnosis, found))
+    assert (header["method"], header["code"], header["top"]) == ("relevance", "AD", 1.0)
+    assert np.unravel_index(seen.argmax(), seen.shape) == (110, 120, 120) and seen.max() == 255
+    assert sum(header["regions"].values()) == pytest.approx(1)
+
+
+def test_the_map_as_nifti_lies_on_the_scan_and_says_what_it_is(diagnosis, found):
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(payloads.heat_nifti(diagnosis, found)))
+    assert image.affine == pytest.approx(diagnosis.scan.affine)
+    assert np.abs(np.asarray(image.dataobj) - found.values).max() < 1e-5
+    assert bytes(image.header["descrip"]).rstrip(b"\0") == b"Scanwise relevance AD; research use only"
