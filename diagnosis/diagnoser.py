@@ -45,6 +45,7 @@ class Diagnosis:
     prepared: Prepared = field(repr=False)
     shares: dict[str, dict[str, float]] = field(default_factory=dict)  # such as an attention over levels, by name
     intervals: dict[str, tuple[float, float]] | None = None  # of the probabilities, where passes were asked for
+    base: torch.Tensor | None = field(default=None, repr=False)  # what the network's base made of the scan
 
     @property
     def verdict(self) -> str:
@@ -155,7 +156,7 @@ class Diagnoser:
             prepared = prepare(scan, self.weights.contract)
         with step("check"):
             findings = gate.before(scan, prepared, self.weights)
-        label = probabilities = answers = intervals = None
+        label = probabilities = answers = intervals = base = None
         shares: dict[str, dict[str, float]] = {}
         if judge_anyway or gate.verdict(findings) != gate.UNFIT:
             with step("predict"):
@@ -184,6 +185,7 @@ class Diagnoser:
             prepared=prepared,
             shares=shares,
             intervals=intervals,
+            base=base,
         )
 
     def _read_out(self, logits: torch.Tensor, level: float) -> tuple[str, dict[str, float], list[str]]:
@@ -211,7 +213,7 @@ class Diagnoser:
         """A heat map of what moved the answer, for the predicted class unless `code` is given."""
         target = code or diagnosis.label or self.study.codes[0]
         with self._explaining:
-            return explain(self.weights, diagnosis.prepared, target, method, progress=progress)
+            return explain(self.weights, diagnosis.prepared, target, method, progress, diagnosis.base)
 
 
 def check_fits(weights: model.Weights) -> None:

@@ -35,15 +35,21 @@ class Map:
 
 
 def explain(
-    weights: Weights, prepared: Prepared, code: str, method: str = "grad-cam", progress: Progress | None = None
+    weights: Weights,
+    prepared: Prepared,
+    code: str,
+    method: str = "grad-cam",
+    progress: Progress | None = None,
+    base: Tensor | None = None,
 ) -> Map:
-    """The map of one class by one of METHODS; the input is one prepared scan."""
+    """The map of one class by one of METHODS; the input is one prepared scan, `base` what the network's base made
+    of it when it was judged."""
     if method not in METHODS:
         raise ExplainError(f"method {method!r} is unknown; choose {', '.join(METHODS)}")
     if code not in weights.study.codes:
         raise ExplainError(f"class {code!r} is unknown; {weights.study.key} has {', '.join(weights.study.codes)}")
     x = prepared.tensor[None].to(weights.device)  # (1, 1, X, Y, Z) or (1, C, H, W)
-    view = NetworkView(weights.network, x.shape, weights.study.codes.index(code))
+    view = NetworkView(weights.network, x.shape, weights.study.codes.index(code), base)
     values, score = METHODS[method](view, x, prepared, progress or (lambda fraction: None))
     absorbed = None
     if method == "relevance" and score:

@@ -13,8 +13,24 @@ def grad_cam(view: NetworkView, x: Tensor, prepared: Prepared, progress: Progres
     """The CAM layer's channels, weighted by how much each moves the score; what speaks against is cut off.
 
     A cell of that layer is wider than the air about a head is deep, so the map is shown within the head alone.
+    Where that layer ends the blocks, the base that the answer came from is all there is to know.
     """
-    kept = []
+    if view.blocks:
+        kept = (view.levels(x)[-1] if view.base is None else view.base.float()).clone().requires_grad_()
+        with torch.enable_grad():
+            score = view.score(view.tail(kept))
+    else:
+        kept, score = _through_layer(view, x)
+    (gradient,) = torch.autograd.grad(score.sum(), kept)
+    weight = gradient.mean(tuple(range(2, x.ndim)), keepdim=True)  # (1, C, 1, 1, 1)
+    cam = (weight * kept.detach()).sum(1)[0].relu()  # (3, 5, 5)
+    progress(1.0)
+    return place(cam, view.cells, x.shape[2:]).mul_(enclosed(prepared.foreground).to(cam.device)), score.item()
+
+
+def _through_layer(view: NetworkView, x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the CAM layer gives in a pass of the whole network, and the score."""
+    kept: list[Tensor] = []
 
     def keep(module, inputs, output):
         kept.append(output.detach().requires_grad_())
@@ -22,14 +38,9 @@ def grad_cam(view: NetworkView, x: Tensor, prepared: Prepared, progress: Progres
 
     handle = view.network.get_submodule(view.cam_layer).register_forward_hook(keep)
     with torch.enable_grad():
-        score = view.score(view.tail(view.front(x)))
+        score = view.score(view.tail(x))
     handle.remove()
-    (gradient,) = torch.autograd.grad(score.sum(), kept[0])
-    axes = tuple(range(2, x.ndim))
-    weight = gradient.mean(axes, keepdim=True)  # (1, C, 1, 1, 1)
-    cam = (weight * kept[0].detach()).sum(1)[0].relu()  # (3, 5, 5)
-    progress(1.0)
-    return place(cam, view.cells, x.shape[2:]) * enclosed(prepared.foreground).to(cam.device), score.item()
+    return kept[0], score
 
 
 def enclosed(foreground: Tensor) -> Tensor:
@@ -37,12 +48,12 @@ def enclosed(foreground: Tensor) -> Tensor:
     these take long to find, what lies between two of its voxels along every axis."""
     if foreground.ndim == 2:
         return torch.from_numpy(ndimage.binary_fill_holes(foreground.cpu().numpy()))
-    between = torch.ones_like(foreground)
-    for axis in range(foreground.ndim):
-        count = foreground.int().cumsum(axis)  # voxels so far; between the first and the last lies more than none
-        last = count.narrow(axis, -1, 1)
-        between &= (count > 0) & (count - foreground.int() < last)
-    return between | foreground
+    inside = foreground.cpu().numpy()
+    between = np.ones_like(inside)
+    for axis in range(inside.ndim):
+        between &= np.logical_or.accumulate(inside, axis)
+        between &= np.flip(np.logical_or.accumulate(np.flip(inside, axis), axis), axis)
+    return torch.from_numpy(between)
 
 
 def place(cam: Tensor, cells: Cells, shape: torch.Size) -> Tensor:

@@ -1,17 +1,19 @@
-"""A network made ready to be explained: batch norm folded, layers placed, cut where it may run in parts.
+"""A network made ready to be explained: batch norm folded, layers placed, its blocks taken one by one.
 
 It explains nothing itself and changes nothing of the network in use, of which it keeps a private copy.
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.overrides import TorchFunctionMode
 
 from networks.base import Network
+from networks.blockwise import BYTES, channels_last, convolve
 
 CONVS = (nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -19,18 +21,40 @@ Progress = Callable[[float], None]  # hears of the share that is done, 0 to 1
 Cells = list[tuple[float, float]]  # an axis: where on the input its first cell lies, and how far apart they lie
 
 
-class NetworkView:
-    """A private copy of a network, batch norm folded into what stands before it, cut into a front and a tail.
+class FoldedBlock:
+    """One block conv → max pool → ReLU of a 3-D network: each cell of its output sees `field` cells of its input,
+    the next one those `step` further on."""
 
-    The front of the big 3-D network (blocks 1 and 2, nearly all of the work and of the memory) runs on pieces of
-    its input: each cell of its output sees `FIELD` voxels and lies `STEP` further on. Other networks have none.
+    def __init__(self, conv: nn.Conv3d, pool: nn.MaxPool3d):
+        self.weight, self.bias = channels_last(conv.weight), conv.bias
+        self.step, self.field = pool.kernel_size, pool.kernel_size + 2
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.max_pool3d(convolve(x, self.weight, self.bias), self.step).relu_()
+
+    def slabs(self, x: Tensor) -> list[tuple[slice, slice]]:
+        """Parts of the output's first axis and what each sees of the input's, small enough for the cache."""
+        planes = (x.shape[2] - 2) // self.step
+        each = max(1, BYTES // (4 * len(self.weight) * self.step * x.shape[3] * x.shape[4]))
+        parts = [slice(start, min(start + each, planes)) for start in range(0, planes, each)]
+        return [(part, slice(self.step * part.start, self.step * part.stop + 2)) for part in parts]
+
+    def whole(self, x: Tensor) -> Tensor:
+        """The block of a whole input (1, C, X, Y, Z), slab by slab: its conv's output never exists at once."""
+        return torch.cat([self(x[:, :, seen]) for _, seen in self.slabs(x)], 2)
+
+
+class NetworkView:
+    """A private copy of a network, batch norm folded into what stands before it, cut into a base and a tail.
+
+    The base of the 3-D network is its four blocks, nearly all of the work and of the memory, which heat maps take
+    one by one and in parts. Other networks have no base: their tail is all of them.
     """
 
-    STEP, FIELD = 6, 12
-
-    def __init__(self, network: Network, shape: torch.Size, target: int):
+    def __init__(self, network: Network, shape: torch.Size, target: int, base: Tensor | None = None):
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.target, self.cam_layer = target, network.cam_layer
+        self.base = base  # what `Network.base` made of the input, where that is known already
         self.first, pairs, self.cells = survey(network, shape)
         for before, norm in pairs:
             folded, bn = self.network.get_submodule(before), self.network.get_submodule(norm)
@@ -38,39 +62,21 @@ class NetworkView:
             self.network.set_submodule(before, fuse(folded, bn))
             self.network.set_submodule(norm, nn.Identity())
         self.network.requires_grad_(False)
-        self.cut = len(network.blocks()) > 2
-        if self.cut:
-            self.network.to(memory_format=torch.channels_last_3d)
+        self.blocks = [FoldedBlock(conv, pool) for conv, _, pool in self.network.blocks()]
 
-    def front(self, x: Tensor) -> Tensor:
-        """From the input to where the network is cut, without gradients."""
-        if not self.cut:
-            return x
-        with torch.no_grad():
-            done = [self.piece(slabs) for _, slabs in self.slabs(x)]  # each (n, 16, 13, 41, 41)
-        return torch.cat(done).transpose(0, 1).flatten(1, 2)[None]  # (1, 16, 26, 41, 41)
-
-    def piece(self, x: Tensor) -> Tensor:
-        """The front of some pieces (n, 1, X, Y, Z) of an input; ReLU after the pool is the same, and cheaper."""
-        x = self.network.Conv_1_mp(self.network.Conv_1(x)).relu()
-        return self.network.Conv_2_mp(self.network.Conv_2(x)).relu()
-
-    def slabs(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The input (1, 1, X, Y, Z) in batches of overlapping slabs, each with its first cell's number."""
-        count = (x.shape[2] - self.FIELD) // self.STEP + 1  # cells along the first axis: 26
-        thick = max(k for k in range(1, 14) if count % k == 0)  # cells a slab: 13
-        size = self.STEP * (thick - 1) + self.FIELD  # 84
-        slabs = x[0, 0].unfold(0, size, self.STEP * thick)  # (2, Y, Z, 84)
-        slabs = slabs.movedim(-1, 1)[: count // thick, None]  # (2, 1, 84, Y, Z)
-        batch = max(1, 110 // size)
-        for start in range(0, len(slabs), batch):
-            yield start * thick, slabs[start : start + batch].contiguous()
+    @torch.no_grad()
+    def levels(self, x: Tensor) -> list[Tensor]:
+        """The input and what each block makes of it; the last is what the tail takes."""
+        made = [x]
+        for block in self.blocks:
+            made.append(block.whole(made[-1]))
+        return made
 
     def tail(self, x: Tensor) -> Tensor:
-        """From where the network is cut to the logits."""
+        """From the last level to the logits."""
         network = self.network
-        if self.cut:
-            return network.head(network.thaw(x))  # blocks 3 and 4, then the dense layers
+        if self.blocks:
+            return network.head(network.top(x))
         if network.stem():  # `base` may shut gradients out there, which maps need
             return network.head(network.thaw(network.through_stem(x)))
         return network(x)

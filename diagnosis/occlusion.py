@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diagnosis.network_view import NetworkView, Progress
+from diagnosis.network_view import FoldedBlock, NetworkView, Progress
+from networks.blockwise import LAST, channels_last
 from scans.prepare import Prepared
 
 PATCH = 30.0  # mm of the coarse patches' sides; for images a seventh of each side
@@ -38,13 +39,13 @@ def occlusion(
     spots = [spot for spot in tiles(shape, size) if prepared.foreground[cut(spot)].any()]
     total, done = len(spots) + 2 ** len(shape) * FINER * halvings, 0
     with torch.no_grad():
-        middle = view.front(x)
-        whole = view.score(view.tail(middle))
+        levels = view.levels(x)
+        whole = view.score(view.tail(levels[-1]))
         for level in range(halvings + 1):
             fallen = []
             for start in range(0, len(spots), BATCH):
                 batch = spots[start : start + BATCH]
-                fallen += (whole - view.score(occluded(view, x, middle, filled, batch))).tolist()
+                fallen += (whole - view.score(occluded(view, levels, filled, batch))).tolist()
                 done += len(batch)
                 progress(min(1.0, done / total))
             before = float(sum(values[cut(spot)].abs().mean() for spot in spots))
@@ -92,41 +93,44 @@ def blurred(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(small, x.shape[2:], mode=mode)
 
 
-def occluded(view: NetworkView, x: Tensor, middle: Tensor, filled: Tensor, spots: list[Spot]) -> Tensor:
+def occluded(view: NetworkView, levels: list[Tensor], filled: Tensor, spots: list[Spot]) -> Tensor:
     """The logits (N, classes) of the input with each patch filled in turn.
 
-    Where the network is cut, only the cells of the cut that see the patch are computed anew.
+    Of a network in blocks only the cells that see the patch are computed anew, block by block.
     """
-    copies = middle.repeat(len(spots), *[1] * (x.ndim - 1))
-    if not view.cut:
-        for row, spot in zip(copies, spots, strict=True):
-            row[(..., *cut(spot))] = filled[(0, ..., *cut(spot))]
-        return view.tail(copies)
-    counts = [
-        min(n, (max(stop - start for start, stop in sides) + view.FIELD - 2) // view.STEP + 1)
-        for n, sides in zip(middle.shape[2:], zip(*spots, strict=True), strict=True)
-    ]
-    pieces, cells = [], []
-    for spot in spots:
-        first = [
-            max(0, min((start - view.FIELD) // view.STEP + 1, n - count))
-            for (start, _), n, count in zip(spot, middle.shape[2:], counts, strict=True)
-        ]
-        cells.append(cut((a, a + count) for a, count in zip(first, counts, strict=True)))
-        seen = cut(
-            (view.STEP * a, view.STEP * (a + count - 1) + view.FIELD)
-            for a, count in zip(first, counts, strict=True)
-        )
-        part = (
-            ...,
-            *cut(
-                (max(0, start - side.start), max(0, stop - side.start))
-                for (start, stop), side in zip(spot, seen, strict=True)
-            ),
-        )
-        piece = x[(0, ..., *seen)].clone()  # (1, X, Y, Z) of what the cells see
-        piece[part] = filled[(0, ..., *seen)][part]
-        pieces.append(piece)
-    for row, made, place in zip(copies, view.piece(torch.stack(pieces)), cells, strict=True):
-        row[(..., *place)] = made
+    parts, places = [filled[(0, ..., *cut(spot))] for spot in spots], spots
+    for block, below, above in zip(view.blocks, levels[:-1], levels[1:], strict=True):
+        places, parts = _recomputed(block, below, above.shape[2:], parts, places)
+    copies = levels[-1].repeat(len(spots), *[1] * (filled.ndim - 1))
+    for row, part, spot in zip(copies, parts, places, strict=True):
+        row[(..., *cut(spot))] = part
     return view.tail(copies)
+
+
+def _recomputed(
+    block: FoldedBlock, below: Tensor, shape: torch.Size, parts: list[Tensor], spots: list[Spot]
+) -> tuple[list[Spot], list[Tensor]]:
+    """Where a block's output changes when parts of its input are others, and what it becomes there."""
+    counts = [
+        min(n, (max(stop - start for start, stop in sides) + block.field - 2) // block.step + 1)
+        for n, sides in zip(shape, zip(*spots, strict=True), strict=True)
+    ]
+    sizes = [block.step * (count - 1) + block.field for count in counts]
+    pieces = torch.empty((len(spots), below.shape[1], *sizes), device=below.device, memory_format=LAST)
+    places = []
+    for piece, part, spot in zip(pieces, parts, spots, strict=True):
+        first = [
+            max(0, min((start - block.field) // block.step + 1, n - count))
+            for (start, _), n, count in zip(spot, shape, counts, strict=True)
+        ]
+        places.append(tuple((a, a + count) for a, count in zip(first, counts, strict=True)))
+        seen = [(block.step * a, block.step * (b - 1) + block.field) for a, b in places[-1]]
+        both = [(max(a, c), max(a, c, min(b, d))) for (a, b), (c, d) in zip(spot, seen, strict=True)]
+        piece.copy_(below[(0, ..., *cut(seen))])  # (C, X, Y, Z)
+        piece[(..., *_within(both, seen))] = part[(..., *_within(both, spot))]
+    return places, list(block(channels_last(pieces)))
+
+
+def _within(inner: Iterable[tuple[int, int]], outer: Iterable[tuple[int, int]]) -> tuple[slice, ...]:
+    """A range's place in a larger one."""
+    return tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(inner, outer, strict=True))

@@ -4,12 +4,16 @@ Written here, since libraries for it run a 3-D network of this size whole, in se
 """
 
 import copy
+import itertools
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diagnosis.network_view import CONVS, NetworkView, Progress
+from diagnosis.network_view import CONVS, FoldedBlock, NetworkView, Progress
+from networks.blockwise import LAST, channels_last, convolve, unpool
 from scans.prepare import Prepared
 
 GAMMA, EPSILON = 0.25, 1e-6
@@ -27,27 +31,86 @@ def relevance(view: NetworkView, x: Tensor, prepared: Prepared, progress: Progre
     for name, layer in view.network.named_modules():
         if isinstance(layer, (*CONVS, nn.Linear)) and name != view.first:
             layer.register_forward_hook(rule(GAMMA if isinstance(layer, CONVS) else 0.0))
+    base, traces = x, []
+    for number, block in enumerate(view.blocks):
+        base, trace = traced(block, base, GAMMA if number else 0.0)
+        traces.append(trace)
+        progress(0.5 * (number + 1) / len(view.blocks))
+    base = base.detach().requires_grad_()
     with torch.enable_grad():
-        middle = view.front(x).detach().requires_grad_()
-        score = view.score(view.tail(middle))
-    (gradient,) = torch.autograd.grad(score.sum(), middle)
-    progress(0.2)
-    if not view.cut:
-        return (gradient * x).sum(1)[0], score.item()
-    values = torch.zeros_like(x[0, 0])
-    for start, slabs in view.slabs(x):
-        slabs.requires_grad_()
-        with torch.enable_grad():
-            made = view.piece(slabs)  # (n, 16, k, 41, 41)
-        thick = made.shape[2]
-        share = gradient[0, :, start : start + len(made) * thick]  # (16, n · k, 41, 41)
-        share = share.unflatten(1, (len(made), thick)).transpose(0, 1)  # (n, 16, k, 41, 41)
-        (back,) = torch.autograd.grad(made, slabs, share)
-        for number, slab in enumerate((back * slabs.detach())[:, 0]):
-            first = view.STEP * (start + number * thick)
-            values[first : first + len(slab)] += slab
-        progress(0.2 + 0.8 * (start + len(made) * thick) / gradient.shape[2])
-    return values, score.item()
+        score = view.score(view.tail(base))
+    (gradient,) = torch.autograd.grad(score.sum(), base)
+    for number, block in reversed(list(enumerate(view.blocks))):
+        gradient = handed_back(block, traces.pop(), gradient, GAMMA if number else 0.0)
+        progress(1 - 0.5 * number / len(view.blocks))
+    return (gradient * x).sum(1)[0], score.item()
+
+
+# ---- a block of the 3-D network, by hand: torch's own backward of a convolution takes seven times as long here
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """What is kept of a block's forward pass: by slab which inputs its pool took, and the rule's share of each."""
+
+    shape: torch.Size  # of the input
+    winners: list[Tensor]  # (1, C, k, Y, Z): places in the slab's convolution output
+    shares: list[Tensor]  # (1, C, k, Y, Z): output over the rule's output, 0 where ReLU gives nothing
+
+
+@torch.no_grad()
+def traced(block: FoldedBlock, x: Tensor, gamma: float) -> tuple[Tensor, Trace]:
+    """A block's output and its trace; the input is not negative where the γ rule holds."""
+    weight, bias = block.weight, block.bias
+    if gamma:  # the same layer with what is positive in it alone, beside it
+        weight = channels_last(torch.cat([weight, weight.clamp(min=0)]))
+        bias = torch.cat([bias, bias.clamp(min=0)])
+    made, trace = [], Trace(x.shape, [], [])
+    for _, seen in block.slabs(x):
+        both = convolve(x[:, :, seen], weight, bias)  # (1, 2C, X, Y, Z)
+        out, winners = F.max_pool3d(both[:, : len(block.weight)], block.step, return_indices=True)
+        made.append(out.clamp(min=0))
+        trace.winners.append(winners)
+        alive = (out > 0).float()
+        if gamma:
+            speaks = both[:, len(block.weight) :].flatten(2).gather(2, winners.flatten(2)).view_as(out)
+            alive *= out / (out + gamma * speaks + EPSILON)
+        trace.shares.append(alive)
+    return torch.cat(made, 2), trace
+
+
+@torch.no_grad()
+def handed_back(block: FoldedBlock, trace: Trace, gradient: Tensor, gamma: float) -> Tensor:
+    """The gradient of a block's rule for its input, from that for its output."""
+    weight = block.weight + gamma * block.weight.clamp(min=0)
+    back = torch.zeros(trace.shape, device=gradient.device).contiguous(memory_format=LAST)
+    parts = block.slabs(back)
+    for (part, seen), winners, share in zip(parts, trace.winners, trace.shares, strict=True):
+        size = (1, len(weight), *(n - 2 for n in (seen.stop - seen.start, *trace.shape[3:])))
+        like = torch.empty(size, device=gradient.device, memory_format=LAST)
+        back[:, :, seen] += transposed(unpool(gradient[:, :, part] * share, winners, like, block.step), weight)
+    return back
+
+
+def transposed(x: Tensor, weight: Tensor) -> Tensor:
+    """conv_transpose3d of a 3×3×3 convolution with `weight`, as convolutions, which are several times quicker."""
+    flipped = weight.flip(2, 3, 4).transpose(0, 1)  # (in, out, 3, 3, 3)
+    if len(flipped) > 1:
+        return convolve(channels_last(x), channels_last(flipped), flipped.new_zeros(len(flipped)), padding=2)
+    # One channel alone leaves a vector unit idle: eight neighbours of the output at once, as so many channels.
+    size = [n + 2 for n in x.shape[2:]]
+    corners = list(itertools.product((0, 1), repeat=3))
+    eight = torch.cat([F.pad(flipped, [c, 1 - c, b, 1 - b, a, 1 - a]) for a, b, c in corners])  # (8, out, 4, 4, 4)
+    if any(n % 2 for n in size):
+        x = F.pad(x, [n % 2 * side for n in reversed(size) for side in (0, 1)])
+    made = convolve(channels_last(x), channels_last(eight), eight.new_zeros(8), (2, 2, 2), 2)[0]
+    # (8, X / 2, Y / 2, Z / 2)
+    made = made.unflatten(0, (2, 2, 2)).permute(3, 0, 4, 1, 5, 2)  # (X / 2, 2, Y / 2, 2, Z / 2, 2)
+    made = made.flatten(4, 5).flatten(2, 3).flatten(0, 1)
+    return made[: size[0], : size[1], : size[2]][None, None]
+
+
+# ---- other networks, by hooks
 
 
 def rule(gamma: float) -> Callable:

@@ -21,11 +21,13 @@ def has_bf16() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int, int] = (1, 1, 1)) -> Tensor:
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor, stride: tuple[int, int, int] = (1, 1, 1), padding: int = 0
+) -> Tensor:
     """conv3d by oneDNN where torch has it: left to itself, torch takes a slow path for one small volume."""
-    if torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution"):
-        return torch.mkldnn_convolution(x, weight, bias, [0] * 3, list(stride), [1] * 3, 1)
-    return F.conv3d(x, weight, bias, stride)
+    if not x.is_cuda and torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution"):
+        return torch.mkldnn_convolution(x, weight, bias, [padding] * 3, list(stride), [1] * 3, 1)
+    return F.conv3d(x, weight, bias, stride, padding)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -248,7 +250,7 @@ def _rows(slab: list, pool: int) -> list:
     return [(n, z // pool, z // pool + 1) for n, z, _ in slab]
 
 
-def _scatter(grad: Tensor, place: Tensor, like: Tensor, pool: int) -> Tensor:
+def unpool(grad: Tensor, place: Tensor, like: Tensor, pool: int) -> Tensor:
     """The pooled gradient, put back where each maximum came from in a tensor like `like`."""
     return torch.ops.aten.max_pool3d_with_indices_backward(
         grad, like, [pool] * 3, [pool] * 3, [0] * 3, [1] * 3, False, place
@@ -263,7 +265,7 @@ def _backward_closed(ctx, grad, x, out, _, w32, b32, products, patch, mean, inve
         like = torch.empty((len(slab), *shape), memory_format=LAST)
         rows = _rows(slab, ctx.pool)
         masked = torch.ops.aten.threshold_backward(_cut(grad, rows), _cut(out, rows), 0)
-        gy = _scatter(masked, place, like, ctx.pool)  # (B, C, pool, H, W)
+        gy = unpool(masked, place, like, ctx.pool)  # (B, C, pool, H, W)
         _, part, total = _conv_backward(gy, _cut(x, slab), w32, False)
         grad_w += part
         sums += total
@@ -289,7 +291,7 @@ def _backward_to_x(ctx, grad, x, out, pooled, w32, b32, products, patch, mean, i
         cut = _cut(x, slab)
         gy = convolve(cut, w_share, b_share)  # (B, C, pool, H, W)
         if slab not in ctx.rest:
-            gy += _scatter(_cut(masked, _rows(slab, ctx.pool)), places[i], gy, ctx.pool)
+            gy += unpool(_cut(masked, _rows(slab, ctx.pool)), places[i], gy, ctx.pool)
         part_x, part_w, _ = _conv_backward(gy, cut, w32, True)
         grad_w += part_w
         for k, (n, start, stop) in enumerate(slab):

@@ -11,7 +11,7 @@ from tests.explained import chain, prepared_of, with_score
 
 def test_a_patch_is_worked_out_where_it_is_seen_and_nowhere_else(published, volume):
     view = NetworkView(published, volume.shape, 0)
-    middle, filled = view.front(volume), torch.zeros_like(volume)
+    levels, filled = view.levels(volume), torch.zeros_like(volume)
     spots = [((0, 9), (0, 11), (0, 10)), ((31, 40), (40, 51), (33, 43)), ((72, 80), (81, 90), (75, 84))]
     expected = []
     for spot in spots:
@@ -19,7 +19,7 @@ def test_a_patch_is_worked_out_where_it_is_seen_and_nowhere_else(published, volu
         whole[(0, 0, *occlusion.cut(spot))] = 0
         expected.append(published(whole))
     torch.testing.assert_close(
-        occlusion.occluded(view, volume, middle, filled, spots), torch.cat(expected), atol=1e-4, rtol=1e-4
+        occlusion.occluded(view, levels, filled, spots), torch.cat(expected), atol=1e-4, rtol=1e-4
     )
 
 

@@ -16,7 +16,7 @@ def test_relevance_in_slabs_is_relevance_in_one_piece(published, volume):
     weights = weights_of(published, codes="abcde")
     in_slabs = explain.explain(weights, prepared_of(volume[0]), "b", "relevance").values
     view = NetworkView(published, volume.shape, 1)
-    view.cut, view.tail = False, view.network.forward
+    view.blocks, view.tail = [], view.network.forward
     whole, _ = relevance.relevance(view, volume, prepared_of(volume[0]), lambda fraction: None)
     np.testing.assert_allclose(in_slabs, whole, atol=1e-5 * float(whole.abs().max()))
 
