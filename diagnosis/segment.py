@@ -115,6 +115,16 @@ def as_input(prepared: Prepared) -> Tensor:
 @torch.inference_mode()
 def segment(weights: SegmenterWeights, prepared: Prepared) -> Segmentation:
     """What each voxel of a head prepared by the contract HEAD shows."""
+    if prepared.tensor.shape[1:] != HEAD.shape:
+        raise ValueError(
+            f"prepared on a grid of {'×'.join(map(str, prepared.tensor.shape[1:]))} voxels; the segmenter needs a "
+            f"head prepared by studies.HEAD, {'×'.join(map(str, HEAD.shape))}"
+        )
+    if "no-affine" in prepared.notes:
+        raise ValueError(
+            "the file says nothing of how the head lies in it, so left cannot be told from right; "
+            "save the scan with its affine"
+        )
     cubes, shares, classes = answer(weights.network, as_input(prepared).to(weights.device))
     plane = between_hemispheres(classes)
     return Segmentation(classes, cubes, shares, plane, HEAD.spacing, weights.header, weights.sha256)

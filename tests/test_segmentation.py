@@ -255,6 +255,20 @@ def ball_with_hippocampus():
     return classes
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"tensor": torch.zeros(1, 8, 8, 8)}, "grid of 8×8×8 voxels"),
+        ({"notes": ["no-affine"]}, "says nothing of how the head lies"),
+    ],
+)
+def test_what_cannot_be_segmented_is_refused_in_words(weights, tmp_path, change, said):
+    voxels, affine = heads.head(4.0)
+    scan = read(support.save_nifti(tmp_path / "head.nii.gz", voxels.astype(np.int16), affine))
+    with pytest.raises(ValueError, match=said):
+        segmenting.segment(segmenting.load(weights, "cpu"), replace(prepare(scan, HEAD), **change))
+
+
 @pytest.mark.parametrize("tilt", [(0.0, 0.0), (0.08, -0.06)])
 def test_the_plane_between_the_hemispheres_follows_the_head(tilt):
     x, y, z = np.indices((144, 208, 176))
