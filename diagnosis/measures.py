@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from diagnosis.segment import TISSUE, Segmentation
-from networks.segmenter import CLASSES, CUBE
+from networks.segmenter import CLASSES
 
 SURELY, POSSIBLY = 0.75, 0.25
 VENTRICLES = ("lateral", "inferior_horn", "third", "fourth")
@@ -114,30 +115,20 @@ def volumes_by_class(found: Segmentation, raw: bool = False) -> dict[tuple[str, 
     `raw` leaves out the calibration of the weights file.
     """
     cell = float(np.prod(found.spacing)) / 1000
-    left = _cubes_of(found.left)[found.cubes].T  # (8, M)
+    beside, levels = found.left_in_cubes().short() * 256, torch.arange(256)
     calibration = {} if raw else found.header.get("calibration", {})
     volumes = {}
     for number, name in enumerate(CLASSES[1:], 1):
-        shares = found.shares[:, number]
-        several = shares > 0
-        chances, lefts = shares[several].numpy(), left[several.numpy()]
-        for side, here in (("left", lefts), ("right", ~lefts)):
-            some = chances[here]
-            value = cell * some.sum(dtype=np.int64) / 255
-            surely = cell * np.count_nonzero(some >= SURELY * 255)
-            possibly = cell * np.count_nonzero(some >= POSSIBLY * 255)
+        counts = torch.bincount((found.shares[:, number] + beside).flatten(), minlength=512).view(2, 256)
+        for side, count in (("left", counts[1]), ("right", counts[0])):
+            value = cell * float((count * levels).sum()) / 255
+            surely = cell * int(count[int(SURELY * 255) + 1 :].sum())
+            possibly = cell * int(count[int(POSSIBLY * 255) + 1 :].sum())
             fit = calibration.get(name, {"factor": 1.0, "widen": 1.0})
             low = max(0.0, value - fit["widen"] * (value - surely))
             high = value + fit["widen"] * (possibly - value)
             volumes[name, side] = tuple(fit["factor"] * each for each in (value, low, high))
     return volumes
-
-
-def _cubes_of(volume: np.ndarray) -> np.ndarray:
-    """bool (X, Y, Z) → (cubes, 8), as the segmenter sees it."""
-    x, y, z = volume.shape
-    cubes = volume.reshape(x // 2, 2, y // 2, 2, z // 2, 2).transpose(0, 2, 4, 1, 3, 5)
-    return cubes.reshape(-1, CUBE)
 
 
 def _volume(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found: Segmentation) -> Triple:

@@ -28,7 +28,7 @@ START, SHAPE = (
     (144, 208, 176),
 )  # the box of the grid that the network sees: any head's brain, and a rim
 SURE = 4.0  # a cube whose mean score for background leads by so much is background throughout
-ROWS = 1 << 16  # cubes answered at once
+ROWS = 1 << 14  # cubes answered at once
 # FreeSurfer's numbers of each class: left and right, or the one of what has no side.
 NUMBERS: dict[str, tuple[int, ...]] = {
     "background": (0,), "fluid": (24,), "grey": (3, 42), "white": (2, 41), "lateral": (4, 43),
@@ -64,6 +64,16 @@ class Segmentation:
         """Which voxels lie left of the plane: bool (X, Y, Z)."""
         x, y, z = (np.arange(n, dtype=np.float32) for n in self.classes.shape)
         return x[:, None, None] < self.plane[0] + self.plane[1] * y[None, :, None] + self.plane[2] * z[None, None]
+
+    def left_in_cubes(self) -> Tensor:
+        """Which voxels of `shares` lie left of the plane: bool (8, M)."""
+        _, y_size, z_size = (n // 2 for n in self.classes.shape)
+        z, rest = self.cubes % z_size, self.cubes // z_size
+        y, x = rest % y_size, rest // y_size
+        off, by_y, by_z = (float(each) for each in self.plane)
+        ahead = 2.0 * x - (off + 2 * by_y * y + 2 * by_z * z)  # of the cube's first voxel
+        corners = torch.tensor([[i - by_y * j - by_z * k] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+        return ahead + corners < 0
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -145,11 +155,20 @@ def answer(network: Segmenter, volume: Tensor) -> tuple[Tensor, Tensor, np.ndarr
     found = torch.zeros((len(doubtful), CUBE), dtype=torch.uint8)
     for start in range(0, len(cubes), ROWS):
         some = cubes[start : start + ROWS]
-        chances = network.answer(rows[some.to(rows.device)]).softmax(1)
-        shares[:, :, start : start + ROWS] = (chances * 255).round_().to(torch.uint8).cpu()
-        found[some] = chances.argmax(1).T.to(torch.uint8).cpu()
+        scores = network.answer(rows[some.to(rows.device)])
+        found[some] = _leading(scores).T.cpu()
+        shares[:, :, start : start + ROWS] = scores.softmax(1).mul_(255).round_().to(torch.uint8).cpu()
     classes = from_cubes(found.view(1, *shape, CUBE))[0].numpy()
     return cubes, shares, classes
+
+
+def _leading(scores: Tensor) -> Tensor:
+    """(8, classes, M) → which class leads, uint8 (8, M); much quicker than argmax across strides."""
+    best, place = scores[:, 0].clone(), torch.zeros_like(scores[:, 0], dtype=torch.uint8)
+    for number in range(1, scores.shape[1]):
+        place.masked_fill_(scores[:, number] > best, number)
+        torch.maximum(best, scores[:, number], out=best)
+    return place
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:
