@@ -25,11 +25,11 @@ from learning import segmentation
 from learning.segmentation import Settings
 from networks.segmenter import CLASSES
 from simulation import labelled
-from simulation.labelled import LabelledHead
 from simulation.recipes import draw
 from studies import NOTICE
 
-HELD_OUT_HEADS = 4  # simulated ones, beside the held-out maps
+HELD_OUT_HEADS = 4  # simulated ones, where no map is held out
+DRAWS = 3  # of each held-out head, for scores and calibration
 COHORT = 5000  # seed of the simulated heads: cohorts for the class weights keep below 1000
 
 
@@ -43,29 +43,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             "to learn from; hold out fewer"
         )
     maps = [labelled.read_map(path) for path in tqdm(files, "maps", disable=None)]
-    split = len(maps) - given.hold_out
+    maps, held_out = maps[: len(maps) - given.hold_out], maps[len(maps) - given.hold_out :]
+    drawn = given.simulated + (0 if held_out else HELD_OUT_HEADS)
     simulated = [
         labelled.simulated(f"simulated-{k}", draw((COHORT, k)))
-        for k in tqdm(range(given.simulated + HELD_OUT_HEADS), "simulated heads", disable=None)
+        for k in tqdm(range(drawn), "simulated heads", disable=None)
     ]
-    held_out = [*maps[split:], *(() if maps else simulated[given.simulated :])]
+    simulated, held_out = simulated[: given.simulated], held_out or simulated[given.simulated :]
     settings = Settings(steps=given.steps, seed=given.seed)
     state = given.out.with_suffix(".state")
     torch.set_num_threads(given.threads)
     say = lambda text: print(text, flush=True)  # noqa: E731
     check = lambda network: f"held out: {segmentation.scores_of(segmentation.on_held_out(network, held_out))}"  # noqa: E731
-    network, history = segmentation.train(
-        maps[:split],
-        simulated[: given.simulated],
-        settings,
-        state,
-        model.pick_device(given.device),
-        say=say,
-        check=check,
-    )
-    rows = segmentation.on_held_out(network, held_out, draws=3)
+    device = model.pick_device(given.device)
+    network, history = segmentation.train(maps, simulated, settings, state, device, say=say, check=check)
+    rows = segmentation.on_held_out(network, held_out, draws=DRAWS)
     scores, calibration = segmentation.scores_of(rows), segmentation.calibration_of(rows)
-    training = provenance(given, command, maps, history, settings)
+    training = provenance(given, command, len(files), history, settings)
     header = {
         "title": "measured anatomy: the segmenter of brain structures",
         "calibration": calibration,
@@ -104,16 +98,14 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def provenance(
-    given: argparse.Namespace, command: str, maps: Sequence[LabelledHead], history: dict, settings: Settings
-) -> dict:
+def provenance(given: argparse.Namespace, command: str, maps: int, history: dict, settings: Settings) -> dict:
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     sources = [f"{given.simulated} simulated heads on the ICBM 152 anatomy"] if given.simulated else []
     if maps:
         about = f" ({given.about})" if given.about else ""
-        sources.append(f"{len(maps)} label maps{about}, the last {given.hold_out} by name held out")
+        sources.append(f"{maps} label maps{about}, the last {given.hold_out} by name held out")
     return {
         "data": " and ".join(sources),
         "command": command,

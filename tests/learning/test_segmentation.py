@@ -1,0 +1,79 @@
+"""Learning to segment: the loss, a run that stops, the calibration of volumes."""
+
+import numpy as np
+import pytest
+import torch
+
+from learning import segmentation
+from learning.segmentation import Row, Settings
+from networks.segmenter import Segmenter
+from simulation import labelled
+from tests.label_maps import save_map
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("maps")
+    save_map(folder, "map_0")
+    save_map(folder, "map_1")
+    return folder
+
+
+def train(folder, state, check=None):
+    return segmentation.train(
+        [labelled.read_map(path) for path in labelled.find_maps(folder)],
+        [],
+        Settings(steps=4),
+        state,
+        torch.device("cpu"),
+        workers=0,
+        say=lambda text: None,
+        check=check,
+        check_every=2,
+        keep_every=2,
+        shape=(64, 64, 64),
+    )[0]
+
+
+class Stop(Exception):
+    pass
+
+
+def test_a_run_that_stops_goes_on_as_if_it_had_not(folder, tmp_path):
+    def stop(network):
+        raise Stop
+
+    straight = train(folder, tmp_path / "straight.state")
+    with pytest.raises(Stop):
+        train(folder, tmp_path / "stopped.state", stop)
+    torch.manual_seed(5)
+    again = train(folder, tmp_path / "stopped.state")
+    for one, two in zip(straight.parameters(), again.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=1e-4)
+
+
+def test_learning_lowers_the_loss():
+    torch.manual_seed(1)
+    network = Segmenter(widths=(8, 8))
+    optimiser = torch.optim.AdamW(network.parameters(), 1e-2)
+    image = torch.rand(1, 16, 16, 16) * 0.1
+    image[:, 8:] += 1
+    classes = (image > 0.5).to(torch.uint8) * 3
+    kept = torch.ones(16**3 // 8, dtype=torch.bool)
+    losses = [segmentation.take_step(network, optimiser, image, classes, torch.ones(11), kept) for _ in range(30)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_loss_of_a_sure_and_right_answer_is_nothing():
+    truth = torch.randint(0, 11, (8, 50), generator=torch.Generator().manual_seed(0))
+    scores = torch.nn.functional.one_hot(truth, 11).permute(0, 2, 1) * 50.0
+    assert segmentation.loss_of(scores, truth, torch.ones(11)) == pytest.approx(0, abs=1e-4)
+
+
+def test_calibration_brings_the_median_to_the_truth_and_holds_nine_of_ten():
+    rows = [Row("h", "third", 0.8, 1.0 + 0.01 * k, 2.0, 1.9, 2.1) for k in range(11)]
+    found = segmentation.calibration_of(rows)["third"]
+    assert found["factor"] == pytest.approx(1.05 / 2)  # the median truth over what was found
+    # The truth 0.01 · 4 off the median needs 0.04 / 0.525 of the found scale, against a reach of 0.1.
+    assert found["widen"] == pytest.approx(np.quantile(np.repeat(np.arange(6), [1, 2, 2, 2, 2, 2]), 0.9)
+                                           * 0.01 / 0.525 / 0.1, abs=0.01)  # fmt: skip

@@ -1,0 +1,48 @@
+"""The command that trains the segmenter: from a folder of maps to a weights file with its card; refusals."""
+
+import pytest
+
+import model
+import train_segmenter
+from diagnosis import segment as segmenting
+from learning import segmentation
+from networks.segmenter import CLASSES, Segmenter
+from tests.label_maps import save_map
+
+
+def test_a_folder_of_maps_becomes_weights_with_a_card(tmp_path, monkeypatch):
+    """One step on a small network's worth of voxels; the held-out check is the real one, on one draw."""
+    for k in range(2):
+        save_map(tmp_path, f"map_{k}")
+    real = segmentation.train
+    monkeypatch.setattr(
+        segmentation, "train", lambda *given, **kept: real(*given, **kept, shape=(64, 64, 64), workers=0)
+    )
+    monkeypatch.setattr(train_segmenter, "DRAWS", 1)
+    out = tmp_path / "made" / model.SEGMENTER
+    out.parent.mkdir()
+    train_segmenter.main([
+        "--labelmaps", str(tmp_path), "--about", "blocks", "--hold-out", "1", "--simulated", "0", "--steps", "1",
+        "--device", "cpu", "--out", str(out),
+    ])  # fmt: skip
+    opened = segmenting.load(out, "cpu")
+    assert isinstance(opened.network, Segmenter)
+    assert opened.header["scores"]["heads"] == ["map_1"]
+    assert set(opened.header["calibration"]) == set(CLASSES[1:])
+    card = opened.header["card"]
+    assert "2 label maps (blocks), the last 1 by name held out" in card
+    assert "python train_segmenter.py --labelmaps" in card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--simulated", "0"], "nothing to learn from"),
+        (["--labelmaps", "MAPS", "--hold-out", "1", "--simulated", "0"], "--hold-out 1 leaves none of the 1 maps"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_words(tmp_path, capsys, arguments, said):
+    save_map(tmp_path)
+    with pytest.raises(SystemExit) as refused:
+        train_segmenter.main([each.replace("MAPS", str(tmp_path)) for each in arguments])
+    assert said in f"{refused.value} {capsys.readouterr().err}"
