@@ -20,15 +20,7 @@ ORDER = [
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 COMMANDS = ORDER[-1]
 TOGETHER = {  # modules that one test file follows through
-    "tests/test_segmentation.py": {
-        "diagnosis/segment.py",
-        "learning/segmentation.py",
-        "networks/segmenter.py",
-        "simulation/labelled.py",
-        "train_segmenter.py",
-    },
     "tests/test_weights_hostile.py": {"networks/header.py", "networks/pickled.py"},
-    "tests/test_measures.py": {"diagnosis/measures.py"},
 }
 
 
