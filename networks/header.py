@@ -122,7 +122,9 @@ HEADER = table(
         "likeness": table({"threshold": optional(number()), "match": number()}),
         "example": optional(table({"file": text, "probabilities": table(others=number(0, 1))}, ("file",))),
         "scores": optional(table({"metrics": table(others=SCORE), "cohort": text})),
-        "training": table({"data": text, "about": text, "counts": optional(table()), "subject_hashes": table()}),
+        "training": table(
+            {"data": text, "about": optional(text), "counts": optional(table()), "subject_hashes": table()}
+        ),
     },
     ("study", "contract", "contract_hash", "network"),
 )
