@@ -23,8 +23,8 @@ from pywebio.session.threadbased import ThreadBasedSession
 
 from model import Weights
 from reports import wording
-from scans.pictures import IMAGES
-from scans.read import READERS
+from scans import processes
+from scans.read import IMAGES, READERS
 from server import http, page, uploads
 from server.state import Pool, ServerState, Uploads
 
@@ -220,6 +220,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    processes.warm()
     try:
         password = read_password(options.password_file)
         sockets = bind(options.host, options.port)

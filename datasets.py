@@ -21,7 +21,7 @@ from data.cases import Case, DataError, find, notes
 from data.leaks import deduplicate, fingerprints, leaks
 from data.splits import ORDER, assign, folds, read_split, write_split
 from scans.prepare import prepare
-from scans.read import read
+from scans.processes import read
 from studies import STUDIES, Study
 
 # level → share of the volumes that are turned and zoomed too; None leaves samples as they are

@@ -13,6 +13,7 @@ from tqdm import tqdm
 import model
 from diagnosis.diagnoser import Diagnoser, Diagnosis, error_record, find_weights
 from networks import dropout
+from scans import processes
 from scans.read import READERS, safe_name
 from scans.scan import ScanError
 from studies import NOTICE
@@ -137,6 +138,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
+    processes.warm()  # it starts while the weights are loaded
     try:
         weights = options.weights or find_weights(ROOT / "weights", options.study)
         diagnoser = Diagnoser(weights, options.device, options.precision)

@@ -21,7 +21,7 @@ import torch
 import model
 from benchmarks.side_by_side import finish, in_turn, own_peak_mb, peak_mb, table
 from scans.prepare import prepare
-from scans.read import read
+from scans.processes import read
 from studies import HEAD, PUBLISHED, STUDIES, to_record
 from tests.heads import head, save
 

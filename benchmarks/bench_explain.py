@@ -30,7 +30,7 @@ from diagnosis import explain
 from diagnosis.head_geometry import brain
 from diagnosis.regions import OUTSIDE, regions
 from scans.prepare import Prepared, prepare
-from scans.read import read
+from scans.processes import read
 from simulation import phantom
 from studies import STUDIES, to_record
 

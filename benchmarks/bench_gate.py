@@ -25,7 +25,8 @@ from benchmarks.side_by_side import finish, table
 from diagnosis import gate
 from diagnosis.diagnoser import Diagnoser, find_weights
 from scans.prepare import prepare
-from scans.read import READERS, read
+from scans.processes import read
+from scans.read import READERS
 from scans.scan import ScanError
 from tests.heads import head
 

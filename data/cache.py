@@ -15,7 +15,7 @@ import scans
 from data.cases import DataError
 from data.files import content_hash, write_whole
 from scans.prepare import prepare
-from scans.read import read
+from scans.processes import read
 from studies import Contract
 
 

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scans.pictures import IMAGES
-from scans.read import READERS
+from scans.read import IMAGES, READERS
 from studies import Study
 
 SPLITS = {

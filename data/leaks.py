@@ -15,7 +15,7 @@ from tqdm import tqdm
 from data.cache import content_hash
 from data.cases import Case, DataError, some
 from data.splits import ORDER
-from scans.read import read
+from scans.processes import read
 
 
 @dataclass(frozen=True)

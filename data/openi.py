@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from data.cases import DataError
 from data.files import write_whole
-from scans.read import read
+from scans.processes import read
 
 ADDRESS = "https://openi.nlm.nih.gov"
 PAGE = 100  # records asked for at once; a server that gives fewer is followed

@@ -21,7 +21,8 @@ from diagnosis.explain import Map, explain
 from networks import dropout
 from networks.forward import Forward
 from scans.prepare import Prepared, prepare
-from scans.read import read, safe_name
+from scans.processes import read
+from scans.read import safe_name
 from scans.scan import Scan, ScanError
 from studies import NOTICE
 
@@ -137,6 +138,7 @@ class Diagnoser:
     ) -> Diagnosis:
         """Judge one scan. `progress` hears of each step as it begins; ScanError says why a file is refused.
 
+        While a file is being read `progress` hears of that again and again: what it raises ends the reading too.
         With `passes` the probabilities get intervals, from so many passes with dropout on the same convolutions.
         """
         if passes and self.no_passes:
@@ -151,7 +153,7 @@ class Diagnoser:
             seconds[key] = time.perf_counter() - start
 
         with step("read"):
-            scan = file if isinstance(file, Scan) else read(file, name)
+            scan = file if isinstance(file, Scan) else read(file, name, cancelled=lambda: progress("read"))
         with step("prepare"):
             prepared = prepare(scan, self.weights.contract)
         with step("check"):

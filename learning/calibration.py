@@ -16,7 +16,7 @@ from diagnosis import likeness
 from learning.scoring import Predictions, ece, reliability
 from networks.forward import Forward
 from scans.prepare import prepare
-from scans.read import read
+from scans.processes import read
 from studies import Contract
 
 BELIEF = 0.25  # spread of the temperature's logarithm that is expected before any subject was seen

@@ -1,52 +1,78 @@
-"""DICOM files: a zip of one series, or a single file, in; a `Scan` out. Geometry is dicom2nifti's.
+"""DICOM files: a zip of one series, or a single file, in; a `Scan` out. Where slices lie is `scans.series`' part.
 
-Files are unpacked in memory. Of their headers only what geometry and pixels need is used, and of their text
-only the modality is kept; the list of series in a refusal speaks in numbers.
+Everything is unpacked in memory, and counted: files, bytes, data elements, frames, pixels. Only the elements of a
+header that geometry and pixels need are kept at all; the list of series in a refusal speaks in numbers.
 """
 
-import logging
 import re
 import struct
-import threading
-import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.multival import MultiValue
+from pydicom import Dataset, uid
+from pydicom.datadict import tag_for_keyword
+from pydicom.errors import BytesLengthException
+from pydicom.filereader import read_dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from scans.scan import MAX_PIXELS, Reader, Scan, ScanError, dims, image, usable, volume, what
+from scans.memory import grow
+from scans.pixels import Pixels
+from scans.scan import MAX_PIXELS, Data, Scan, ScanError, View, image, what
+from scans.series import assemble
 
 MAX_FILES = 20_000
-LOCK = threading.Lock()  # dicom2nifti is configured by globals, and so are warnings
+MAX_ELEMENTS = 500_000  # of all the files of a zip; a thousand slices have some 150,000
+MAX_UNPACKED = 640 << 20  # bytes of them; as many voxels as a scan may have take 512 MB with two bytes each
+SERIES_SHOWN = 20
+BAND = 256  # rows of a picture whose brightness is worked out at once
+CHUNK = 1 << 20
+PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00010: "PixelData"}
+UNDEFINED = 0xFFFFFFFF  # the length of what ends with a delimiter: compressed pixels
+WIDE_HEADER = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")  # value types with four bytes for their length
+KEPT = [
+    tag_for_keyword(keyword)
+    for keyword in (
+        "SpecificCharacterSet",
+        "ImageType",
+        "SOPInstanceUID",
+        "Modality",
+        "SeriesInstanceUID",
+        "SeriesNumber",
+        "ImagePositionPatient",
+        "ImageOrientationPatient",
+        "PixelSpacing",
+        "SliceThickness",
+        "SpacingBetweenSlices",
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "PlanarConfiguration",
+        "NumberOfFrames",
+        "Rows",
+        "Columns",
+        "BitsAllocated",
+        "BitsStored",
+        "HighBit",
+        "PixelRepresentation",
+        "SmallestImagePixelValue",
+        "LargestImagePixelValue",
+        "PixelPaddingValue",
+        "WindowCenter",
+        "WindowWidth",
+        "VOILUTFunction",
+        "RescaleIntercept",
+        "RescaleSlope",
+        "RescaleType",
+        "ModalityLUTSequence",
+        "VOILUTSequence",
+        "SharedFunctionalGroupsSequence",
+        "PerFrameFunctionalGroupsSequence",
+    )
+]
 
-# what dicom2nifti answers -> our code and words
-REFUSALS = {
-    "SLICE_INCREMENT_INCONSISTENT": (
-        "uneven-slices",
-        "the slices are not evenly spaced, or some are missing; export the whole series again",
-    ),
-    "NON_CUBICAL_IMAGE/GANTRY_TILT": (
-        "gantry-tilt",
-        "the slices are shifted against one another (tilted gantry); upload a series that is not tilted",
-    ),
-    "IMAGE_ORIENTATION_INCONSISTENT": (
-        "several-series",
-        "the images lie in different planes, as in a localizer; upload one series alone",
-    ),
-    "TOO_FEW_SLICES/LOCALIZER": ("too-few-slices", "fewer than 4 images of one volume; upload all"),
-    "NON_IMAGING_DICOM_FILES": ("no-image", "its images have no place in space; upload the original"),
-    "NOT_A_VOLUME": ("too-few-slices", "the images do not make up a volume; upload the whole series"),
-    "MISSING_DICOM_FILES": ("uneven-slices", "some images are missing; export the whole series again"),
-}
-UNKNOWN = ("bad-header", "its images cannot be put together; convert them with dcm2niix and upload the .nii.gz")
 ODD_HEADERS = (
     ArithmeticError,
     AssertionError,
@@ -55,6 +81,7 @@ ODD_HEADERS = (
     EOFError,
     LookupError,
     NotImplementedError,
+    OSError,
     RuntimeError,
     TypeError,
     ValueError,
@@ -62,63 +89,146 @@ ODD_HEADERS = (
 )
 
 
-@contextmanager
-def guarded(name: str) -> Iterator[None]:
-    """One DICOM file or zip at a time; what its headers make pydicom stumble over becomes a refusal.
+@dataclass(frozen=True, eq=False)
+class File:
+    """A DICOM file that holds pixels, or one that does not."""
 
-    Warnings are dropped because they quote header values, names among them.
-    """
-    with LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    header: Dataset  # what `KEPT` names
+    pixels: Pixels | None
+
+
+class Counted(View):
+    """A file's content that counts how often it is read: about twice for each data element, nested ones too."""
+
+    def __init__(self, data: Data | memoryview, count: Callable[[int], None]):
+        super().__init__(data)
+        self.count = count
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.count(1)
+        return super().read(size)
+
+
+class Reading:
+    """One file or zip being read: its name, and what it may still unpack to."""
+
+    def __init__(self, name: str, limit: int):
+        self.name, self.reads = name, 2 * MAX_ELEMENTS
+        self.limit = self.left = min(limit, MAX_UNPACKED)
+
+    def count(self, reads: int) -> None:
+        self.reads -= reads
+        if self.reads < 0:
+            raise ScanError(
+                "too-large",
+                f"{self.name}: more than {MAX_ELEMENTS:,} data elements in its headers; "
+                "upload one series alone, or convert it with dcm2niix",
+            )
+
+    def unpacked(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise ScanError(
+                "too-large",
+                f"{self.name}: unpacks to more than the limit of {self.limit:,} bytes; zip one series alone",
+            )
+        grow(size)
+
+    def inflate(self, data: Data | memoryview) -> bytearray:
+        """The whole of a bare deflate stream, as far as the limit goes."""
+        inflater, whole, fed = zlib.decompressobj(-zlib.MAX_WBITS), bytearray(), 0
+        rest: bytes | memoryview = b""
+        while not inflater.eof:
+            if not rest:
+                rest = memoryview(data)[fed : fed + CHUNK]
+                fed += len(rest)
+            ending = not rest
+            part = inflater.decompress(rest, CHUNK)
+            rest = inflater.unconsumed_tail
+            self.unpacked(len(part))
+            whole += part
+            if ending and not part:
+                break
+        return whole
+
+    def parse(self, raw: Data | bytearray, filename: str = ".dcm") -> File | None:
+        """The header and pixels in the bytes of a file, or None where it is no DICOM file."""
+        last = filename.rsplit("/", 1)[-1]
+        bare = raw[:2] in (b"\x08\x00", b"\x02\x00") and raw[3:4] == b"\x00"  # old files have no preamble
+        bare = bare and (last.lower().endswith((".dcm", ".ima")) or "." not in last)
+        if raw[128:132] != b"DICM" and not bare:
+            return None
         try:
-            yield
+            return self._parse(raw, 132 if raw[128:132] == b"DICM" else 0)
         except ScanError:
             raise
-        except ODD_HEADERS as error:
-            raise ScanError(UNKNOWN[0], f"{name}: {UNKNOWN[1]} ({type(error).__name__})") from error
+        except (zlib.error, *ODD_HEADERS):
+            return None
+
+    def _parse(self, raw: Data | bytearray, start: int) -> File:
+        stream = Counted(raw, self.count)
+        stream.seek(start)
+        meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+        syntax = uid.UID(str(meta.get("TransferSyntaxUID", "") or uid.ImplicitVRLittleEndian))
+        if syntax == uid.DeflatedExplicitVRLittleEndian:
+            raw, syntax = self.inflate(memoryview(raw)[stream.tell() :]), uid.ExplicitVRLittleEndian
+            stream = Counted(raw, self.count)
+        implicit = syntax.is_implicit_VR if syntax.is_transfer_syntax else False
+        little = syntax.is_little_endian if syntax.is_transfer_syntax else True
+        found: list[tuple[int, str | None, int]] = []
+
+        def at_pixels(tag: int, vr: str | None, length: int) -> bool:
+            if vr == "SQ" or length > CHUNK:  # parsed when it is asked for, out of sight of the count
+                self.count((0 if length == UNDEFINED else length) // 16 if int(tag) in KEPT else 0)
+            if int(tag) in PIXELS:
+                found.append((int(tag), vr, length))
+            return int(tag) >= 0x7FE00008
+
+        header = read_dataset(stream, implicit, little, stop_when=at_pixels, specific_tags=KEPT)
+        if not found or "Rows" not in header:
+            return File(header, None)
+        tag, vr, length = found[0]
+        at = stream.tell() + (12 if vr in WIDE_HEADER else 8)
+        end = len(raw) if length == UNDEFINED else at + length
+        return File(header, Pixels(header, PIXELS[tag], syntax, memoryview(raw)[at:end], length == UNDEFINED))
 
 
-def read_zip(data: bytes, name: str, series: str | None, limit: int) -> Scan:
-    with guarded(name):
-        return from_zip(data, name, series, limit)
-
-
-def from_zip(data: bytes, name: str, series: str | None, limit: int) -> Scan:
-    datasets, others = unzip(data, name, limit)
-    images = [d for d in datasets if "PixelData" in d and "Rows" in d]
+def read_zip(data: Data, name: str, series: str | None, limit: int) -> Scan:
+    files, others = unzip(data, name, limit)
+    images = [file for file in files if file.pixels is not None]
     if not images:
-        kinds = sorted({str(d.get("Modality", "?"))[:16] for d in datasets})
+        kinds = sorted({modality(file.header) or "?" for file in files})
         inside = (
-            f"DICOM files without pictures ({', '.join(kinds)})"
-            if datasets
+            f"DICOM files without pictures ({', '.join(kinds[:SERIES_SHOWN])})"
+            if files
             else (f"no DICOM file among its {others}" + (" files" if others != 1 else " file"))
         )
         raise ScanError(
             "no-image", f"{name}: {inside}; zip the folder of one DICOM series, or upload a .nii.gz by itself"
         )
-    return convert(choose(images, name, series), name, limit)
+    del files
+    return volume_of(choose(images, name, series), name, limit)
 
 
-def unzip(data: bytes, name: str, limit: int) -> tuple[list[pydicom.Dataset], int]:
+def unzip(data: Data, name: str, limit: int) -> tuple[list[File], int]:
     """The DICOM files of a zip, and how many other files it holds."""
-    datasets, others, left = [], 0, limit
+    files, others, reading = [], 0, Reading(name, limit)
     try:
-        archive = zipfile.ZipFile(BytesIO(data))
+        archive = zipfile.ZipFile(View(data))
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-        check_entries(entries, name, limit)
+        check_entries(entries, name, reading.limit)
         for entry in entries:
+            raw = bytearray()
             with archive.open(entry) as file:
-                raw = file.read(left + 1)
-            left -= len(raw)
-            if left < 0:
-                raise ScanError(
-                    "too-large", f"{name}: unpacks to more than the limit of {limit:,} bytes; zip one series alone"
-                )
-            dataset = parse(raw, entry.filename)
-            if dataset is None:
+                while part := file.read(CHUNK):
+                    reading.unpacked(len(part))
+                    raw += part
+            parsed = reading.parse(raw, entry.filename)
+            if parsed is None:
                 others += 1
+                reading.left += len(raw)
             else:
-                datasets.append(dataset)
+                files.append(parsed)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         if data[:4] == b"PK\x03\x04":
             raise ScanError("truncated", f"{name}: the zip is damaged or breaks off; zip it again") from error
@@ -131,7 +241,16 @@ def unzip(data: bytes, name: str, limit: int) -> tuple[list[pydicom.Dataset], in
             "unknown-type",
             f"{name}: packed by a method that is not known here ({error}); zip it again with plain deflate",
         ) from error
-    return datasets, others
+    except ScanError:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # each method of packing has errors of its own
+        raise ScanError(
+            "truncated",
+            f"{name}: the zip cannot be unpacked ({type(error).__name__}); zip it again with plain deflate",
+        ) from error
+    return files, others
 
 
 def check_entries(entries: list[zipfile.ZipInfo], name: str, limit: int) -> None:
@@ -157,174 +276,95 @@ def check_entries(entries: list[zipfile.ZipInfo], name: str, limit: int) -> None
         )
 
 
-def parse(raw: bytes, filename: str = ".dcm") -> pydicom.Dataset | None:
-    """The data set in the bytes of a file, or None where it is no DICOM file."""
-    last = filename.rsplit("/", 1)[-1]
-    bare = raw[:2] in (b"\x08\x00", b"\x02\x00") and raw[3:4] == b"\x00"  # old files have no preamble
-    bare = bare and (last.lower().endswith((".dcm", ".ima")) or "." not in last)
-    if raw[128:132] != b"DICM" and not bare:
-        return None
-    try:
-        return pydicom.dcmread(BytesIO(raw), force=bare)
-    except (InvalidDicomError, OSError, zlib.error, *ODD_HEADERS):
-        return None
+def modality(header: Dataset) -> str:
+    return re.sub(r"[^A-Z0-9]", "", str(header.get("Modality", "")).upper())[:16]
 
 
-def choose(images: list[pydicom.Dataset], name: str, series: str | None) -> list[pydicom.Dataset]:
+def choose(images: list[File], name: str, series: str | None) -> list[File]:
     """The images of the one series, or of the one that was asked for by its number."""
-    groups: dict[str, list[pydicom.Dataset]] = {}
-    for dataset in images:
-        groups.setdefault(str(dataset.get("SeriesInstanceUID", "")), []).append(dataset)
+    groups: dict[str, list[File]] = {}
+    for file in images:
+        groups.setdefault(str(file.header.get("SeriesInstanceUID", "")), []).append(file)
     if len(groups) == 1 and series is None:
         return images
-    keyed: dict[str, list[pydicom.Dataset]] = {}
+    keyed: dict[str, list[File]] = {}
+    taken: dict[str, int] = {}
     for group in groups.values():
-        number = group[0].get("SeriesNumber")
+        number = group[0].header.get("SeriesNumber")
         key = str(int(number)) if number is not None and str(number) else "0"
-        while key in keyed:
-            key += "b"
-        keyed[key] = group
+        taken[key] = taken.get(key, 0) + 1
+        keyed[key if taken[key] == 1 else f"{key}-{taken[key]}"] = group
     if series in keyed:
         return keyed[series]
+    some = sorted(keyed.items(), key=lambda item: (len(item[0]), item[0]))
     listed = "; ".join(
-        f"{key}: {len(group)} images {group[0].get('Rows')}×{group[0].get('Columns')} "
-        f"{str(group[0].get('Modality', ''))[:16]}".rstrip()
-        for key, group in sorted(keyed.items(), key=lambda item: (len(item[0]), item[0]))
+        f"{key}: {len(group)} images {group[0].pixels.rows}×{group[0].pixels.columns} "
+        f"{modality(group[0].header)}".rstrip()
+        for key, group in some[:SERIES_SHOWN]
     )
+    listed += f"; and {len(some) - SERIES_SHOWN} more" if len(some) > SERIES_SHOWN else ""
     asked = f"no series {series[:16]} in it" if series is not None else f"{len(keyed)} series in it"
     raise ScanError("several-series", f"{name}: {asked} ({listed}); name one by its number, or zip one alone")
 
 
-def convert(datasets: list[pydicom.Dataset], name: str, limit: int) -> Scan:
+def volume_of(files: list[File], name: str, limit: int) -> Scan:
     """The volume that the images of one series make up."""
-    first = datasets[0]
-    modality = str(first.get("Modality", ""))[:16]
-    size = sum(
-        int(d.get("Rows") or 0)
-        * int(d.get("Columns") or 0)
-        * int(d.get("NumberOfFrames") or 1)
-        * (int(d.get("BitsAllocated") or 16) // 8 or 1)
-        for d in datasets
-    )
-    if size > limit:
-        raise ScanError(
-            "too-large",
-            f"{name}: its images unpack to {size:,} bytes, and the limit is {limit:,}; upload a smaller series",
-        )
-    if int(first.get("SamplesPerPixel") or 1) > 1:
-        raise ScanError("rgb", f"{name}: colour images; upload the original series, with one number a pixel")
-    picture = assemble([one_time(dataset) for dataset in datasets], name, modality, limit)
-    voxels = np.asarray(picture.dataobj)
-    if voxels.ndim > 3 and max(voxels.shape[3:]) > 1:
-        raise ScanError(
-            "several-volumes", f"{name}: {voxels.shape[3]} volumes ({dims(voxels.shape)}); upload one 3-D volume"
-        )
-    if voxels.ndim < 3 or min(voxels.shape[:3]) < 2:
-        raise ScanError("too-few-slices", f"{name}: {dims(voxels.shape)} voxels; upload the whole series")
-    known = usable(picture.affine)
-    return volume(
-        voxels.reshape(voxels.shape[:3]),
-        picture.affine if known else np.eye(4),
-        name,
-        "DICOM",
-        known,
-        modality=modality,
-    )
-
-
-def assemble(datasets: list[pydicom.Dataset], name: str, modality: str, limit: int) -> Any:
-    """The nibabel image that dicom2nifti makes of one series, or its refusal in our words."""
-    from dicom2nifti import convert_dicom, convert_generic, settings  # slow to import, and only DICOM needs it
-    from dicom2nifti.exceptions import ConversionError, ConversionValidationError
-
-    logging.getLogger("dicom2nifti").setLevel(logging.CRITICAL)  # its complaints become our refusals
-    settings.validate_orthogonal = False  # a tilted gantry gives a sheared affine, and `prepare` honours it
-    settings.validate_slice_increment, settings.resample = True, False
     try:
-        try:
-            return convert_dicom.dicom_array_to_nifti(list(datasets), None, reorient_nifti=False)["NII"]
-        except ConversionValidationError as error:
-            uneven = str(error) == "SLICE_INCREMENT_INCONSISTENT"
-            if not uneven or modality != "CT" or even_bytes(datasets) > limit:
-                raise
-        settings.validate_slice_increment, settings.resample = False, True
-        settings.resample_padding = int(min(0, float(datasets[0].get("RescaleIntercept") or 0)))  # as air
-        return convert_generic.dicom_to_nifti(list(datasets), None)["NII"]  # CT changes its step on purpose
-    except (ConversionError, ConversionValidationError) as error:
-        code, words = REFUSALS.get(str(error), UNKNOWN)
-        raise ScanError(code, f"{name}: {words}") from error
+        return assemble([(file.header, file.pixels) for file in files], name, modality(files[0].header), limit)
+    except ScanError:
+        raise
+    except ODD_HEADERS as error:
+        raise ScanError(
+            "bad-header",
+            f"{name}: its images cannot be put together; convert them with dcm2niix and "
+            f"upload the .nii.gz ({type(error).__name__})",
+        ) from error
 
 
-def even_bytes(datasets: list[pydicom.Dataset]) -> float:
-    """At most how many bytes a series takes once dicom2nifti has evened out its steps, to one near the least."""
-    corners = np.array([dataset.ImagePositionPatient for dataset in datasets], float)  # (n, 3)
-    steps = np.linalg.norm(np.diff(corners[np.lexsort(corners.T)], axis=0), axis=1)
-    pixel = np.array(datasets[0].PixelSpacing, float)
-    extent = np.ptp(corners, axis=0).max() + max(datasets[0].Rows, datasets[0].Columns) * pixel.max()
-    return 8 * extent**3 / (pixel.prod() * np.percentile(steps[steps > 0], 15))
-
-
-def one_time(dataset: pydicom.Dataset) -> pydicom.Dataset:
-    """A multi-frame file's counters, counted from 1 where only one value occurs.
-
-    A single volume of a longer series may call itself the third, and would be filed behind two empty ones.
-    """
-    frames = [
-        frame.FrameContentSequence[0]
-        for frame in dataset.get("PerFrameFunctionalGroupsSequence", [])
-        if "FrameContentSequence" in frame
-    ]
-    times = {frame.get("TemporalPositionIndex") for frame in frames}
-    if len(times) == 1 and None not in times:
-        for frame in frames:
-            frame.TemporalPositionIndex = 1
-    indices = [frame.get("DimensionIndexValues") for frame in frames]
-    if indices and all(isinstance(index, list | MultiValue) for index in indices):
-        fixed = [len(set(values)) == 1 for values in zip(*indices, strict=False)]
-        for frame, index in zip(frames, indices, strict=True):
-            frame.DimensionIndexValues = [1 if same else v for v, same in zip(index, fixed, strict=False)]
-    return dataset
-
-
-def read_dicom(data: bytes, name: str, series: str | None, limit: int) -> Scan:
-    with guarded(name):
-        return from_file(data, name, limit)
-
-
-def from_file(data: bytes, name: str, limit: int) -> Scan:
+def read_dicom(data: Data, name: str, series: str | None, limit: int) -> Scan:
     """A single file: a volume of many frames, or one picture."""
-    dataset = parse(data)
-    if dataset is None:
+    file = Reading(name, limit).parse(data)
+    if file is None:
         raise ScanError(
             "not-what-it-says",
-            f"{name}: not a DICOM file but {what(data)}; rename it by what it is, or export it again",
+            f"{name}: not a DICOM file but {what(data)}, or a damaged one; rename "
+            "it by what it is, or export it again",
         )
-    modality = str(dataset.get("Modality", ""))[:16]
-    if "PixelData" not in dataset or "Rows" not in dataset:
+    if file.pixels is None:
         raise ScanError(
             "no-image",
-            f"{name}: a DICOM file without a picture ({modality or 'no modality'}); "
-            "upload the images of the series",
+            f"{name}: a DICOM file without a picture ({modality(file.header) or 'no modality'}"
+            "); upload the images of the series",
         )
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        return convert([dataset], name, limit)
-    if int(dataset.Rows) * int(dataset.Columns) > MAX_PIXELS:
+    if file.pixels.frames > 1:
+        return volume_of([file], name, limit)
+    pixels = file.pixels
+    if pixels.rows * pixels.columns > MAX_PIXELS:
         raise ScanError(
             "too-large",
-            f"{name}: {dataset.Rows}×{dataset.Columns} pixels, and the limit is {MAX_PIXELS:,}; scale it down",
+            f"{name}: {pixels.rows}×{pixels.columns} pixels, and the limit is {MAX_PIXELS:,}; scale it down",
         )
+    grow(pixels.rows * pixels.columns * 16)
     try:
-        pixels = dataset.pixel_array
-        if pixels.ndim == 2:
-            pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset).astype(np.float32)
-            if dataset.get("PhotometricInterpretation") == "MONOCHROME1":  # bright means less; turn it round
-                pixels = pixels.max() + pixels.min() - pixels
+        picture = pixels.frame(0, name)
+        if picture.ndim == 2:
+            picture = brightness(picture, file.header)
+    except ScanError:
+        raise
     except ODD_HEADERS as error:
         raise ScanError(
             "truncated",
             f"{name}: its picture cannot be unpacked ({type(error).__name__}); copy or export it again",
         ) from error
-    return image(pixels, name, "DICOM", modality=modality)
+    return image(picture, name, "DICOM", modality=modality(file.header))
 
 
-READERS: dict[str, Reader] = {".zip": read_zip, ".dcm": read_dicom}
+def brightness(picture: np.ndarray, header: Any) -> np.ndarray:
+    """A grey picture as it is meant to be seen, float32; a few rows at a time, as the tables work in float64."""
+    shown = np.empty(picture.shape, np.float32)
+    for start in range(0, len(picture), BAND):
+        rows = slice(start, start + BAND)
+        shown[rows] = apply_voi_lut(apply_modality_lut(picture[rows], header), header)
+    if header.get("PhotometricInterpretation") == "MONOCHROME1":  # bright means less; turn it round
+        np.subtract(shown.max() + shown.min(), shown, out=shown)
+    return shown

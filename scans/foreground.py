@@ -11,6 +11,7 @@ from scans.affine import axes, is_oblique
 from scans.resample import resample
 
 COARSE = 3.0  # mm; the foreground is sought on about every third voxel of a 1 mm scan
+MOST_CELLS = 1 << 23  # of the lattice, whatever the scan's size
 BLUR = 2.5  # mm; against noise, and so that sulci do not cut the head to pieces
 HEIGHT = 118.0  # mm below the top that set the anchor's height; on both whole heads and bare brains this
 VAULT = 75.0  # lands in the middle of the brain, and the vault, above the face, sets it front to back
@@ -42,8 +43,12 @@ def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
     order = axes(affine)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     to_scan, cuts = np.eye(4), [slice(None)] * 3
+    steps = np.maximum(1, (COARSE / spacing + 1e-3).astype(int))
+    cells = np.prod(np.ceil(np.array(voxels.shape) / steps))
+    if cells > MOST_CELLS:
+        steps = np.ceil(steps * np.cbrt(cells / MOST_CELLS)).astype(int)
     for world, axis in enumerate(order):
-        step = max(1, int(COARSE / spacing[axis] + 1e-3))
+        step = int(steps[axis])
         back = affine[world, axis] < 0
         cuts[axis] = slice(None, None, -step if back else step)
         to_scan[axis, axis] = -step if back else step
@@ -88,7 +93,8 @@ def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
 def _otsu(sample: np.ndarray, air: float, high: float) -> float:
     """Otsu's threshold of what lies above the air."""
     floor = air + 0.01 * (high - air)
-    counts, edges = np.histogram(sample[sample > floor], 256, (floor, high)) if high > air else (None, None)
+    seen = sample[sample > floor].astype(np.float64)  # or 256 bins find no room far from zero
+    counts, edges = np.histogram(seen, 256, (float(floor), float(high))) if high > air else (None, None)
     if counts is None or not counts.sum():
         return air
     middle = (edges[1:] + edges[:-1]) / 2

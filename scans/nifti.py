@@ -4,23 +4,24 @@ nibabel knows the headers; the voxels are streamed here, because nibabel's own w
 """
 
 import zlib
+from collections.abc import Iterator
 
 import nibabel
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import HeaderDataError
 
+from scans.memory import empty
 from scans.scan import (
-    ABSURD_BYTES,
-    ABSURD_SIDE,
-    MAX_VOXELS,
     MIN_SIDE,
-    Reader,
+    Data,
     Scan,
     ScanError,
     check_dtype,
+    check_shape,
     check_spacing,
     dims,
+    kept_as,
     usable,
     volume,
     what,
@@ -31,48 +32,63 @@ try:
 except ImportError:  # no wheel for this machine; zlib gives the same bytes, slower
     inflate = zlib
 
-CHUNK = 1 << 20
+CHUNK = 1 << 20  # bytes given at once
+FED = 1 << 18  # bytes of a compressed file inflated at once
+DENSEST = 1100  # times that deflate can make anything smaller, and a little more
 MGH_OFFSET = 284  # bytes of an MGH header
 
 
 class Stream:
     """Bytes read from the front, inflated as they are asked for when the file is gzipped."""
 
-    def __init__(self, data: bytes, name: str, limit: int):
-        self.data, self.name, self.limit, self.given = data, name, limit, 0
+    def __init__(self, data: Data, name: str, limit: int):
+        self.data, self.name, self.limit = memoryview(data), name, limit
+        self.given = self.fed = 0  # bytes of what it unpacks to, and of the file
         self.inflater = inflate.decompressobj(wbits=31) if data[:2] == b"\x1f\x8b" else None
+        self.left = b""  # fed and not yet inflated
 
-    def take(self, size: int) -> np.ndarray:
-        """The next bytes: `size` of them, or fewer where the file ends. Writable."""
-        if self.inflater is None:
-            part = np.frombuffer(self.data, np.uint8)[self.given : self.given + size].copy()
+    def take(self, size: int) -> bytes:
+        """The next bytes: `size` of them, or fewer where the file ends."""
+        return b"".join(self.pieces(size))
+
+    def pieces(self, size: int) -> Iterator[bytes | memoryview]:
+        """The next bytes, a few at a time."""
+        while size > 0 and (part := self._next(min(size, CHUNK))):
             self.given += len(part)
-            return part
-        whole, at = np.empty(size, np.uint8), 0
-        while at < size and (part := self._inflate(min(size - at, CHUNK))):
-            whole[at : at + len(part)] = np.frombuffer(part, np.uint8)
-            at += len(part)
-        self.given += at
-        return whole[:at]
+            size -= len(part)
+            yield part
 
-    def _inflate(self, size: int) -> bytes:
-        if self.inflater.eof:
-            return b""
-        try:
-            part = self.inflater.decompress(self.data, size)
-        except (zlib.error, inflate.error) as error:
-            raise ScanError(
-                "truncated",
-                f"{self.name}: the compressed data are damaged after {self.given:,} "
-                "bytes; copy or export the file again",
-            ) from error
-        self.data = self.inflater.unconsumed_tail
-        return part
+    def skip(self, size: int) -> None:
+        for _ in self.pieces(size):
+            pass
+
+    def _next(self, size: int) -> bytes | memoryview:
+        if self.inflater is None:
+            part = self.data[self.fed : self.fed + size]
+            self.fed += len(part)
+            return part
+        while not self.inflater.eof:
+            if not self.left and self.fed < len(self.data):
+                self.left = self.data[self.fed : self.fed + FED]
+                self.fed += len(self.left)
+            ending = not self.left
+            try:
+                part = self.inflater.decompress(self.left, size)
+            except (zlib.error, inflate.error) as error:
+                raise ScanError(
+                    "truncated",
+                    f"{self.name}: the compressed data are damaged after {self.given:,} "
+                    "bytes; copy or export the file again",
+                ) from error
+            self.left = self.inflater.unconsumed_tail
+            if part or ending:
+                return part
+        return b""
 
     def finish(self) -> None:
         """Read on to the end and keep nothing; a stream that inflates past the limit, or breaks, is refused."""
         while self.inflater is not None and not self.inflater.eof:
-            part = self._inflate(CHUNK)
+            part = self._next(CHUNK)
             self.given += len(part)
             if self.given > self.limit:
                 raise ScanError(
@@ -80,28 +96,26 @@ class Stream:
                     f"{self.name}: inflates past the limit of {self.limit:,} bytes; "
                     "upload one scan, cropped or with 16-bit voxels",
                 )
-            if not part and not self.data:
+            if not part and not self.inflater.eof:
                 raise ScanError(
                     "truncated",
                     f"{self.name}: the compressed data end early, after {self.given:,} "
                     "bytes; copy or export the file again",
                 )
 
-    def array(self, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
-        """The voxels at `offset`, once the header's claims have been checked; fills no more than `limit`."""
-        needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if min(shape, default=0) < 1 or max(shape) > ABSURD_SIDE or needed > ABSURD_BYTES:
-            raise ScanError(
-                "absurd-dimensions",
-                f"{self.name}: its header asks for {dims(shape)} voxels "
-                f"({needed:,} bytes), which no scan has; export it again",
-            )
-        if needed > self.limit or needed // dtype.itemsize > MAX_VOXELS:
-            raise ScanError(
-                "too-large",
-                f"{self.name}: {dims(shape)} voxels are {needed:,} bytes, and the "
-                f"limit is {self.limit:,}; crop it, or save it with 16-bit voxels",
-            )
+    def array(
+        self,
+        dtype: np.dtype,
+        shape: tuple[int, ...],
+        offset: int,
+        slope: float | None = None,
+        inter: float | None = None,
+    ) -> np.ndarray:
+        """The voxels at `offset`, times `slope` plus `inter`, as scans hold them; fills no more than `limit`.
+
+        They are turned into what is kept as they arrive, so that no second array of their size is needed.
+        """
+        check_shape(shape, dtype.itemsize, self.name, self.limit)
         if len(shape) < 3 or min(shape[:3]) < MIN_SIDE:
             raise ScanError(
                 "absurd-dimensions",
@@ -115,19 +129,46 @@ class Stream:
                 f"{self.name}: {count} volumes ({dims(shape)}); upload one "
                 "3-D volume, or extract one with `fslroi`",
             )
-        self.take(offset - self.given)
-        raw = self.take(needed)
-        self.finish()
-        if len(raw) < needed:
+        needed = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        self.skip(offset - self.given)
+        if self.inflater is None and len(self.data) - self.fed < needed:
+            raise self._short(shape, needed, max(0, len(self.data) - self.fed))
+        if needed > DENSEST * len(self.data):
             raise ScanError(
                 "truncated",
-                f"{self.name}: {dims(shape)} voxels need {needed:,} bytes and the "
-                f"file holds {len(raw):,}; copy or export it again",
+                f"{self.name}: {dims(shape)} voxels need {needed:,} bytes, which its "
+                f"{len(self.data):,} cannot hold; copy or export it again",
             )
-        return raw.view(dtype).reshape(shape[:3], order="F")
+        scaled = slope not in (None, 1) or inter not in (None, 0)
+        voxels = empty(shape[:3], kept_as(dtype, scaled), "F")
+        flat, at, rest = voxels.reshape(-1, order="F"), 0, b""
+        with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes Inf, and is counted later
+            for piece in self.pieces(needed):
+                if rest:
+                    piece = rest + bytes(piece)
+                whole = len(piece) // dtype.itemsize
+                part = np.frombuffer(piece, dtype, whole)
+                rest = bytes(piece[whole * dtype.itemsize :])
+                into = flat[at : at + whole]
+                into[:] = part
+                if scaled:
+                    into *= np.float32(1 if slope is None else slope)
+                    into += np.float32(0 if inter is None else inter)
+                at += whole
+        self.finish()
+        if at < flat.size:
+            raise self._short(shape, needed, at * dtype.itemsize + len(rest))
+        return voxels
+
+    def _short(self, shape: tuple[int, ...], needed: int, held: int) -> ScanError:
+        return ScanError(
+            "truncated",
+            f"{self.name}: {dims(shape)} voxels need {needed:,} bytes and the "
+            f"file holds {held:,}; copy or export it again",
+        )
 
 
-def check_gzip(data: bytes, name: str) -> None:
+def check_gzip(data: Data, name: str) -> None:
     """A gzip suffix and gzip bytes must go together."""
     zipped, meant = data[:2] == b"\x1f\x8b", name.lower().endswith((".gz", ".mgz"))
     if zipped and not meant:
@@ -139,16 +180,16 @@ def check_gzip(data: bytes, name: str) -> None:
         )
 
 
-def read_nifti(data: bytes, name: str, series: str | None, limit: int) -> Scan:
+def read_nifti(data: Data, name: str, series: str | None, limit: int) -> Scan:
     check_gzip(data, name)
     stream = Stream(data, name, limit)
-    head = stream.take(348).tobytes()
+    head = stream.take(348)
     if len(head) < 348:
         stream.finish()
         raise ScanError("truncated", f"{name}: {len(head)} bytes, less than a NIfTI header; copy it again")
     sizes = {int.from_bytes(head[:4], order) for order in ("little", "big")}
     if 540 in sizes:
-        head += stream.take(540 - 348).tobytes()
+        head += stream.take(540 - 348)
         if len(head) < 540:
             stream.finish()
             raise ScanError("truncated", f"{name}: {len(head)} bytes end inside the header; copy it again")
@@ -188,9 +229,9 @@ def read_nifti(data: bytes, name: str, series: str | None, limit: int) -> Scan:
     check_dtype(dtype, name)
     check_spacing(header["pixdim"][1:4], name)
     shape = tuple(int(n) for n in header["dim"][1 : rank + 1])
-    voxels = stream.array(dtype, shape, max(int(offset), len(head) + 4))
+    voxels = stream.array(dtype, shape, max(int(offset), len(head) + 4), slope, inter)
     affine, known = nifti_affine(header)
-    return volume(voxels, affine, name, "NIfTI", known, slope, inter)
+    return volume(voxels, affine, name, "NIfTI", known, dtype.name)
 
 
 def nifti_affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray, bool]:
@@ -205,10 +246,10 @@ def nifti_affine(header: nibabel.Nifti1Header) -> tuple[np.ndarray, bool]:
     return np.diag([*header["pixdim"][1:4].astype(float), 1.0]), False
 
 
-def read_mgh(data: bytes, name: str, series: str | None, limit: int) -> Scan:
+def read_mgh(data: Data, name: str, series: str | None, limit: int) -> Scan:
     check_gzip(data, name)
     stream = Stream(data, name, limit)
-    head = stream.take(MGH_OFFSET).tobytes()
+    head = stream.take(MGH_OFFSET)
     if head[:4] != b"\x00\x00\x00\x01":
         stream.finish()
         raise ScanError(
@@ -234,7 +275,4 @@ def read_mgh(data: bytes, name: str, series: str | None, limit: int) -> Scan:
     voxels = stream.array(dtype, tuple(int(n) for n in header["dims"]), MGH_OFFSET)
     affine = header.get_affine()
     known = known and usable(affine)
-    return volume(voxels, affine if known else np.eye(4), name, "MGH", known)
-
-
-READERS: dict[str, Reader] = {".nii": read_nifti, ".nii.gz": read_nifti, ".mgz": read_mgh, ".mgh": read_mgh}
+    return volume(voxels, affine if known else np.eye(4), name, "MGH", known, dtype.name)

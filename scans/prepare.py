@@ -110,20 +110,26 @@ def prepare_image(scan: Scan, contract: Contract) -> Prepared:
     "crop" scales the picture until it just covers the grid and keeps its centre; "squeeze" stretches it to
     the grid. Brightness becomes 0 to 1 ("unit"), or ImageNet's scale ("imagenet"), or stays ("stored").
     """
-    pixels = torch.from_numpy(scan.voxels.astype(np.float32))
-    pixels = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)  # (1 or 3, H, W)
-    size, target = np.array(pixels.shape[1:]), np.array(contract.shape)
+    size, target = np.array(scan.voxels.shape[:2]), np.array(contract.shape)
     covering = np.maximum(target, np.round(size * (target / size).max()))
     wanted = (covering if contract.place == "crop" else target).astype(int)
     start = (wanted - target) // 2
-    if contract.channels == 1 and len(pixels) == 3:
-        pixels = (pixels * torch.tensor(LUMA).view(3, 1, 1)).sum(0, keepdim=True)
+    if scan.voxels.ndim == 3 and contract.channels == 1:
+        grey = sum(
+            scan.voxels[..., band].astype(np.float32) * np.float32(share) for band, share in enumerate(LUMA)
+        )
+        bands = [grey]
+    else:
+        bands = [scan.voxels] if scan.voxels.ndim == 2 else [scan.voxels[..., band] for band in range(3)]
+    low, high = 0.0, 1.0
     if contract.scale != "stored":
         whole = scan.voxels.dtype == np.uint8
-        low, high = (0.0, 255.0) if whole else (float(pixels.min()), float(pixels.max()))
-        pixels = (pixels - low) / (high - low)
-    values = functional.interpolate(pixels[None], wanted.tolist(), mode="bilinear", antialias=True)[0]
-    values = values[:, start[0] : start[0] + target[0], start[1] : start[1] + target[1]]
+        low, high = (0.0, 255.0) if whole else (float(min(map(np.min, bands))), float(max(map(np.max, bands))))
+    values = torch.empty(len(bands), *contract.shape)  # (1 or 3, H, W)
+    for band, out in zip(bands, values, strict=True):  # one at a time: as floats it is four times as large
+        pixels = torch.from_numpy(band.astype(np.float32))[None, None].sub_(low).div_(high - low)
+        scaled = functional.interpolate(pixels, wanted.tolist(), mode="bilinear", antialias=True)[0, 0]
+        out.copy_(scaled[start[0] : start[0] + target[0], start[1] : start[1] + target[1]])
     foreground = values.mean(0) > DARK * float(values.max())
     if contract.channels == 3:
         values = values.expand(3, -1, -1)

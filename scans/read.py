@@ -1,13 +1,29 @@
-"""Reading a scan: the one function that page, API, command line and training call, and the table of formats."""
+"""Reading a scan: the table of formats, and the one place where whatever goes wrong becomes a `ScanError`.
 
+`read` does its work in this process; `scans.processes.read`, with the same arguments, in one that may die.
+"""
+
+import importlib
 import re
+import warnings
 from pathlib import Path
 
-from scans import dicom, nifti, pictures
-from scans.scan import Reader, Scan, ScanError
+from scans.scan import Data, Scan, ScanError
 
 LIMIT = 1 << 30  # bytes of a file, and of what it unpacks to
-READERS: dict[str, Reader] = nifti.READERS | pictures.READERS | dicom.READERS  # by how a file's name ends
+
+# how a picture's name may end
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+# how a file's name ends -> the module and function that read it, imported by whoever does read one
+READERS = {
+    ".nii": "scans.nifti:read_nifti",
+    ".nii.gz": "scans.nifti:read_nifti",
+    ".mgz": "scans.nifti:read_mgh",
+    ".mgh": "scans.nifti:read_mgh",
+    **dict.fromkeys(IMAGES, "scans.pictures:read_picture"),
+    ".zip": "scans.dicom:read_zip",
+    ".dcm": "scans.dicom:read_dicom",
+}
 
 
 def safe_name(name: str) -> str:
@@ -22,15 +38,32 @@ def read(file: str | Path | bytes, name: str | None = None, series: str | None =
     `series` names one DICOM series by its number where a zip holds several; `limit` bounds the bytes of the
     file and of what it unpacks to.
     """
-    inside = isinstance(file, bytes | bytearray | memoryview)
+    shown = check(file, name, limit)
+    try:
+        data = bytes(file) if in_memory(file) else Path(file).read_bytes()
+    except OSError as error:
+        raise ScanError("missing", f"{shown}: it cannot be opened ({error.strerror}); check its rights") from error
+    return parse(data, shown, series, limit)
+
+
+def in_memory(file: str | Path | bytes) -> bool:
+    return isinstance(file, bytes | bytearray | memoryview)
+
+
+def suffix_of(name: str) -> str | None:
+    return next((suffix for suffix in READERS if name.lower().endswith(suffix)), None)
+
+
+def check(file: str | Path | bytes, name: str | None, limit: int) -> str:
+    """What can be refused before a file is opened; the name to show for it."""
+    inside = in_memory(file)
     shown = safe_name(name or ("" if inside else Path(file).name))
     if not inside and not Path(file).is_file():
         raise ScanError("missing", f"{shown}: no such file; check the path")
     size = len(file) if inside else Path(file).stat().st_size
     if size == 0:
         raise ScanError("empty", f"{shown}: the file is empty (0 bytes); copy or export it again")
-    suffix = next((s for s in READERS if shown.lower().endswith(s)), None)
-    if suffix is None:
+    if suffix_of(shown) is None:
         raise ScanError(
             "unknown-type", f"{shown}: not a kind of file that is read here; use one of {', '.join(READERS)}"
         )
@@ -39,4 +72,28 @@ def read(file: str | Path | bytes, name: str | None = None, series: str | None =
             "too-large",
             f"{shown}: {size:,} bytes, and the limit is {limit:,}; crop the scan, or save it with 16-bit voxels",
         )
-    return READERS[suffix](bytes(file) if inside else Path(file).read_bytes(), shown, series, limit)
+    return shown
+
+
+def parse(data: Data, shown: str, series: str | None, limit: int) -> Scan:
+    """The scan in a file's content. Libraries meet bytes here that nobody foresaw, and raise what they like."""
+    module, function = READERS[suffix_of(shown)].split(":")
+    reader = getattr(importlib.import_module(module), function)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they quote header values, names among them
+            return reader(data, shown, series, limit)
+    except ScanError:
+        raise
+    except MemoryError as error:
+        raise ScanError(
+            "too-much-memory",
+            f"{shown}: reading it takes more memory than a scan of the size that "
+            "it declares may; export the scan again",
+        ) from error
+    except Exception as error:
+        raise ScanError(
+            "unreadable",
+            f"{shown}: its contents cannot be made out ({type(error).__name__}); export "
+            "the scan again, or convert it to .nii.gz",
+        ) from error

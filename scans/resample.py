@@ -15,6 +15,7 @@ from scans.affine import axes, is_oblique
 
 BAND = 96  # outputs along a line, worked on at once
 PLANES = 32  # worked on at once
+LARGE = 1 << 25  # voxels; of more only a part is turned into floats at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,10 @@ class AxisWeights:
         read = self.at[self.share > 0]
         return slice(int(read.min()), int(read.max()) + 1) if len(read) else slice(0, 0)
 
+    def some(self, rows: slice) -> "AxisWeights":
+        """The same for some of the outputs."""
+        return AxisWeights(self.at[rows], self.share[rows], self.size)
+
     def within(self, part: slice) -> "AxisWeights":
         """The same reading of a part of the input, the part that is used."""
         size = part.stop - part.start
@@ -41,7 +46,7 @@ class AxisWeights:
         """Some outputs at a time, the inputs that they use, and the matrix between the two."""
         for start in range(0, len(self), BAND):
             rows = slice(start, start + BAND)
-            some = AxisWeights(self.at[rows], self.share[rows], self.size)
+            some = self.some(rows)
             columns = some.used() if some.share.any() else slice(0, 1)
             table = np.zeros((len(some), columns.stop - columns.start), np.float32)
             near = some.within(columns)
@@ -80,14 +85,32 @@ def resample(
     if is_oblique(matrix):
         return _resample_oblique(values, matrix, shape, smooth, offset, factor)
     order = axes(matrix.T)  # order[a]: the input axis that output axis a runs along
-    lines, crop = [], [slice(None)] * 3
-    for axis, source in enumerate(order):
-        line = axis_weights(matrix[source, axis], matrix[source, 3], shape[axis], values.shape[source], smooth)
-        crop[source] = line.used()
-        if crop[source].stop == 0:
-            return torch.zeros(shape)
-        lines.append(line.within(crop[source]))
-    return _three_axes(values[tuple(crop)].permute(order), lines, offset, factor)
+    lines = [
+        axis_weights(matrix[source, axis], matrix[source, 3], shape[axis], values.shape[source], smooth)
+        for axis, source in enumerate(order)
+    ]
+    return _aligned(values.permute(order), lines, offset, factor)
+
+
+def _aligned(values: torch.Tensor, by_axis: list[AxisWeights], offset: float, factor: float) -> torch.Tensor:
+    """The same along three axes; `values` has the input's axes in the output's order.
+
+    Where much is read it is done in halves, so that never all of a big scan is held as floats.
+    """
+    crop = [line.used() for line in by_axis]
+    if any(part.stop == 0 for part in crop):
+        return torch.zeros([len(line) for line in by_axis])
+    part = values[tuple(crop)]
+    if part.numel() > LARGE:
+        axis = max((axis for axis in range(3) if len(by_axis[axis]) > 1), key=part.stride, default=None)
+        if axis is not None:
+            middle = len(by_axis[axis]) // 2
+            halves = [
+                [line.some(rows) if number == axis else line for number, line in enumerate(by_axis)]
+                for rows in (slice(middle), slice(middle, None))
+            ]
+            return torch.cat([_aligned(values, half, offset, factor) for half in halves], axis)
+    return _three_axes(part, [line.within(used) for line, used in zip(by_axis, crop, strict=True)], offset, factor)
 
 
 def _three_axes(part: torch.Tensor, by_axis: list[AxisWeights], offset: float, factor: float) -> torch.Tensor:
@@ -122,17 +145,45 @@ def _three_axes(part: torch.Tensor, by_axis: list[AxisWeights], offset: float, f
     return whole
 
 
+def _cropped(
+    values: torch.Tensor, matrix: np.ndarray, shape: tuple[int, ...], margin: int
+) -> tuple[torch.Tensor, np.ndarray]:
+    """The part of the input that a grid reads, and the matrix into it."""
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)  # (8, 3)
+    reached = corners @ matrix[:3, :3].T + matrix[:3, 3]
+    size = np.array(values.shape)
+    low = np.clip(np.floor(reached.min(0)) - margin, 0, size).astype(int)
+    high = np.clip(np.ceil(reached.max(0)) + margin + 1, low, size).astype(int)
+    back = np.eye(4)
+    back[:3, 3] = -low
+    return values[tuple(map(slice, low, high))], back @ matrix
+
+
 def _resample_oblique(
     values: torch.Tensor, matrix: np.ndarray, shape: tuple[int, ...], smooth: bool, offset: float, factor: float
 ) -> torch.Tensor:
-    values = values.float() + offset
     steps = np.linalg.norm(matrix[:3, :3], axis=1)  # input voxels a grid step, along each input axis
+    if values.numel() > LARGE:  # only what is read is ever held as floats
+        values, matrix = _cropped(values, matrix, shape, 2 * int(np.ceil(steps.max())) + 2)
+        if not values.numel():
+            return torch.zeros(shape)
     if smooth and steps.max() > 1.3:  # average finer voxels first, then read between them
         shrink = np.eye(4)
         np.fill_diagonal(shrink[:3, :3], np.maximum(steps, 1))
         small = tuple(int(np.ceil(n / s)) for n, s in zip(values.shape, np.maximum(steps, 1), strict=True))
-        values = resample(values, shrink, small)
+        values, offset = resample(values, shrink, small, offset=offset), 0.0
         matrix = np.linalg.inv(shrink) @ matrix
+    if values.numel() > LARGE and shape[0] > 1:
+        halves = (shape[0] // 2, shape[0] - shape[0] // 2)
+        ahead = np.eye(4)
+        ahead[0, 3] = halves[0]
+        return torch.cat(
+            [
+                _resample_oblique(values, matrix @ move, (count, *shape[1:]), False, offset, factor)
+                for move, count in zip((np.eye(4), ahead), halves, strict=True)
+            ]
+        )
+    values = values.float() + offset
     scale = 2 / np.maximum(np.array(values.shape) - 1, 1)  # −1…1 over the input, axes named z, y, x
     ways = torch.from_numpy((matrix[:3] * scale[:, None])[::-1].copy()).float()  # (3, 4)
     along = [torch.arange(n)[:, None] * ways[:, axis] for axis, n in enumerate(shape)]  # (n, 3) each

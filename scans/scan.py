@@ -4,21 +4,25 @@ Every refusal names the offending value, then the remedy. Of a header only geome
 date or description goes further.
 """
 
-from collections.abc import Callable
+import io
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
-import nibabel
 import numpy as np
 
 from scans.affine import is_oblique
+from scans.memory import parts
 
 MAX_VOXELS = 1 << 28
 MAX_PIXELS = 1 << 26
 ABSURD_SIDE, ABSURD_BYTES = 1 << 13, 1 << 36  # beyond these a header lies rather than describes a big scan
 MIN_SIDE = 4  # voxels or pixels
+NARROWEST = 64  # times that a picture may be longer than wide
 MAX_BAD = 0.01  # share of NaN and Inf voxels that is repaired
+FEW = 1 << 14  # of them repaired at once
 SPACINGS = (0.01, 50.0)  # mm that a voxel can measure
+LARGEST, SMALLEST = 1e15, 1e-15  # that values may be, and that they may differ by
 FARTHEST = 1e5  # mm from the scanner's centre
 MAGIC = {  # how a file begins -> what it is
     b"\x1f\x8b": "a gzip file",
@@ -50,14 +54,15 @@ class Scan:
     facts: dict[str, Any]  # JSON-ready, for the page
 
 
-Reader = Callable[[bytes, str, str | None, int], Scan]  # bytes, shown name, series, limit in bytes
+Data = bytes | mmap.mmap  # a file's content, in memory or mapped
 
 
 def dims(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 
-def what(data: bytes) -> str:
+def what(data: Data) -> str:
+    data = data[:132]
     if data[128:132] == b"DICM":
         return "a DICOM file"
     return next((words for magic, words in MAGIC.items() if data.startswith(magic)), "something else")
@@ -94,74 +99,125 @@ def check_spacing(spacing: np.ndarray, name: str) -> None:
         )
 
 
+def check_shape(shape: tuple[int, ...], itemsize: int, name: str, limit: int) -> None:
+    """The size that a header declares, before anything of that size is made."""
+    needed = int(np.prod(shape, dtype=object)) * itemsize
+    if min(shape, default=0) < 1 or max(shape) > ABSURD_SIDE or needed > ABSURD_BYTES:
+        raise ScanError(
+            "absurd-dimensions",
+            f"{name}: its header asks for {dims(shape)} voxels "
+            f"({needed:,} bytes), which no scan has; export it again",
+        )
+    if needed > limit or needed // itemsize > MAX_VOXELS:
+        raise ScanError(
+            "too-large",
+            f"{name}: {dims(shape)} voxels are {needed:,} bytes, and the "
+            f"limit is {limit:,}; crop it, or save it with 16-bit voxels",
+        )
+
+
+def kept_as(dtype: np.dtype, scaled: bool = False) -> np.dtype:
+    """How voxels are held: 8 and 16-bit integers as they are, all else as float32, in this machine's order."""
+    keep = dtype.kind in "iu" and dtype.itemsize <= 2 and not scaled
+    return dtype.newbyteorder("=") if keep else np.dtype(np.float32)
+
+
 def volume(
-    voxels: np.ndarray,
-    affine: np.ndarray,
-    name: str,
-    form: str,
-    known: bool,
-    slope: float | None = None,
-    inter: float | None = None,
-    **more: Any,
+    voxels: np.ndarray, affine: np.ndarray, name: str, form: str, known: bool, stored: str, **more: Any
 ) -> Scan:
-    """What every volume goes through: 8 or 16-bit integers or float32 of this machine, finite, not constant."""
-    stored = voxels.dtype.name
-    check_dtype(voxels.dtype, name)
-    scaled = slope not in (None, 1) or inter not in (None, 0)
-    keep = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 2 and not scaled
-    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit becomes Inf, and is counted below
-        voxels = voxels.astype(voxels.dtype.newbyteorder("=") if keep else np.float32, copy=False)
-        if scaled:
-            voxels = voxels * np.float32(slope) + np.float32(inter)
-        finite = keep or np.isfinite(voxels.sum())
-    repaired = 0 if finite else repair(voxels, name)
+    """What every volume goes through: made finite, not constant. `stored` is the file's own type of voxel."""
+    from nibabel.orientations import aff2axcodes  # slow to import, and only who reads a file needs it
+
+    repaired = repair(voxels, name)
     low, high = voxels.min(), voxels.max()
     if low == high:
         raise ScanError(
             "constant", f"{name}: every voxel is {low:g}, so there is no picture in it; export the scan again"
         )
+    check_range(low, high, name)
     facts = {
         "format": form,
         "shape": list(voxels.shape),
         "dtype": stored,
         "spacing": [round(float(s), 4) for s in np.linalg.norm(affine[:3, :3], axis=0)],
-        "orientation": "".join(nibabel.aff2axcodes(affine)) if known else "unknown",
+        "orientation": "".join(aff2axcodes(affine)) if known else "unknown",
         "affine_known": known,
-        "oblique": known and is_oblique(affine),
+        "oblique": bool(known and is_oblique(affine)),
         "repaired": repaired,
         **more,
     }
     return Scan(voxels, np.asarray(affine, dtype=float), "volume", facts)
 
 
+def check_range(low: float, high: float, name: str) -> None:
+    """Numbers that leave what follows room to square them, and to tell them apart."""
+    if max(-float(low), float(high)) > LARGEST or float(high) - float(low) < SMALLEST:
+        raise ScanError(
+            "absurd-values",
+            f"{name}: its values run from {low:g} to {high:g}, which no scanner gives; "
+            "export it again with 16-bit numbers",
+        )
+
+
 def repair(voxels: np.ndarray, name: str) -> int:
-    """Put the mean of the finite neighbours in place of each NaN or Inf voxel; how many there were."""
-    bad = np.argwhere(~np.isfinite(voxels))  # (n, 3)
-    if len(bad) > MAX_BAD * voxels.size:
+    """Put the mean of the finite neighbours in place of each NaN or Inf voxel; how many there were.
+
+    They are counted before they are listed, and listed a few planes at a time: all may be bad.
+    """
+    if voxels.dtype.kind != "f":
+        return 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(sum(float(part.sum(dtype=np.float64)) for part in parts(voxels))):
+            return 0
+    bad = sum(int(part.size - np.count_nonzero(np.isfinite(part))) for part in parts(voxels))
+    if bad > MAX_BAD * voxels.size:
         raise ScanError(
             "not-finite",
-            f"{name}: {len(bad):,} of {voxels.size:,} voxels are not numbers (NaN "
+            f"{name}: {bad:,} of {voxels.size:,} voxels are not numbers (NaN "
             "or Inf); replace them, for instance with `fslmaths -nan`",
         )
+    if not bad:
+        return 0
+    lowest = min(float(part.min(where=np.isfinite(part), initial=np.inf)) for part in parts(voxels))
+    places, means = [], []
+    for plane in range(voxels.shape[2]):
+        here = np.argwhere(~np.isfinite(voxels[:, :, plane]))  # (n, 2)
+        for start in range(0, len(here), FEW):
+            some = here[start : start + FEW]
+            places.append(np.column_stack([some, np.full(len(some), plane)]))
+            means.append(_mean_near(voxels, places[-1], lowest))
+    voxels[tuple(np.concatenate(places).T)] = np.concatenate(means)
+    return bad
+
+
+def _mean_near(voxels: np.ndarray, places: np.ndarray, otherwise: float) -> np.ndarray:
+    """The mean of the finite voxels around each of the places (n, 3)."""
     around = np.stack(np.meshgrid(*[(-1, 0, 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    near = np.clip(bad[:, None] + around, 0, np.array(voxels.shape) - 1)  # (n, 27, 3)
+    near = np.clip(places[:, None] + around, 0, np.array(voxels.shape) - 1)  # (n, 27, 3)
     values = voxels[tuple(np.moveaxis(near, -1, 0))].astype(np.float64)
     values[~np.isfinite(values)] = np.nan
     count = np.isfinite(values).sum(1)
-    mean = np.nansum(values, 1) / np.maximum(count, 1)
-    lowest = voxels[np.isfinite(voxels)].min()
-    voxels[tuple(bad.T)] = np.where(count > 0, mean, lowest)
-    return len(bad)
+    return np.where(count > 0, np.nansum(values, 1) / np.maximum(count, 1), otherwise)
 
 
 def image(pixels: np.ndarray, name: str, form: str, **more: Any) -> Scan:
     if min(pixels.shape[:2]) < MIN_SIDE:
         raise ScanError("absurd-dimensions", f"{name}: {dims(pixels.shape[:2])} pixels; upload all of it")
+    if pixels.ndim != 2 and pixels.shape[2:] != (3,):
+        raise ScanError(
+            "rgb", f"{name}: {dims(pixels.shape)} numbers; save the picture in grey, or in red, green and blue"
+        )
+    if max(pixels.shape[:2]) > NARROWEST * min(pixels.shape[:2]):
+        raise ScanError(
+            "absurd-dimensions",
+            f"{name}: {dims(pixels.shape[:2])} pixels, a strip and no picture; export the picture again",
+        )
     if pixels.min() == pixels.max():
         raise ScanError(
             "constant",
             f"{name}: every pixel is {pixels.min():g}, so there is nothing in the picture; export it again",
         )
+    check_range(pixels.min(), pixels.max(), name)
     facts = {
         "format": form,
         "shape": list(pixels.shape),
@@ -172,3 +228,39 @@ def image(pixels: np.ndarray, name: str, form: str, **more: Any) -> Scan:
         **more,
     }
     return Scan(pixels, np.eye(4), "image", facts)
+
+
+class View(io.RawIOBase):
+    """Bytes that lie in memory, a mapped file among them, as a file to read from, without a copy."""
+
+    def __init__(self, data: Data):
+        super().__init__()
+        self.data, self.at = memoryview(data), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: len(self.data)}[whence]
+        if start + offset < 0:
+            raise OSError("before the beginning of the file")
+        self.at = start + offset
+        return self.at
+
+    def read(self, size: int | None = -1) -> bytes:
+        end = len(self.data) if size is None or size < 0 else self.at + size
+        part = bytes(self.data[self.at : end])
+        self.at += len(part)
+        return part
+
+    def readinto(self, buffer: Any) -> int:
+        part = self.data[self.at : self.at + len(buffer)]
+        buffer[: len(part)] = part
+        self.at += len(part)
+        return len(part)

@@ -1,0 +1,312 @@
+"""Reading files in processes that may die: what page, API, command line and training call.
+
+A file from elsewhere meets parsers and decoders written in C. They run in a few reader processes without torch,
+each bound in its memory, by the file and what its header declares, and in its time. One that crashes, hangs or
+swells is killed and replaced, and its file is refused in words. Voxels come back in shared memory.
+
+What is promised depends on the system. Linux: all of it. macOS: the process and the time; its kernel does not keep
+the bound on memory. Windows: none of it; files are read in the calling process, counted as everywhere.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scans import memory
+from scans import read as plain
+from scans.scan import MAX_VOXELS, Scan, ScanError
+
+SECONDS = 10.0  # that reading a file may take
+STARTING = 60.0  # seconds that a reader may take to start
+IDLE = 60.0  # seconds after which a reader that nobody needed ends; one is kept
+LOOK = 0.05  # seconds between two looks at whether somebody still wants the answer
+MESSAGE = 1 << 20  # bytes of an answer without its voxels
+ROOT = Path(__file__).resolve().parent.parent
+TYPES = ("u1", "i1", "u2", "i2", "i4", "f4")  # of voxels and pixels that may come back
+SUPPORTED = hasattr(socket, "send_fds") and hasattr(select, "poll")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # each takes address space
+
+
+class Gone(Exception):
+    """A reader ended before it answered."""
+
+
+class Reader:
+    """One reader process, as seen from here."""
+
+    def __init__(self) -> None:
+        self.end, other = socket.socketpair()
+        code = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from scans.reader import main; main({other.fileno()})"
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            pass_fds=[other.fileno()],
+            cwd=ROOT,
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | dict.fromkeys(THREADS, "1"),
+        )
+        other.close()
+        self.ready = False
+        self.rested = time.monotonic()
+
+    def ask(
+        self, message: dict[str, Any], descriptor: int, seconds: float, cancelled: Callable[[], object]
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Its answer, and the voxels' descriptor.
+
+        TimeoutError where it takes longer than `seconds`, Gone where it ends, InterruptedError where cancelled.
+        """
+        if not self.ready:
+            self._wait(STARTING, cancelled)
+            self.ready = True
+        body = json.dumps(message).encode()
+        with self._ending():
+            socket.send_fds(self.end, [len(body).to_bytes(4, "little") + body], [descriptor])
+        return self._wait(seconds, cancelled)
+
+    def _wait(self, seconds: float, cancelled: Callable[[], object]) -> tuple[dict[str, Any], list[int]]:
+        until, poll = time.monotonic() + seconds, select.poll()
+        poll.register(self.end, select.POLLIN)
+        data, descriptors = b"", []
+        try:
+            while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                if not poll.poll(1000 * min(left, LOOK)):
+                    if cancelled():
+                        raise InterruptedError
+                    continue
+                with self._ending():
+                    more, got, _, _ = socket.recv_fds(self.end, 1 << 16, 1)
+                if not more or len(data) > MESSAGE:
+                    raise Gone
+                data, descriptors = data + more, descriptors + got
+            return json.loads(data[4:]), descriptors
+        except BaseException:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            raise
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        try:
+            yield
+        except (BrokenPipeError, ConnectionError) as error:
+            raise Gone from error
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def stop(self) -> int:
+        """Kill it; the number it ended by."""
+        self.end.close()
+        self.process.kill()
+        return self.process.wait()
+
+
+class Readers:
+    """The reader processes of this process, started as they are needed, the last used first."""
+
+    def __init__(self, size: int | None = None):
+        self.size = size or max(2, min(8, os.cpu_count() or 1))
+        self._begin()
+
+    def _begin(self) -> None:
+        self.idle: list[Reader] = []
+        self.count = 0
+        self.changed = threading.Condition()
+
+    def warm(self) -> None:
+        """Start a reader beforehand; returns at once."""
+        if SUPPORTED:
+            with self.changed:
+                if self.count == 0:
+                    self.count += 1
+                    self.idle.append(Reader())
+
+    def read(
+        self,
+        file: str | Path | bytes,
+        name: str | None = None,
+        series: str | None = None,
+        limit: int = plain.LIMIT,
+        seconds: float = SECONDS,
+        cancelled: Callable[[], object] = lambda: False,
+    ) -> Scan:
+        """`scans.read.read` in a reader process. `cancelled` is asked now and then, and may raise."""
+        if not SUPPORTED:
+            return plain.read(file, name, series, limit)
+        shown = plain.check(file, name, limit)
+        asked = {"name": shown, "series": series, "limit": limit, "seconds": seconds}
+        with contents(file, shown) as descriptor, self._reader(cancelled, shown) as reader:
+            try:
+                told, descriptors = reader.ask(asked, descriptor, seconds, cancelled)
+            except TimeoutError as error:
+                words = "it did not start" if not reader.ready else f"it took longer than {seconds:g} s"
+                raise ScanError(
+                    "too-slow", f"{shown}: given up, as {words}; upload a smaller file, or convert it to .nii.gz"
+                ) from error
+            except InterruptedError as error:
+                raise ScanError(
+                    "cancelled", f"{shown}: given up, as nobody waits for it; upload it again"
+                ) from error
+            except Gone as error:
+                raise ScanError(
+                    "reader-died",
+                    f"{shown}: the program that reads this kind of file broke down over it "
+                    f"({ended(reader.stop())}); export the scan again, or convert it to "
+                    ".nii.gz",
+                ) from error
+            if told.get("code") == "too-much-memory":  # what is left of that reader is nobody's guess
+                raise ScanError(str(told["code"]), str(told["message"]))
+        return scan_of(told, descriptors, shown)
+
+    @contextlib.contextmanager
+    def _reader(self, cancelled: Callable[[], object], shown: str) -> Iterator[Reader]:
+        """A reader for one file: back among the idle ones afterwards, unless anything went wrong."""
+        reader = self._take(cancelled, shown)
+        try:
+            yield reader
+        except BaseException:
+            self._give(reader, well=False)
+            raise
+        self._give(reader, well=True)
+
+    def _take(self, cancelled: Callable[[], object], shown: str) -> Reader:
+        with self.changed:
+            while True:
+                while self.idle:
+                    reader = self.idle.pop()
+                    if reader.alive:
+                        return reader
+                    reader.stop()
+                    self.count -= 1
+                if self.count < self.size:
+                    self.count += 1
+                    break
+                self.changed.wait(LOOK)
+                if cancelled():
+                    raise ScanError("cancelled", f"{shown}: given up, as nobody waits for it; upload it again")
+        try:
+            return Reader()
+        except BaseException:
+            with self.changed:
+                self.count -= 1
+            raise
+
+    def _give(self, reader: Reader, well: bool) -> None:
+        if not well:
+            reader.stop()
+        now = time.monotonic()
+        reader.rested = now
+        with self.changed:
+            if well:
+                self.idle.append(reader)
+            else:
+                self.count -= 1
+            old = [one for one in self.idle[:-1] if now - one.rested > IDLE]
+            for one in old:
+                self.idle.remove(one)
+                self.count -= 1
+            self.changed.notify()
+        for one in old:
+            one.stop()
+
+    def close(self) -> None:
+        """End those that wait for work; one that is at work ends with its file."""
+        with self.changed:
+            old, self.idle = self.idle, []
+            self.count -= len(old)
+        for one in old:
+            one.stop()
+
+    def forget(self) -> None:
+        """In a forked child: these readers are the parent's. Their sockets would keep them alive after it."""
+        for reader in self.idle:
+            os.close(reader.end.detach())
+            reader.process.returncode = 0  # not ours to wait for
+        self._begin()
+
+
+@contextlib.contextmanager
+def contents(file: str | Path | bytes, shown: str) -> Iterator[int]:
+    """A descriptor from which a reader can map the file."""
+    if plain.in_memory(file):
+        descriptor = memory.anonymous(0)
+        with os.fdopen(os.dup(descriptor), "wb") as out:
+            out.write(file)
+    else:
+        try:
+            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ScanError(
+                "missing", f"{shown}: it cannot be opened ({error.strerror}); check its rights"
+            ) from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def scan_of(told: dict[str, Any], descriptors: list[int], shown: str) -> Scan:
+    """The answer as a `Scan`, its voxels mapped; nothing that a reader says is believed unseen."""
+    try:
+        if "code" in told:
+            raise ScanError(str(told["code"]), str(told["message"]))
+        shape, dtype = tuple(map(int, told["shape"])), np.dtype(told["dtype"])
+        count = int(np.prod(shape, dtype=object))
+        good = dtype.str[1:] in TYPES and dtype.isnative and len(shape) in (2, 3) and 0 < count <= MAX_VOXELS
+        if not good or len(descriptors) != 1:
+            raise ScanError("reader-died", f"{shown}: its reader gave no sense; export the scan again")
+        seal(descriptors[0])
+        if os.fstat(descriptors[0]).st_size < count * dtype.itemsize:
+            raise ScanError("reader-died", f"{shown}: its reader gave too little; export the scan again")
+        block = memory.mapped(descriptors[0], count * dtype.itemsize)
+        voxels = np.ndarray(shape, dtype, buffer=block, order=told["order"])
+        return Scan(voxels, np.array(told["affine"], dtype=float), str(told["kind"]), dict(told["facts"]))
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def seal(descriptor: int) -> None:
+    """Forbid that a block shrinks while it is mapped here: reading past its end would kill this process."""
+    if hasattr(os, "memfd_create"):
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+
+
+def ended(number: int) -> str:
+    """How a process came to its end, for a person."""
+    if number >= 0:
+        return f"ended with {number}"
+    return (
+        signal.Signals(-number).name if -number in [each.value for each in signal.Signals] else f"signal {-number}"
+    )
+
+
+READERS = Readers()
+read, warm = READERS.read, READERS.warm
+atexit.register(READERS.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=READERS.forget)
