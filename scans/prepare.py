@@ -54,7 +54,14 @@ def prepare(scan: Scan, contract: Contract) -> Prepared:
             f"{article[scan.kind]} ({dims(scan.voxels.shape)}); "
             f"{REMEDIES[contract.kind]}",
         )
-    return prepare_volume(scan, contract) if scan.kind == "volume" else prepare_image(scan, contract)
+    try:
+        return prepare_volume(scan, contract) if scan.kind == "volume" else prepare_image(scan, contract)
+    except (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        raise ScanError(
+            "unreadable",
+            f"this scan ({dims(scan.voxels.shape)}) cannot be brought to the study's grid "
+            f"({type(error).__name__}); export it again",
+        ) from error
 
 
 def prepare_volume(scan: Scan, contract: Contract) -> Prepared:

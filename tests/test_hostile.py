@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import fuzz
+from diagnosis.diagnoser import Diagnoser
 from scans import processes
 from scans.prepare import prepare
-from scans.scan import ScanError
+from scans.scan import Scan, ScanError
 from studies import STUDIES
 from tests.hostile.files import HOSTILE, READ
 from tests.support import ROOT
@@ -75,6 +77,28 @@ def test_a_volume_of_frames_in_a_picture_study_is_the_wrong_kind():
     with pytest.raises(ScanError, match="the file holds a volume") as refused:
         prepare(scan, STUDIES["chest-nodule"].contract)
     assert refused.value.code == "wrong-kind"
+
+
+def test_who_leaves_ends_the_reading_of_a_file(weights_folder, tmp_path):
+    path = tmp_path / "many.zip"
+    path.write_bytes(HOSTILE["many files"].build())
+    heard = []
+
+    def step(name: str) -> None:
+        heard.append(name)
+        if len(heard) > 2:
+            raise KeyError("the page was closed")
+
+    with pytest.raises(KeyError, match="closed"):
+        Diagnoser(next(weights_folder.glob("*.safetensors")), "cpu")(path, progress=step)
+    assert heard == ["read"] * 3
+
+
+def test_a_scan_that_no_grid_takes_is_refused_in_words():
+    scan = Scan(np.zeros((8, 8), np.float32), np.eye(4), "volume", {"affine_known": True})
+    with pytest.raises(ScanError, match=r"8×8\) cannot be brought") as refused:
+        prepare(scan, STUDIES["alzheimers"].contract)
+    assert refused.value.code == "unreadable"
 
 
 def test_a_short_run_of_the_fuzzer():
