@@ -4,6 +4,7 @@ What a compressed frame says of its own size is compared with the header before 
 the frame. No other decoder is ever chosen, whatever else is installed.
 """
 
+import re
 import struct
 from io import BytesIO
 from typing import Any
@@ -29,6 +30,7 @@ JPEG2000 = (uid.JPEG2000Lossless, uid.JPEG2000)
 DECODERS = dict.fromkeys((*JPEG, *JPEG2000, uid.RLELossless), "pylibjpeg")  # transfer syntax -> pydicom's plugin
 SIZES = {8: "u1", 16: "u2", 32: "u4"}  # bits allocated -> numpy's type
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+MEANINGS = (*COLOURS, "MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "ARGB", "CMYK", "HSV")
 MAX_FRAMES = 1 << 14
 NO_SIZE = frozenset([0xC4, 0xC8, 0xCC])  # JPEG markers that look like a frame's header and are not
 
@@ -82,13 +84,13 @@ class Pixels:
             raise ScanError(
                 "bad-header",
                 f"{name}: {self.samples} sample{'s' * (self.samples > 1)} a pixel, and "
-                f"their meaning is {self.meaning[:16]}; export it again",
+                f"their meaning is {plain(self.meaning)}; export it again",
             )
         if self.packed and self.syntax not in DECODERS:
             raise ScanError(
                 "unknown-type",
                 f"{name}: pixels packed by a method that is not read here "
-                f"({self.syntax[:64]}); export it uncompressed",
+                f"({plain(self.syntax)}); export it uncompressed",
             )
 
     def frame(self, index: int, name: str) -> np.ndarray:
@@ -167,6 +169,11 @@ class Pixels:
                 f"compressed picture {_words(found)}; export it again",
             )
         return part
+
+
+def plain(text: str) -> str:
+    """What a header calls a method, where it can be one: elsewhere a person's name might stand there."""
+    return text if text in MEANINGS or re.fullmatch(r"[0-9.]{5,64}", text) else "one unknown here"
 
 
 def _words(size: tuple[int, int, int] | None) -> str:
