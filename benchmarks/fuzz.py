@@ -133,6 +133,9 @@ def inside(data: bytes, other: bytes, name: str, draw: random.Random) -> bytes:
         packer = zlib.compressobj(1, zlib.DEFLATED, -15)
         changed = mutate(zlib.decompress(data[start:], -15), other, draw)
         return data[:start] + packer.compress(changed) + packer.flush()
+    at = data.find(b"\xfe\xff\x00\xe0", data.find(b"\xe0\x7f\x10\x00"))
+    if name.endswith(".dcm") and at > 0:  # compressed pixels alone, for whoever decodes them
+        return data[:at] + mutate(data[at:], other[-len(data) + at :], draw)
     return mutate(data, other, draw)
 
 
