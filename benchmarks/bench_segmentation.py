@@ -28,7 +28,7 @@ from benchmarks.side_by_side import own_peak_mb  # noqa: E402
 from diagnosis import measures  # noqa: E402
 from diagnosis import segment as segmenting  # noqa: E402
 from scans.prepare import prepare  # noqa: E402
-from scans.read import read  # noqa: E402
+from scans.processes import read  # noqa: E402
 from scans.scan import Scan  # noqa: E402
 from studies import HEAD  # noqa: E402
 

@@ -21,6 +21,7 @@ RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 COMMANDS = ORDER[-1]
 TOGETHER = {  # modules that one test file follows through
     "tests/test_weights_hostile.py": {"networks/header.py", "networks/pickled.py"},
+    "tests/scans/test_processes.py": {"scans/reader.py"},
 }
 
 

@@ -1,4 +1,4 @@
-"""Reading files: what is read is what was written, and each thing that can be wrong has its own words."""
+"""NIfTI and MGH files: what is read is what was written, and each thing that can be wrong has its own words."""
 
 import gzip
 import json
@@ -7,26 +7,10 @@ import tracemalloc
 import nibabel
 import numpy as np
 import pytest
-from PIL import Image
 
-from scans import pictures as picture_module
-from scans.pictures import FORMATS
-from scans.read import IMAGES, read, safe_name
-from scans.scan import ScanError
+from scans.read import read
 from tests.heads import head, reorder, save
-
-SHAPE = (9, 10, 11)
-AFFINE = np.array([[0, 0, 2.0, -30], [-1.5, 0, 0, 40], [0, 1.2, 0, -20], [0, 0, 0, 1]])
-
-
-def numbers(dtype="int16"):
-    return (np.arange(np.prod(SHAPE)) % 120).reshape(SHAPE).astype(dtype)
-
-
-def refusal(file, name=None, **options):
-    with pytest.raises(ScanError) as refused:
-        read(file, name, **options)
-    return refused.value
+from tests.volumes import AFFINE, SHAPE, numbers, refusal
 
 
 def broken(tmp_path, field, value, suffix=".nii"):
@@ -39,9 +23,6 @@ def broken(tmp_path, field, value, suffix=".nii"):
     path = tmp_path / f"broken{suffix}"
     path.write_bytes(gzip.compress(data) if suffix.endswith(".gz") else data)
     return path
-
-
-# --- what is read is what was written ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".NII.GZ", ".mgz", ".mgh"])
@@ -119,119 +100,6 @@ def test_a_slanted_affine_is_said(tmp_path):
     turn = np.eye(4)
     turn[:2, :2] = [[0.98, -0.2], [0.2, 0.98]]
     assert read(save(tmp_path / "head.nii", numbers(), AFFINE @ turn)).facts["oblique"]
-
-
-def test_a_few_missing_voxels_are_repaired_from_their_neighbours(tmp_path):
-    voxels = np.full(SHAPE, 50, np.float32)
-    voxels[:3] = 0
-    voxels[5, 5, 5], voxels[7, 7, 7], voxels[0, 0, 0] = np.nan, np.inf, -np.inf
-    scan = read(save(tmp_path / "head.nii.gz", voxels, AFFINE))
-    assert scan.facts["repaired"] == 3 and np.isfinite(scan.voxels).all()
-    assert scan.voxels[5, 5, 5] == scan.voxels[7, 7, 7] == 50 and scan.voxels[0, 0, 0] == 0
-
-
-@pytest.mark.parametrize(
-    "suffix, mode",
-    [
-        (".png", "L"),
-        (".png", "RGB"),
-        (".jpg", "L"),
-        (".jpeg", "RGB"),
-        (".png", "RGBA"),
-        (".png", "P"),
-        (".png", "I;16"),
-        (".png", "1"),
-        (".bmp", "L"),
-        (".bmp", "RGB"),
-        (".gif", "P"),
-    ],
-)
-def test_pictures(tmp_path, suffix, mode):
-    pixels = np.add.outer(np.arange(20), np.arange(30)).astype(np.uint8)
-    deep = pixels.astype(np.uint16)
-    picture = Image.fromarray(deep) if mode == "I;16" else Image.fromarray(pixels).convert(mode)
-    picture.save(tmp_path / f"slice{suffix}")
-    scan = read(tmp_path / f"slice{suffix}")
-    assert scan.kind == "image" and scan.voxels.shape == ((20, 30) if mode[0] in "LI1" else (20, 30, 3))
-    if mode != "1":
-        grey = scan.voxels if scan.voxels.ndim == 2 else scan.voxels[..., 0]
-        assert np.abs(grey.astype(int) - pixels).max() <= 3
-
-
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_picture_is_read_by_its_content_whatever_its_name_says(tmp_path, form):
-    pixels = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "slice.jpg", form)
-    scan = read(tmp_path / "slice.jpg")
-    assert scan.facts["format"] == form
-    assert np.abs(scan.voxels.reshape(40, 60, -1)[..., 0].astype(int) - pixels).max() <= 6
-
-
-def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn a quarter
-    Image.fromarray(np.add.outer(np.arange(20), np.arange(30)).astype(np.uint8)).save(
-        tmp_path / "slice.jpg", exif=exif
-    )
-    assert read(tmp_path / "slice.jpg").voxels.shape == (30, 20)
-
-
-# --- what cannot be used, each with its own words ------------------------------------------------------------
-
-
-def test_missing(tmp_path):
-    error = refusal(tmp_path / "gone.nii.gz")
-    assert error.code == "missing" and "gone.nii.gz: no such file" in str(error)
-
-
-def test_empty(tmp_path):
-    (tmp_path / "head.nii.gz").touch()
-    error = refusal(tmp_path / "head.nii.gz")
-    assert error.code == "empty" and "0 bytes" in str(error)
-
-
-@pytest.mark.parametrize("name", ["notes.txt", "head", "head.gz", "head.hdr", ""])
-def test_unknown_type(name):
-    error = refusal(b"something", name)
-    assert error.code == "unknown-type" and ".nii.gz" in str(error)
-
-
-@pytest.mark.parametrize(
-    "suffix, other, words",
-    [
-        (".nii.gz", ".nii", "not gzip-compressed but an uncompressed NIfTI"),
-        (".nii", ".nii.gz", "a gzip file"),
-        (".nii", ".png", "a PNG picture"),
-        (".nii.gz", ".png", "a PNG picture"),
-        (".png", ".nii", "an uncompressed NIfTI"),
-        (".jpg", ".nii.gz", "a gzip file"),
-        (".mgh", ".png", "a PNG picture"),
-        (".mgz", ".nii.gz", "no MGH volume"),
-        (".zip", ".nii.gz", "not a zip but a gzip file"),
-        (".dcm", ".png", "a PNG picture"),
-    ],
-)
-def test_not_what_its_suffix_says(tmp_path, suffix, other, words):
-    path = tmp_path / f"real{other}"
-    if other == ".png":
-        Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)).save(path)
-    else:
-        save(path, numbers(), AFFINE)
-    error = refusal(path.read_bytes(), f"head{suffix}")
-    assert error.code == "not-what-it-says" and words in str(error) and f"head{suffix}" in str(error)
-
-
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgz", ".mgh", *IMAGES])
-@pytest.mark.parametrize("share", [0.3, 0.9])
-def test_truncated(tmp_path, suffix, share):
-    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 40)).astype(np.uint8)
-    path = tmp_path / f"head{suffix}"
-    if suffix in IMAGES:
-        Image.fromarray(noise[0]).save(path)
-    else:
-        nibabel.save((nibabel.MGHImage if ".mg" in suffix else nibabel.Nifti1Image)(noise, np.eye(4)), path)
-    data = path.read_bytes()
-    assert refusal(data[: int(share * len(data))], path.name).code == "truncated"
 
 
 @pytest.mark.parametrize("name", ["head.nii", "head.nii.gz", "head.mgz"])
@@ -333,24 +201,6 @@ def test_bad_spacing(tmp_path, spacing, suffix):
     assert error.code == "bad-spacing" and f"{spacing:g}" in str(error) and "mm" in str(error)
 
 
-@pytest.mark.parametrize("value", [0, 37])
-def test_constant(tmp_path, value):
-    error = refusal(save(tmp_path / "head.nii", np.full(SHAPE, value, np.int16), AFFINE))
-    assert error.code == "constant" and f"every voxel is {value}" in str(error)
-
-
-def test_a_blank_picture(tmp_path):
-    Image.new("L", (30, 30), 9).save(tmp_path / "slice.png")
-    assert refusal(tmp_path / "slice.png").code == "constant"
-
-
-def test_too_many_missing_voxels(tmp_path):
-    voxels = numbers("float32")
-    voxels[:2] = np.nan
-    error = refusal(save(tmp_path / "head.nii", voxels, AFFINE))
-    assert error.code == "not-finite" and "220 of 990" in str(error)
-
-
 def test_several_volumes(tmp_path):
     error = refusal(save(tmp_path / "head.nii.gz", np.stack([numbers()] * 4, -1), AFFINE))
     assert error.code == "several-volumes" and "4 volumes (9×10×11×4)" in str(error) and "fslroi" in str(error)
@@ -361,31 +211,6 @@ def test_complex_and_colour_voxels(tmp_path):
     colour = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     colour["R"] = numbers()
     assert refusal(save(tmp_path / "colour.nii", colour, AFFINE)).code == "rgb"
-
-
-def test_a_picture_of_too_many_pixels(tmp_path, monkeypatch):
-    noise = np.random.default_rng(0).integers(0, 9, (50, 60)).astype(np.uint8)
-    Image.fromarray(noise).save(tmp_path / "slice.png")
-    monkeypatch.setattr(picture_module, "MAX_PIXELS", 2000)
-    error = refusal(tmp_path / "slice.png")
-    assert error.code == "too-large" and "50×60" in str(error)
-
-
-@pytest.mark.parametrize(
-    "name, safe",
-    [
-        ("../../etc/passwd.nii", "passwd.nii"),
-        ("C:\\scans\\head.nii.gz", "head.nii.gz"),
-        ("a<b>.nii", "a_b_.nii"),
-        ("x" * 300 + ".nii.gz", "x" * 73 + ".nii.gz"),
-        ("..", "scan"),
-        ("", "scan"),
-        ("Größe 1.nii", "Größe 1.nii"),
-        ("a\x00b\n.nii", "a_b_.nii"),
-    ],
-)
-def test_safe_names(name, safe):
-    assert safe_name(name) == safe
 
 
 def test_a_head_in_another_order_keeps_its_places(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from scans import pictures as picture_module
-from scans.pictures import PICTURES
+from scans.pictures import FORMATS
 from scans.read import read
 from tests.volumes import refusal
 
@@ -38,7 +38,7 @@ def test_pictures(tmp_path, suffix, mode):
         assert np.abs(grey.astype(int) - pixels).max() <= 3
 
 
-@pytest.mark.parametrize("form", PICTURES)
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_picture_is_read_by_its_content_whatever_its_name_says(tmp_path, form):
     pixels = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "slice.jpg", form)

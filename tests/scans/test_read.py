@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scans.pictures import IMAGES
-from scans.read import safe_name
+from scans.read import IMAGES, safe_name
 from tests.heads import save
 from tests.volumes import AFFINE, numbers, refusal
 

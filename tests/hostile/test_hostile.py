@@ -17,7 +17,7 @@ from studies import STUDIES
 from tests.hostile.files import HOSTILE, READ
 from tests.support import ROOT
 
-FOUND = sorted((Path(__file__).parent / "hostile/found").glob("*"))
+FOUND = sorted((Path(__file__).parent / "found").glob("*"))
 SLOW = {"many files"}  # given up after a time, which is tested with less of it
 BIG = {"oblique and big": "alzheimers", "GIF of 8190": "chest-nodule"}  # and the study that prepares them
 
