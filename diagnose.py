@@ -13,6 +13,7 @@ from tqdm import tqdm
 import model
 from diagnosis.diagnoser import Diagnoser, Diagnosis, error_record, find_weights
 from networks import dropout
+from reports.wording import Texts, languages
 from scans import processes
 from scans.read import READERS, safe_name
 from scans.scan import ScanError
@@ -33,30 +34,10 @@ def collect(paths: list[Path]) -> list[Path]:
     return files
 
 
-def table(records: list[dict[str, Any]], calibrated: bool) -> str:
-    """The records for a person: one line a file, reasons below it."""
-    lines = []
-    width = max(len(record["file"]) for record in records)
-    for record in records:
-        if "error" in record:
-            lines.append(f"{record['file']:<{width}}  refused: {record['error']['message']}")
-            continue
-        verdict = record["gate"]["verdict"]
-        if record["label"] is None:
-            lines.append(f"{record['file']:<{width}}  {verdict}")
-        else:
-            chance = f"{record['probabilities'][record['label']]:6.1%}"
-            if record["intervals"]:
-                chance += " ({:.1%} to {:.1%})".format(*record["intervals"][record["label"]])
-            promise = f"{record['level']:.0%} coverage on the calibration cohort"
-            answers = f"{' or '.join(record['set'])} ({promise if calibrated else 'no coverage: not calibrated'})"
-            lines.append(
-                f"{record['file']:<{width}}  {record['label']} {chance}  {record['name']}; "
-                f"{answers}; {verdict}; {sum(record['seconds'].values()):.2f} s"
-            )
-        lines += [f"{'':<{width}}    – {reason}" for reason in record["gate"]["reasons"]]
-        lines += [f"{'':<{width}}    report: {name}" for name in record.get("report", [])]
-    return "\n".join(lines)
+def indented(file: str, width: int, text: str) -> str:
+    """A file's lines: its name before the first, what follows below the first."""
+    first, *rest = text.splitlines()
+    return "\n".join([f"{file:<{width}}  {first}", *(f"{'':<{width}}  {line}" for line in rest)])
 
 
 def write_csv(path: Path, records: list[dict[str, Any]], codes: list[str]) -> None:
@@ -89,10 +70,10 @@ def write_csv(path: Path, records: list[dict[str, Any]], codes: list[str]) -> No
 
 def file_report(diagnoser: Diagnoser, diagnosis: Diagnosis, options: argparse.Namespace) -> list[str]:
     """Write the report, with a map where there is a class to explain; the names of its files."""
-    from reports.files import write  # here: it brings matplotlib, and most command lines never ask
+    from reports.files import write  # here: it brings what draws pages, and most command lines never ask
 
-    found = diagnoser.explain(diagnosis) if diagnosis.label else None
-    return [path.name for path in write(diagnosis, found, options.report, options.language)]
+    heat_map = diagnoser.explain(diagnosis) if diagnosis.label else None
+    return [path.name for path in write(diagnosis, heat_map, options.report, options.language)]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -122,7 +103,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="write a report of each scan with its heat map there: HTML, PDF, JSON and pictures",
     )
-    parser.add_argument("--language", choices=["en", "zh"], default="en", help="of the reports (%(default)s)")
+    parser.add_argument(
+        "--language", choices=list(languages()), default="en", help="of what is printed and reported (%(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     parser.add_argument(
         "--precision",
@@ -142,8 +125,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         weights = options.weights or find_weights(ROOT / "weights", options.study)
         diagnoser = Diagnoser(weights, options.device, options.precision)
-        if options.uncertainty and diagnoser.no_passes:
-            raise model.WeightsError(diagnoser.no_passes)
+        if options.uncertainty and diagnoser.why_no_uncertainty:
+            raise model.WeightsError(diagnoser.why_no_uncertainty)
     except model.WeightsError as error:
         print(error, file=sys.stderr)
         return 2
@@ -157,7 +140,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.report and options.report.exists() and not options.report.is_dir():
         print(f"--report {options.report}: a file of that name is there; name a folder", file=sys.stderr)
         return 2
-    records = []
+    records, lines, t = [], [], Texts(options.language)
+    width = max(len(safe_name(file.name)) for file in files)
     for file in tqdm(files, unit="scan", disable=len(files) < 2, leave=False):
         try:
             diagnosis = diagnoser(
@@ -166,19 +150,23 @@ def main(argv: list[str] | None = None) -> int:
                 level=options.level,
                 passes=dropout.PASSES if options.uncertainty else 0,
             )
-            written = {"report": file_report(diagnoser, diagnosis, options)} if options.report else {}
-            records.append(diagnosis.record() | written)
+            record, text = diagnosis.record(), t.line(diagnosis)
+            if options.report:
+                record["report"] = file_report(diagnoser, diagnosis, options)
+                text += "".join(f"\n  {t('command.report', name=name)}" for name in record["report"])
         except ScanError as error:
-            records.append(error_record(safe_name(file.name), error))
+            record = error_record(safe_name(file.name), error)
+            text = t("command.refused", message=str(error))
+        records.append(record)
+        lines.append(indented(record["file"], width, text))
     if options.json:
         json.dump(records, sys.stdout, indent=2, ensure_ascii=False)
         print()
     elif options.csv:
         write_csv(options.csv, records, diagnoser.study.codes)
     else:
-        calibrated = bool(diagnoser.weights.header.get("calibration", {}).get("scores"))
-        print(table(records, calibrated))
-        print(f"\n{diagnoser.weights.header.get('title', diagnoser.weights.name)}\n{NOTICE}")
+        print("\n".join(lines))
+        print(f"\n{t.weights_title(diagnoser.weights)}\n{t('notice')}")
     return 0 if all(record.get("label") for record in records) else 1
 
 

@@ -117,7 +117,7 @@ class Diagnoser:
         return self.weights.study
 
     @property
-    def no_passes(self) -> str | None:
+    def why_no_uncertainty(self) -> str | None:
         """Why `passes` cannot be asked for, in words; None where they can."""
         if self.forward.passes is not None:
             return None
@@ -141,8 +141,8 @@ class Diagnoser:
         While a file is being read `progress` hears of that again and again: what it raises ends the reading too.
         With `passes` the probabilities get intervals, from so many passes with dropout on the same convolutions.
         """
-        if passes and self.no_passes:
-            raise model.WeightsError(self.no_passes)
+        if passes and self.why_no_uncertainty:
+            raise model.WeightsError(self.why_no_uncertainty)
         seconds: dict[str, float] = {}
 
         @contextmanager

@@ -1,9 +1,9 @@
-"""The report of a `Diagnosis`, to file: pictures, one HTML file, the same as PDF, and JSON.
+"""What a report says, as a list of blocks that the HTML and the PDF both draw, and the same as JSON-ready data.
 
-What a report says is one list of blocks (`content`), which the HTML and the PDF both draw. It holds no patient's
-name and no path, only the cleaned file name; it loads nothing from anywhere, and works without a browser.
+It holds no patient's name and no path, only the cleaned file name.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,13 +13,12 @@ from diagnosis.diagnoser import Diagnosis
 from diagnosis.explain import Map
 from diagnosis.regions import regions, warnings
 from networks.dropout import PASSES
-from reports.figures import ACCENT, INK, QUIET, class_name, texts
+from reports import numbers
+from reports.style import ACCENT, BAD, DOUBT, GOOD, HEAT, INK, QUIET
+from reports.wording import Texts, calibrated, ranked_regions
+from studies import Study
 
-BAD, DOUBT, GOOD = "#b3261e", "#b26a00", "#2e7d4f"
 TONES = {gate.FIT: GOOD, gate.DOUBTFUL: DOUBT, gate.UNFIT: BAD}
-
-
-# --- what a report says -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -32,191 +31,204 @@ class Block:
     colour: str = INK
 
 
-def content(diagnosis: Diagnosis, found: Map | None, language: str, made: datetime) -> list[Block]:
+@dataclass(frozen=True)
+class Bar:
+    """A class's row in the chart of probabilities."""
+
+    code: str
+    name: str
+    chance: float  # 0 to 1
+    shown: str
+    chosen: bool  # the predicted class
+    in_set: bool
+    low: float = 0.0
+    high: float = 0.0
+    span: str = ""  # the interval from low to high in words, where one was asked for
+
+
+def bars(record: Mapping[str, Any], study: Study, t: Texts) -> list[Bar]:
+    """The chart's rows from least to most severe; none where no class is given."""
+    chances, intervals = record["probabilities"] or {}, record["intervals"] or {}
+    rows = []
+    for code in study.by_severity if chances else ():
+        low, high = intervals.get(code, (0.0, 0.0))
+        rows.append(
+            Bar(
+                code,
+                t.class_name(study, code),
+                chances[code],
+                numbers.percent(chances[code]),
+                code == record["label"],
+                code in record["set"],
+                low,
+                high,
+                numbers.percent_span(low, high) if code in intervals else "",
+            )
+        )
+    return rows
+
+
+def content(diagnosis: Diagnosis, heat_map: Map | None, t: Texts, made: datetime) -> list[Block]:
     """The report as blocks, in the reader's language; what a weights file says of itself stays as written."""
-    say = texts(language)
     return [
-        *answer(diagnosis, say, made),
+        *answer(diagnosis, t, made),
         Block("break"),
-        *pictures(diagnosis, found, say),
+        *pictures(diagnosis, heat_map, t),
         Block("break"),
-        *network(diagnosis, say),
-        *provenance(diagnosis, say),
+        *network(diagnosis, t),
+        *provenance(diagnosis, t),
     ]
 
 
-def answer(diagnosis: Diagnosis, say: dict[str, str], made: datetime) -> list[Block]:
-    record, study = diagnosis.record(), diagnosis.weights.study
-    title = diagnosis.weights.header.get("title", diagnosis.weights.name)
+def answer(diagnosis: Diagnosis, t: Texts, made: datetime) -> list[Block]:
+    study, label = diagnosis.weights.study, diagnosis.label
     blocks = [
-        Block("title", say["report.title"]),
-        Block("text", say.get(f"study.{study.key}", study.title), colour=QUIET),
+        Block("title", t("report.title")),
+        Block("text", t.study_title(study), colour=QUIET),
         Block(
             "rows",
             rows=(
-                (say["report.file"], record["file"]),
-                (say["report.made"], f"{made:%Y-%m-%d %H:%M} UTC"),
-                (say["report.weights"], say.get(f"weights.{title}", title)),
+                (t("fact.file"), diagnosis.file),
+                (t("report.made"), f"{made:%Y-%m-%d %H:%M} UTC"),
+                (t("fact.weights"), t.weights_title(diagnosis.weights)),
             ),
         ),
-        Block("heading", say["report.answer"]),
+        Block("heading", t.question(study)),
     ]
-    if record["label"] is None:
-        blocks.append(Block("big", say["report.none"], colour=BAD))
+    if label is None:
+        blocks.append(Block("big", t("result.none"), colour=BAD))
+        blocks.append(Block("text", t("result.none.why"), colour=BAD))
     else:
-        name, code = class_name(diagnosis, record["label"], say), record["label"]
-        chance = say["report.chance"].format(chance=f"{record['probabilities'][code]:.1%}")
-        blocks += [Block("big", f"{name} ({code})", colour=ACCENT), Block("text", chance), Block("chart")]
-        if diagnosis.intervals:
-            blocks.append(Block("small", say["uncertainty.note"].format(passes=PASSES)))
-        rows = [(say["report.set"], answers(diagnosis, say))]
-        if record["severity"] is not None:
-            rows.append((say["report.severity"], f"{record['severity']:.2f}"))
-        rows += [(say.get(f"share.{name}", name), told(parts)) for name, parts in record["shares"].items()]
-        blocks.append(Block("rows", rows=tuple(rows)))
-        if record["gate"]["judged_anyway"]:
-            blocks.append(Block("text", say["report.anyway"], colour=BAD))
-    verdict = record["gate"]["verdict"]
+        blocks += [Block("small", t("result.eyebrow")), *judged(diagnosis, label, t)]
     blocks += [
-        Block("heading", say["report.fit"]),
-        Block("text", say.get(f"verdict.{verdict}", verdict), colour=TONES[verdict]),
+        Block("heading", t("report.fit")),
+        Block("text", t.verdict(diagnosis.verdict), colour=TONES[diagnosis.verdict]),
     ]
-    for finding in diagnosis.findings:
-        reason = say.get(f"reason.{finding.code}")
-        blocks.append(Block("text", f"– {reason.format(**finding.values) if reason else finding.text}"))
+    blocks += [Block("text", f"– {t.reason(finding)}") for finding in diagnosis.findings]
     return blocks
 
 
-def answers(diagnosis: Diagnosis, say: dict[str, str]) -> str:
-    """The prediction set in words, with what it promises."""
-    calibrated = (diagnosis.weights.header.get("calibration") or {}).get("scores")
-    promise = say["set.promise"].format(level=f"{diagnosis.level:.0%}") if calibrated else say["set.raw"]
-    return f" {say['set.or']} ".join(diagnosis.set) + f" {promise}"
+def judged(diagnosis: Diagnosis, label: str, t: Texts) -> list[Block]:
+    """The class, its probability and what belongs to it."""
+    name = t.class_name(diagnosis.weights.study, label)
+    chance = numbers.percent((diagnosis.probabilities or {})[label])
+    blocks = [
+        Block("big", f"{name} ({label})", colour=ACCENT),
+        Block("text", t("report.chance", chance=chance)),
+        Block("chart"),
+    ]
+    if diagnosis.intervals:
+        blocks.append(Block("small", t("uncertainty.note", passes=PASSES)))
+    promise = t.coverage(diagnosis.level, calibrated(diagnosis.weights))
+    rows = [(t("report.set"), f"{t.prediction_set(diagnosis.set or ())} {promise}")]
+    if diagnosis.severity is not None:
+        rows.append((t("result.severity"), numbers.severity(diagnosis.severity)))
+    blocks.append(Block("rows", rows=(*rows, *t.shares(diagnosis.shares))))
+    if diagnosis.judged_anyway:
+        blocks.append(Block("text", t("result.on_request"), colour=BAD))
+    return blocks
 
 
-def told(parts: dict[str, float]) -> str:
-    """Named shares in a line."""
-    return ", ".join(f"{name}: {share:.0%}" for name, share in parts.items())
-
-
-def pictures(diagnosis: Diagnosis, found: Map | None, say: dict[str, str]) -> list[Block]:
-    blocks = [Block("heading", say["report.pictures"])]
-    volume = diagnosis.weights.study.contract.kind == "volume"
-    if found is None:
-        blocks.append(Block("text", say["report.plain"]))
+def pictures(diagnosis: Diagnosis, heat_map: Map | None, t: Texts) -> list[Block]:
+    study = diagnosis.weights.study
+    volume = study.contract.kind == "volume"
+    blocks = [Block("heading", t("report.pictures"))]
+    if heat_map is None:
+        blocks.append(Block("text", t("report.plain")))
     else:
-        method = say.get(f"method.{found.method}", found.method)
         blocks.append(
             Block(
                 "text",
-                say["report.colours"].format(
-                    code=f"{class_name(diagnosis, found.code, say)} ({found.code})", method=method
+                t(
+                    "report.colours",
+                    code=f"{t.class_name(study, heat_map.code)} ({heat_map.code})",
+                    method=t(f"method.{heat_map.method}"),
+                    threshold=numbers.whole_percent(HEAT.threshold),
                 ),
             )
         )
     blocks.append(Block("planes"))
     if volume:
-        blocks.append(Block("small", say["report.middle" if found is None else "report.planes"]))
+        blocks.append(Block("small", t("report.middle" if heat_map is None else "report.planes")))
         if "no-affine" in diagnosis.prepared.notes:
-            blocks.append(Block("small", say["report.unoriented"], colour=DOUBT))
-    elif found is not None:
-        blocks.append(Block("small", say["report.beside"]))
-    if found is None:
-        return blocks
-    if found.absorbed is not None:
-        blocks.append(Block("small", say["report.absorbed"].format(share=f"{found.absorbed:.0%}")))
-    shares = regions(found, diagnosis.prepared, diagnosis.weights.contract)
-    blocks += [Block("text", say[f"warning.{code}"], colour=BAD) for code in warnings(found, shares)]
+            blocks.append(Block("small", t("viewer.unoriented"), colour=DOUBT))
+    elif heat_map is not None:
+        blocks.append(Block("small", t("report.beside")))
+    return blocks if heat_map is None else [*blocks, *beside_map(diagnosis, heat_map, t)]
+
+
+def beside_map(diagnosis: Diagnosis, heat_map: Map, t: Texts) -> list[Block]:
+    """What a reader of the map must know, and where in the head it lies."""
+    blocks = []
+    if heat_map.absorbed is not None:
+        blocks.append(Block("small", t("report.absorbed", share=numbers.whole_percent(heat_map.absorbed))))
+    shares = regions(heat_map, diagnosis.prepared, diagnosis.weights.contract)
+    blocks += [Block("text", t(f"warning.{code}"), colour=BAD) for code in warnings(heat_map, shares)]
     if shares:
-        ranked = sorted(shares.items(), key=lambda item: -item[1])
-        blocks += [
-            Block("heading", say["report.regions"]),
-            Block(
-                "rows",
-                rows=tuple((say[f"region.{name}"], f"{share:.0%}") for name, share in ranked if share >= 0.005),
-            ),
-        ]
+        rows = tuple((t(f"region.{name}"), shown) for name, _, shown in ranked_regions(shares))
+        blocks += [Block("heading", t("report.regions")), Block("rows", rows=rows)]
     return blocks
 
 
-def network(diagnosis: Diagnosis, say: dict[str, str]) -> list[Block]:
+def network(diagnosis: Diagnosis, t: Texts) -> list[Block]:
     """The weights' card in brief."""
     header, study = diagnosis.weights.header, diagnosis.weights.study
     scores, calibration, training = (header.get(part) or {} for part in ("scores", "calibration", "training"))
-    calibrated = say["report.uncalibrated"]
-    if calibration.get("scores"):
-        calibrated = say["report.calibrated"].format(
-            subjects=calibration.get("subjects", len(calibration["scores"])), cohort=calibration.get("cohort", "")
-        )
+    promise = t("report.uncalibrated")
+    if calibrated(diagnosis.weights):
+        subjects = calibration.get("subjects", len(calibration["scores"]))
+        promise = t("report.calibrated", subjects=subjects, cohort=calibration.get("cohort", ""))
     blocks = [
-        Block("heading", say["report.network"]),
+        Block("heading", t("details.network")),
         Block(
             "rows",
-            rows=(
-                (
-                    say["report.trained"],
-                    say["report.learned"].format(**training["counts"])
-                    if "counts" in training
-                    else str(training.get("data", "–")),
-                ),
-                (say["report.calibration"], calibrated),
-            ),
+            rows=((t("fact.trained"), t.learned_from(training) or "–"), (t("report.calibration"), promise)),
         ),
     ]
     rows = tuple(
-        (say[f"metric.{name}"], interval(metric, say))
-        for name, metric in (scores.get("metrics") or {}).items()
-        if f"metric.{name}" in say and metric["value"] is not None
+        (t.metric(name), numbers.score_interval(score))
+        for name, score in (scores.get("metrics") or {}).items()
+        if t.has(f"metric.{name}") and score["value"] is not None
     )
     if rows:
-        told = {key: scores.get(key, "–") for key in ("cohort", "subjects")}
-        blocks += [Block("text", say["report.scores"].format(**told)), Block("rows", rows=rows)]
+        cohort, subjects = (scores.get(key, "–") for key in ("cohort", "subjects"))
+        blocks += [Block("text", t("report.scores", cohort=cohort, subjects=subjects)), Block("rows", rows=rows)]
     else:
-        blocks.append(Block("text", say["report.noscores"], colour=DOUBT))
-    return [*blocks, Block("heading", say["report.limits"]), Block("text", say.get(f"use.{study.key}", study.use))]
+        blocks.append(Block("text", t("start.untrained"), colour=DOUBT))
+    return [*blocks, Block("heading", t("report.limits")), Block("text", t.use(study))]
 
 
-def interval(metric: dict[str, Any], say: dict[str, str]) -> str:
-    numbers = {key: "–" if metric.get(key) is None else f"{metric[key]:.2f}" for key in ("value", "low", "high")}
-    return say["report.score"].format(**numbers)
-
-
-def provenance(diagnosis: Diagnosis, say: dict[str, str]) -> list[Block]:
+def provenance(diagnosis: Diagnosis, t: Texts) -> list[Block]:
     record, facts = diagnosis.record(), diagnosis.scan.facts
-    sizes = " × ".join(map(str, facts.get("shape", ())))
-    spacing = " × ".join(f"{mm:g}" for mm in facts.get("spacing", ()))
-    scan = [str(facts.get("format", "")), sizes, f"{spacing} mm" if spacing else "", facts.get("orientation", "")]
-    return [
-        Block("heading", say["report.provenance"]),
-        Block(
-            "rows",
-            rows=(
-                (say["report.study"], record["study"]),
-                (say["report.scan"], ", ".join(part for part in scan if part)),
-                (say["report.weights"], f"{record['weights']['name']}  sha256 {record['weights']['sha256'][:16]}"),
-                (say["report.contract"], diagnosis.weights.contract.hash()),
-                (say["report.seconds"], f"{sum(record['seconds'].values()):.2f} s"),
-                (
-                    say["report.versions"],
-                    ", ".join(f"{name} {number}" for name, number in record["versions"].items()),
-                ),
-            ),
-        ),
+    scan = [
+        str(facts.get("format", "")),
+        numbers.sizes(facts.get("shape", ())),
+        numbers.sizes(facts.get("spacing", ()), "mm"),
+        facts.get("orientation", ""),
     ]
+    rows = (
+        (t("report.study"), record["study"]),
+        (t("report.scan"), ", ".join(part for part in scan if part)),
+        (t("report.weights"), f"{record['weights']['name']}  sha256 {record['weights']['sha256'][:16]}"),
+        (t("report.contract"), diagnosis.weights.contract.hash()),
+        (t("details.time"), t.seconds(sum(record["seconds"].values()))),
+        (t("fact.versions"), " · ".join(f"{name} {number}" for name, number in record["versions"].items())),
+    )
+    return [Block("heading", t("report.provenance")), Block("rows", rows=rows)]
 
 
-def data(diagnosis: Diagnosis, found: Map | None, language: str, made: datetime) -> dict[str, Any]:
+def data(diagnosis: Diagnosis, heat_map: Map | None, language: str, made: datetime) -> dict[str, Any]:
     """The report as JSON-ready data: the record, and what the map says in numbers."""
     described = None
-    if found is not None:
-        shares = regions(found, diagnosis.prepared, diagnosis.weights.contract)
+    if heat_map is not None:
+        shares = regions(heat_map, diagnosis.prepared, diagnosis.weights.contract)
         described = {
-            "method": found.method,
-            "code": found.code,
-            "score": found.score,
-            "absorbed": found.absorbed,
+            "method": heat_map.method,
+            "code": heat_map.code,
+            "score": heat_map.score,
+            "absorbed": heat_map.absorbed,
             "regions": shares,
-            "warnings": warnings(found, shares),
+            "warnings": warnings(heat_map, shares),
         }
     return {
         **diagnosis.record(),

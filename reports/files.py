@@ -13,7 +13,7 @@ from reports.html import html
 from reports.pdf import pdf
 
 
-def write(diagnosis: "Diagnosis", found: Map | None, folder: Path, language: str = "en") -> list[Path]:
+def write(diagnosis: Diagnosis, heat_map: Map | None, folder: Path, language: str = "en") -> list[Path]:
     """The report as .html, .pdf, .json and .png files in a folder, named after the scan's cleaned name.
 
     A second scan of that name gets a number: no report takes the place of another.
@@ -21,12 +21,12 @@ def write(diagnosis: "Diagnosis", found: Map | None, folder: Path, language: str
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made = datetime.now(timezone.utc)
-    text = json.dumps(data(diagnosis, found, language, made), indent=1, ensure_ascii=False)
+    text = json.dumps(data(diagnosis, heat_map, language, made), indent=1, ensure_ascii=False, allow_nan=False)
     parts = {
-        ".html": html(diagnosis, found, language, made).encode(),
-        ".pdf": pdf(diagnosis, found, language, made),
+        ".html": html(diagnosis, heat_map, language, made).encode(),
+        ".pdf": pdf(diagnosis, heat_map, language, made),
         ".json": text.encode(),
-        ".png": slices(diagnosis, found),
+        ".png": slices(diagnosis, heat_map),
     }
     name = unused(folder, diagnosis.file, tuple(parts))
     paths = [folder / f"{name}{suffix}" for suffix in parts]

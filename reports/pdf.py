@@ -1,30 +1,28 @@
-"""A report's blocks on A4 pages, as PDF, by matplotlib alone; what the blocks say is `report`'s business.
+"""A report's blocks on A4 pages, as a PDF with text that can be searched and copied; `content` says what they say.
 
 Lengths are points (1/72 inch), counted from the page's top left corner.
 """
 
-import io
-import re
+import logging
 from datetime import datetime, timezone
-from typing import Any
+from pathlib import Path
 
-from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, fontManager, get_font
+from fpdf import FPDF
 
 from diagnosis.diagnoser import Diagnosis
 from diagnosis.explain import Map
-from reports.content import DOUBT, Block, content
-from reports.figures import INK, draw_chart, draw_planes, drawing, font_for, planes, printable, proportion, texts
+from reports.content import Bar, Block, bars, content
+from reports.figures import picture, planes
+from reports.fonts import font_for
+from reports.style import ACCENT, BAD, DOUBT, INK, PLAIN, QUIET
+from reports.wording import ENGLISH, Texts
 
-WIDTH, HEIGHT = 595.3, 841.9
-LEFT, TOP, RIGHT, BOTTOM = 51.0, 51.0, 544.3, 775.0  # the area that blocks fill
-NOTICE = "#b3261e"
+SIDE, TOP, FOOT = 51.0, 51.0, 67.0  # margins
 # kind: font size, space above
 SIZES = {
     "title": (20, 0),
     "heading": (13, 16),
-    "big": (17, 4),
+    "big": (17, 2),
     "text": (10, 4),
     "small": (8.5, 4),
     "rows": (9.5, 3),
@@ -32,150 +30,155 @@ SIZES = {
 LEADING = 1.38
 TALLEST = 370.0  # of the planes
 COLUMN = 190.0  # where the second column of rows begins
-
-
-def draw(blocks: list[Any], diagnosis: Diagnosis, found: Map | None, language: str) -> bytes:
-    """The blocks as a PDF, the notice and the page's number at the foot of every page."""
-    with drawing:
-        pages = Pages(language)
-        for block in blocks:
-            if block.kind == "break":
-                pages.turn()
-            elif block.kind == "chart":
-                pages.chart(diagnosis)
-            elif block.kind == "planes":
-                pages.planes(diagnosis, found)
-            elif block.kind == "rows":
-                for key, value in block.rows:
-                    pages.row(key, value)
-            else:
-                pages.write(block)
-        return pages.finish()
-
-
-class Pages:
-    """Pages filled from the top; what does not fit goes on the next."""
-
-    def __init__(self, language: str):
-        self.say, self.font = texts(language), font_for(language)
-        self.figures: list[Figure] = []
-        self.turn()
-
-    def turn(self) -> None:
-        self.figures.append(Figure(figsize=(WIDTH / 72, HEIGHT / 72)))
-        self.y = TOP
-
-    def room(self, height: float) -> None:
-        """Turn the page unless so much of it is left."""
-        if self.y + height > BOTTOM:
-            self.turn()
-
-    def put(self, x: float, y: float, text: str, size: float, colour: str, align: str = "left") -> None:
-        self.figures[-1].text(
-            x / WIDTH,
-            1 - y / HEIGHT,
-            text,
-            size=size,
-            color=colour,
-            ha=align,
-            va="baseline",
-            fontproperties=self.font,
-            parse_math=False,
-        )
-
-    def lines(self, x: float, width: float, text: str, size: float, colour: str) -> float:
-        """Wrapped text from `self.y` down; the height that it took."""
-        wrapped = wrap(printable(text, self.font), width, size, self.font)
-        for number, part in enumerate(wrapped):
-            self.put(x, self.y + size * (0.95 + LEADING * number), part, size, colour)
-        return size * LEADING * len(wrapped)
-
-    def write(self, block: Any) -> None:
-        size, above = SIZES[block.kind]
-        self.room(above + size * LEADING * (4 if block.kind == "heading" else 1))  # no heading alone at the foot
-        self.y += above if self.y > TOP else 0
-        self.y += self.lines(LEFT, RIGHT - LEFT, block.text, size, block.colour)
-        if block.kind == "heading":
-            self.rule()
-
-    def rule(self) -> None:
-        axes = self.figures[-1].add_axes((LEFT / WIDTH, 1 - (self.y + 1) / HEIGHT, (RIGHT - LEFT) / WIDTH, 0.0006))
-        axes.set_axis_off()
-        axes.patch.set_facecolor("#d5dde3")
-        axes.add_artist(axes.patch)
-        self.y += 5
-
-    def row(self, key: str, value: str) -> None:
-        size, above = SIZES["rows"]
-        height = size * LEADING * len(wrap(printable(value, self.font), RIGHT - LEFT - COLUMN, size, self.font))
-        self.room(above + height)
-        self.y += above
-        first = self.lines(LEFT, COLUMN - 12, key, size, "#5c6b7a")
-        self.y += max(first, self.lines(LEFT + COLUMN, RIGHT - LEFT - COLUMN, value, size, INK))
-
-    def area(self, height: float) -> tuple[float, float, float, float]:
-        """The next so many points of the page's width, as matplotlib wants them."""
-        self.room(height + 8)
-        self.y += 4
-        box = LEFT / WIDTH, 1 - (self.y + height) / HEIGHT, (RIGHT - LEFT) / WIDTH, height / HEIGHT
-        self.y += height + 4
-        return box
-
-    def chart(self, diagnosis: Diagnosis) -> None:
-        box = self.area(26 * len(diagnosis.weights.study.labels))
-        draw_chart(self.figures[-1].add_axes(box), diagnosis, self.say, self.font)
-
-    def planes(self, diagnosis: Diagnosis, found: Map | None) -> None:
-        views = planes(diagnosis, found)
-        box = self.area(min((RIGHT - LEFT) * proportion(views), TALLEST))
-        figure = self.figures[-1]
-        black = figure.add_axes(box, facecolor="black")
-        black.set_xticks([])
-        black.set_yticks([])
-        draw_planes(figure, box, views)
-
-    def finish(self) -> bytes:
-        file = io.BytesIO()
-        with PdfPages(file, metadata={"Title": self.say["report.title"], "Creator": "Scanwise"}) as pages:
-            for number, figure in enumerate(self.figures, 1):
-                count = self.say["report.page"].format(number=number, total=len(self.figures))
-                for y, text, colour in ((803, self.say["notice"], NOTICE), (816, count, "#5c6b7a")):
-                    figure.text(
-                        0.5, 1 - y / HEIGHT, text, size=8.5, color=colour, ha="center", fontproperties=self.font
-                    )
-                pages.savefig(figure, dpi=200)
-        return file.getvalue()
-
-
-def wrap(text: str, width: float, size: float, font: FontProperties) -> list[str]:
-    """The text in lines that fit; broken between words, between Chinese characters, and in what is longer."""
-    face = get_font(font.get_file() or fontManager.findfont(font))
-    face.set_size(size, 72)
-
-    def measure(part: str) -> float:
-        face.set_text(part)
-        return face.get_width_height()[0] / 64
-
-    lines = [""]
-    for piece in re.findall(r"\s+|[\u3000-\u9fff\uff00-\uffef]|[^\s\u3000-\u9fff\uff00-\uffef]+", text):
-        if measure(lines[-1] + piece) <= width:
-            lines[-1] += piece
-        elif measure(piece) <= width:
-            lines.append(piece.lstrip())
-        else:
-            for letter in piece:
-                if measure(lines[-1] + letter) > width:
-                    lines.append("")
-                lines[-1] += letter
-    return [line.rstrip() for line in lines if line.strip()] or [""]
+BREAKS = str.maketrans({mark: f"{mark}\u200b" for mark in "，。；：、）"})  # Chinese has no blanks to break at
 
 
 def pdf(
-    diagnosis: Diagnosis, found: Map | None = None, language: str = "en", made: datetime | None = None
+    diagnosis: Diagnosis, heat_map: Map | None = None, language: str = "en", made: datetime | None = None
 ) -> bytes:
     """The report on A4; in English, and saying so, where no font for the language is installed."""
-    missing = font_for(language) is None
-    blocks = content(diagnosis, found, "en" if missing else language, made or datetime.now(timezone.utc))
-    if missing:
-        blocks.insert(1, Block("small", texts("en")["report.font"], colour=DOUBT))
-    return draw(blocks, diagnosis, found, "en" if missing else language)
+    made = made or datetime.now(timezone.utc)
+    font, t = font_for(language), Texts(language)
+    if font is None:
+        font, t = font_for(ENGLISH), Texts(ENGLISH)
+        blocks = content(diagnosis, heat_map, t, made)
+        blocks.insert(1, Block("small", t("report.font"), colour=DOUBT))
+    else:
+        blocks = content(diagnosis, heat_map, t, made)
+    assert font is not None, "English needs no installed font"
+    pages = Pages(t, font, made)
+    for block in blocks:
+        if block.kind == "break":
+            pages.add_page()
+        elif block.kind == "chart":
+            pages.chart(bars(diagnosis.record(), diagnosis.weights.study, t))
+        elif block.kind == "planes":
+            pages.planes(diagnosis, heat_map)
+        elif block.kind == "rows":
+            for key, value in block.rows:
+                pages.row(key, value)
+        else:
+            pages.block(block)
+    return bytes(pages.output())
+
+
+class Pages(FPDF):
+    """Pages filled from the top; what does not fit goes on the next."""
+
+    def __init__(self, t: Texts, font: tuple[Path, int], made: datetime):
+        super().__init__(unit="pt", format="A4")
+        self.t = t
+        self.set_margins(SIDE, TOP)
+        self.c_margin = 0  # text begins where its column does
+        self.set_auto_page_break(True, FOOT)
+        self.set_title(t("report.title"))
+        self.set_creator("Scanwise")
+        self.set_lang(t("language.tag"))
+        self.set_creation_date(made)
+        # fontTools warns of a table that some fonts have and nobody reads when it writes the letters in use
+        logging.getLogger("fontTools.subset").setLevel(logging.ERROR)
+        self.add_font("report", fname=font[0], collection_font_number=font[1])
+        self.add_page()
+
+    def footer(self) -> None:
+        for y, text, colour in (
+            (self.h - 45, self.t("notice"), BAD),
+            (self.h - 32, self.t("report.page", number=self.page_no(), total="{nb}"), QUIET),
+        ):
+            self.pen(8.5, colour)
+            self.set_xy(SIDE, y)
+            self.cell(self.epw, 11, text, align="C")
+
+    def pen(self, size: float, colour: str) -> None:
+        self.set_font("report", size=size)
+        self.set_text_color(colour)
+
+    def known(self, text: str) -> str:
+        """The text with a question mark for every character that the font cannot write."""
+        cmap = self.current_font.cmap  # type: ignore[union-attr] (a font of our own, never a built-in one)
+        written = "".join(letter if ord(letter) in cmap else "?" for letter in text)
+        return written.translate(BREAKS) if 0x200B in cmap else written
+
+    def lines(self, x: float, width: float, text: str, size: float) -> float:
+        """Wrapped text from here down; the height that it took."""
+        top = self.y
+        self.set_x(x)
+        self.multi_cell(width, size * LEADING, self.known(text), align="L", new_x="LEFT", new_y="NEXT")
+        return self.y - top
+
+    def room(self, height: float) -> None:
+        """Turn the page unless so much of it is left."""
+        if self.will_page_break(height):
+            self.add_page()
+
+    def block(self, block: Block) -> None:
+        size, above = SIZES[block.kind]
+        self.room(above + size * LEADING * (4 if block.kind == "heading" else 1))  # no heading alone at the foot
+        self.y += above if self.y > TOP else 0
+        self.pen(size, block.colour)
+        self.lines(SIDE, self.epw, block.text, size)
+        if block.kind == "heading":
+            self.set_draw_color("#d5dde3")
+            self.line(SIDE, self.y + 1, self.w - SIDE, self.y + 1)
+            self.y += 5
+
+    def row(self, key: str, value: str) -> None:
+        size, above = SIZES["rows"]
+        self.pen(size, INK)
+        width = self.epw - COLUMN
+        lines = self.multi_cell(width, size * LEADING, self.known(value), dry_run=True, output="LINES")
+        self.room(above + size * LEADING * len(lines))
+        self.y += above
+        top = self.y
+        taken = self.lines(SIDE + COLUMN, width, value, size)
+        self.y = top
+        self.pen(size, QUIET)
+        self.y = top + max(taken, self.lines(SIDE, COLUMN - 12, key, size))
+
+    def chart(self, rows: list[Bar]) -> None:
+        """The probabilities as bars, the predicted class in colour."""
+        height, left, width = 26.0, SIDE + COLUMN, self.epw - COLUMN - 84
+        self.room(height * len(rows))
+        self.y += 6
+        for row in rows:
+            top = self.y
+            for share, colour in ((1.0, "#e8edf1"), (row.chance, ACCENT if row.chosen else PLAIN)):
+                self.set_fill_color(colour)
+                self.rect(left, top, width * share, 14, style="F")
+            self.label(self.known(f"{row.name} · {row.code}"), COLUMN - 8, top)
+            self.pen(9.5, INK)
+            self.set_xy(left + width + 8, top)
+            self.cell(76, 14, row.shown)
+            if row.span:
+                self.span(row, left, width, top + 18)
+            self.y = top + height
+        self.y += 2
+
+    def label(self, text: str, width: float, top: float) -> None:
+        """A bar's name, in smaller letters where it is too long for its room."""
+        self.pen(9.5, INK)
+        self.set_font_size(9.5 * min(1, width / max(self.get_string_width(text), 1)))
+        self.set_xy(SIDE, top)
+        self.cell(width, 14, text, align="R")
+
+    def span(self, row: Bar, left: float, width: float, y: float) -> None:
+        """The interval as a thin line below its bar."""
+        low, high = left + width * row.low, left + width * row.high
+        self.set_draw_color(INK)
+        self.set_line_width(0.8)
+        self.line(low, y, high, y)
+        for end in (low, high):
+            self.line(end, y - 2, end, y + 2)
+        self.pen(7.5, QUIET)
+        self.set_xy(left + width + 8, y - 4)
+        self.cell(76, 8, row.span)
+
+    def planes(self, diagnosis: Diagnosis, heat_map: Map | None) -> None:
+        drawn = picture(planes(diagnosis, heat_map))
+        height = min(self.epw * drawn.height / drawn.width, TALLEST)
+        width = height * drawn.width / drawn.height
+        self.room(height + 8)
+        self.y += 4
+        alt = self.t("report.pictures")
+        self.image(drawn, SIDE + (self.epw - width) / 2, self.y, width, height, alt_text=alt)
+        self.y += height + 4

@@ -1,113 +1,178 @@
-"""What the page says: the words of each language, and how a result, a reason or a score is put into them.
+"""Every phrase that a person reads, in each language, on the page, in the report and on the command line.
 
-The words themselves stand in `web/texts.json`, and those shared with the report in `web/report.json`.
+English stands once: what a study asks and calls its classes in `studies.py` (and its copy in a weights file), why
+a scan is doubted in `diagnosis.gate`, all other phrases in `web/translations/en.json`. Each further language is
+one file beside that one, which holds the same phrases and translates the studies and the reasons.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from diagnosis.diagnoser import Diagnosis
 from diagnosis.gate import Finding
 from model import Weights
-from studies import Study
+from reports import numbers
+from studies import NOTICE, Study
 
 WEB = Path(__file__).resolve().parent.parent / "web"
-LANGUAGES = {"en": "English", "zh": "中文"}
+ENGLISH = "en"
 
 
 @cache
-def tables() -> dict[str, dict[str, str]]:
-    """The words by language and key: the page's own, and those that it shares with the report."""
-    found: dict[str, dict[str, str]] = {}
-    for name in ("report.json", "texts.json"):
-        for language, words in json.loads((WEB / name).read_text(encoding="utf-8")).items():
-            found.setdefault(language, {}).update(words)
-    return found
+def translations() -> dict[str, dict[str, str]]:
+    """The phrases by language and key, English first."""
+    files = sorted((WEB / "translations").glob("*.json"), key=lambda file: (file.stem != ENGLISH, file.stem))
+    tables = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    tables[ENGLISH]["notice"] = NOTICE
+    return tables
+
+
+def languages() -> dict[str, str]:
+    """The name of each language in that language itself."""
+    return {language: table["language.name"] for language, table in translations().items()}
+
+
+def language_of(accepted: str) -> str:
+    """The page's language for what the browser prefers."""
+    asked = accepted.lower()
+    return next((language for language in translations() if asked.startswith(language)), ENGLISH)
 
 
 class Texts:
-    """The words of one language; English where one is missing."""
+    """The words of one language; English for a language that is not there."""
 
     def __init__(self, language: str):
-        self.tables = tables()
-        self.language = language if language in self.tables else "en"
-
-    def has(self, key: str) -> bool:
-        return key in self.tables["en"]
+        self.language = language if language in translations() else ENGLISH
+        self.table = translations()[self.language]
 
     def __call__(self, key: str, **values: Any) -> str:
-        words = self.tables[self.language].get(key) or self.tables["en"][key]
+        words = self.table[key]
         return words.format(**values) if values else words
 
-    def some(self, *starts: str) -> dict[str, str]:
-        return {key: self(key) for key in self.tables["en"] if key.startswith(starts)}
+    def has(self, key: str) -> bool:
+        return key in self.table
 
-    def of_study(self, what: str, study: Study, otherwise: str) -> str:
-        key = f"{what}.{study.key}"
-        return self(key) if self.has(key) else otherwise
+    def starting(self, *starts: str) -> dict[str, str]:
+        """The phrases whose keys start so, for a script."""
+        return {key: words for key, words in self.table.items() if key.startswith(starts)}
+
+    @property
+    def speaks_english(self) -> bool:
+        return self.language == ENGLISH
+
+    def translated(self, key: str, english: str) -> str:
+        """What stands in English beside the data that it describes."""
+        return english if self.speaks_english else self.table.get(key, english)
+
+    # --- a study and its weights ---------------------------------------------------------------------------
 
     def study_title(self, study: Study) -> str:
-        return self.of_study("study", study, study.title)
+        return self.translated(f"study.{study.key}", study.title)
+
+    def question(self, study: Study) -> str:
+        return self.translated(f"question.{study.key}", study.question)
+
+    def use(self, study: Study) -> str:
+        return self.translated(f"use.{study.key}", study.use)
 
     def class_name(self, study: Study, code: str) -> str:
-        key = f"class.{study.key}.{code}"
-        if self.has(key):
-            return self(key)
-        return next(label.name for label in study.labels if label.code == code)
+        """The class in words, with a capital, for it stands alone."""
+        name = next(label.name for label in study.labels if label.code == code)
+        return capital(self.translated(f"class.{study.key}.{code}", name))
 
-    def error_title(self, code: str) -> str:
-        return self(f"error.{code}" if self.has(f"error.{code}") else "error.other")
+    def weights_title(self, weights: Weights) -> str:
+        title = weights.header.get("title", weights.name)
+        return capital(self.translated(f"weights.{title}", title))
 
-    def reason(self, finding: Finding) -> str:
-        key = f"reason.{finding.code}"
-        return self(key, **finding.values) if self.has(key) else finding.text
+    def learned_from(self, training: Mapping[str, Any]) -> str:
+        counts = training.get("counts")
+        return self("report.learned", **counts) if counts else str(training.get("data", ""))
 
-    def measured(self, header: dict[str, Any]) -> str:
+    def metric(self, name: str) -> str:
+        return self.table.get(f"metric.{name}", name)
+
+    def first_score(self, header: Mapping[str, Any]) -> str:
         """The first score that the weights carry, in a sentence, or that there is none."""
         scores = header.get("scores") or {}
         for name, score in (scores.get("metrics") or {}).items():
             return self(
                 "start.measured",
                 metric=self.metric(name),
-                value=interval(score),
+                value=numbers.score_interval(score),
                 subjects=scores.get("subjects", "?"),
                 cohort=scores.get("cohort", "?"),
             )
         return self("start.untrained")
 
-    def learned(self, training: dict[str, Any]) -> str:
-        counts = training.get("counts")
-        return self("report.learned", **counts) if counts else training.get("data", "")
+    # --- an answer -----------------------------------------------------------------------------------------
 
-    def weights_title(self, weights: Weights) -> str:
-        title = weights.header.get("title", weights.name)
-        return self(f"weights.{title}") if self.has(f"weights.{title}") else title
+    def verdict(self, verdict: str) -> str:
+        return self(f"verdict.{verdict}")
 
-    def metric(self, name: str) -> str:
-        return self(f"metric.{name}") if self.has(f"metric.{name}") else name
+    def reason(self, finding: Finding) -> str:
+        words = self.translated(f"reason.{finding.code}", "")
+        return words.format(**finding.values) if words else finding.text
+
+    def coverage(self, level: float, calibrated: bool) -> str:
+        """What a prediction set promises."""
+        return self("set.promise", level=numbers.whole_percent(level)) if calibrated else self("set.raw")
+
+    def prediction_set(self, codes: Iterable[str]) -> str:
+        return f" {self('set.or')} ".join(codes)
+
+    def shares(self, shares: Mapping[str, Mapping[str, float]]) -> list[tuple[str, str]]:
+        """Named shares, such as an attention over levels: what is shared, and a line of who has how much."""
+        return [
+            (
+                self.table.get(f"share.{name}", name),
+                " · ".join(f"{part}: {numbers.whole_percent(share)}" for part, share in parts.items()),
+            )
+            for name, parts in shares.items()
+        ]
+
+    def seconds(self, value: float) -> str:
+        return self("seconds", value=numbers.seconds(value))
+
+    def line(self, diagnosis: Diagnosis) -> str:
+        """An answer in one line, its reasons below it."""
+        verdict = self.verdict(diagnosis.verdict)
+        said = verdict
+        if diagnosis.label and diagnosis.probabilities and diagnosis.set:
+            chance = numbers.percent(diagnosis.probabilities[diagnosis.label])
+            if diagnosis.intervals:
+                chance += f" ({numbers.percent_span(*diagnosis.intervals[diagnosis.label])})"
+            name = self.class_name(diagnosis.weights.study, diagnosis.label)
+            promise = self.coverage(diagnosis.level, calibrated(diagnosis.weights))
+            spent = self.seconds(sum(diagnosis.seconds.values()))
+            said = f"{diagnosis.label} {chance}  {name}; "
+            said += f"{self.prediction_set(diagnosis.set)} {promise}; {verdict}; {spent}"
+        return "\n".join([said, *(f"  – {self.reason(finding)}" for finding in diagnosis.findings)])
+
+    # --- a refusal -----------------------------------------------------------------------------------------
+
+    def error_title(self, code: str) -> str:
+        return self.table.get(f"error.{code}", self("error.other"))
+
+    def remedy(self, code: str) -> str:
+        return self.table.get(f"remedy.{code}", self("remedy.other"))
 
 
-def span(low: float, high: float) -> str:
-    """An interval of a probability."""
-    return f"{100 * low:.1f}–{100 * high:.1f} %"
+def capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
 
 
-def interval(score: dict[str, Any]) -> str:
-    """A score with its interval; a dash where one could not be had."""
-    value, low, high = ("–" if score.get(key) is None else f"{score[key]:.2f}" for key in ("value", "low", "high"))
-    return f"{value} ({low}–{high})"
+def calibrated(weights: Weights) -> bool:
+    """Whether the weights carry what a prediction set's promise stands on."""
+    return bool((weights.header.get("calibration") or {}).get("scores"))
 
 
-def percent(share: float) -> str:
-    """A probability for a person: what is not quite none or all does not look like it."""
-    if 0 < share < 0.0005:
-        return "< 0.1 %"
-    if 0.9995 <= share < 1:
-        return "> 99.9 %"
-    return f"{100 * share:.1f} %"
+LEAST_SHARE = 0.01  # of a map: regions with less are not listed
 
 
-def language_of(accepted: str) -> str:
-    """The page's language for what the browser prefers."""
-    return "zh" if accepted.lower().startswith("zh") else "en"
+def ranked_regions(shares: Mapping[str, float]) -> list[tuple[str, float, str]]:
+    """The regions in which a map lies, most first: key, share, and the share as it is shown."""
+    ranked = sorted(shares.items(), key=lambda item: -item[1])
+    return [(name, share, numbers.whole_percent(share)) for name, share in ranked if share >= LEAST_SHARE]

@@ -1,65 +1,78 @@
 """What the page tells of a result when asked for details: the file, the grid, the time, the network."""
 
+from typing import Any
+
 from model import Weights
-from reports.wording import Texts, interval
+from reports import numbers
+from reports.wording import Texts
 from server.state import Result
+
+Facts = list[tuple[str, str]]
 
 
 def file_name(t: Texts, result: Result) -> str:
     return result.record["file"] if result.upload.ours else t("result.example")
 
 
-def details(t: Texts, result: Result, weights: Weights) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Four short lists: the file, the grid, the time, the network."""
-    facts, record = result.facts, result.record
-    header, contract = weights.header, weights.contract
-    yes = {True: t("fact.yes"), False: t("fact.no")}
-    read = [(t("fact.file"), file_name(t, result)), (t("fact.format"), facts.get("format"))]
-    read += [(t("fact.shape"), " × ".join(map(str, facts.get("shape", ()))))]
-    if facts.get("spacing"):
-        read.append((t("fact.spacing"), " × ".join(f"{mm:g}" for mm in facts["spacing"]) + " mm"))
-    if result.record and contract.kind == "volume":
-        read.append(
+def details(t: Texts, result: Result, weights: Weights) -> list[tuple[str, Facts]]:
+    """Four short lists, each under its heading."""
+    return [
+        (t("details.scan"), of_file(t, result, weights)),
+        (t("details.prepared"), of_grid(t, weights)),
+        (t("details.time"), of_time(t, result.record)),
+        (t("details.network"), of_network(t, result.record, weights)),
+    ]
+
+
+def of_file(t: Texts, result: Result, weights: Weights) -> Facts:
+    facts = result.facts
+    rows = [
+        (t("fact.file"), file_name(t, result)),
+        (t("fact.format"), facts.get("format")),
+        (t("fact.shape"), numbers.sizes(facts.get("shape", ()))),
+        (t("fact.spacing"), numbers.sizes(facts.get("spacing") or (), "mm")),
+    ]
+    if weights.contract.kind == "volume":
+        rows.append(
             (t("fact.orientation"), facts["orientation"] if facts.get("affine_known") else t("fact.unknown"))
         )
-        read.append((t("fact.oblique"), yes[bool(facts.get("oblique"))]))
-    read.append((t("fact.dtype"), facts.get("dtype")))
-    read += [(t("fact.modality"), facts["modality"])] if facts.get("modality") else []
-    read += [(t("fact.repaired"), f"{facts['repaired']:,}")] if facts.get("repaired") else []
-    grid = " × ".join(map(str, contract.shape))
-    spacing = " × ".join(f"{mm:g}" for mm in contract.spacing)
-    prepared = [
-        (t("fact.grid"), f"{grid}{f' · {spacing} mm' if spacing else ''}"),
+        rows.append((t("fact.oblique"), t("fact.yes" if facts.get("oblique") else "fact.no")))
+    rows += [(t("fact.dtype"), facts.get("dtype")), (t("fact.modality"), facts.get("modality"))]
+    rows += [(t("fact.repaired"), f"{facts['repaired']:,}")] if facts.get("repaired") else []
+    return [(name, value) for name, value in rows if value]
+
+
+def of_grid(t: Texts, weights: Weights) -> Facts:
+    contract = weights.contract
+    grid = (numbers.sizes(contract.shape), numbers.sizes(contract.spacing, "mm"))
+    return [
+        (t("fact.grid"), " · ".join(part for part in grid if part)),
         (t("fact.place"), t(f"place.{contract.place}")),
         (t("fact.scale"), t(f"scale.{contract.scale}")),
     ]
-    seconds, versions = record["seconds"], record["versions"]
-    times = [(t(f"step.{step}"), t("seconds", value=f"{spent:.2f}")) for step, spent in seconds.items()]
-    times.append((t("fact.total"), t("seconds", value=f"{sum(seconds.values()):.2f}")))
-    times.append((t("fact.versions"), " · ".join(f"{name} {value}" for name, value in versions.items())))
-    network = [
+
+
+def of_time(t: Texts, record: dict[str, Any]) -> Facts:
+    seconds = record["seconds"]
+    return [
+        *((t(f"step.{step}"), t.seconds(spent)) for step, spent in seconds.items()),
+        (t("fact.total"), t.seconds(sum(seconds.values()))),
+        (t("fact.versions"), " · ".join(f"{name} {value}" for name, value in record["versions"].items())),
+    ]
+
+
+def of_network(t: Texts, record: dict[str, Any], weights: Weights) -> Facts:
+    header = weights.header
+    rows = [
         (t("fact.weights"), t.weights_title(weights)),
         (t("fact.sha"), f"{weights.sha256[:16]}…"),
-        (t("fact.use"), t.of_study("use", weights.study, weights.study.use)),
+        (t("fact.use"), t.use(weights.study)),
+        *t.shares(record["shares"]),
     ]
-    network += [
-        (
-            t(f"share.{name}") if t.has(f"share.{name}") else name,
-            " · ".join(f"{part}: {share:.0%}" for part, share in parts.items()),
-        )
-        for name, parts in record["shares"].items()
-    ]
-    training = header.get("training") or {}
-    trained = ". ".join(part for part in (t.learned(training), training.get("about")) if part)
-    network += [(t("fact.trained"), trained)] if trained else []
-    scores = header.get("scores") or {}
+    training, scores = header.get("training") or {}, header.get("scores") or {}
+    trained = ". ".join(part for part in (t.learned_from(training), training.get("about")) if part)
+    rows += [(t("fact.trained"), trained)] if trained else []
     whole = {name: score for name, score in (scores.get("metrics") or {}).items() if "." not in name}
     cohort = f"{scores.get('cohort', '')} · {scores.get('subjects', '?')}"
-    network.append((t("fact.scores"), cohort if whole else t("fact.noscores")))
-    network += [(t.metric(name), interval(score)) for name, score in whole.items()]
-    return [
-        (t("details.scan"), read),
-        (t("details.prepared"), prepared),
-        (t("details.time"), times),
-        (t("details.network"), network),
-    ]
+    rows.append((t("fact.scores"), cohort if whole else t("fact.noscores")))
+    return [*rows, *((t.metric(name), numbers.score_interval(score)) for name, score in whole.items())]

@@ -1,37 +1,56 @@
 """The page: one PyWebIO session a visitor, which hears what was pressed and shows the next view.
 
-The words come from `words`, the markup stands in `web/pages/` (tornado templates, which escape what they are
-given), the handling of files and canvases in `web/page.js` and `web/viewer.js`. What the browser says is
-checked before use: it may say anything.
+What a view shows is put together in `views`, the words come from `reports.wording`, the markup stands in
+`web/pages/` (tornado templates, which escape what they are given), the handling of files and canvases in
+`web/page.js` and `web/viewer.js`. What the browser says is checked before use: it may say anything.
 """
 
-import json
-import logging
 import secrets
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tornado.template
 from pywebio import config
 from pywebio.output import put_html, use_scope
 from pywebio.session import defer_call, eval_js, get_current_session, info, run_js
 
 from networks.dropout import PASSES
-from reports.wording import LANGUAGES, WEB, Texts, language_of, percent, span
+from reports.html import templates
+from reports.wording import Texts, language_of, languages
 from scans.read import READERS, safe_name
-from server import payloads
-from server.details import details, file_name
 from server.state import Busy, Cancelled, Job, PageSession, Result, ServerState, Upload, failure
-
-log = logging.getLogger("scanwise")
+from server.views import refusal_view, result_view, table_row
 
 STEPS = ("read", "prepare", "check", "predict")
-KINDS = {"fit": "fit", "doubtful": "doubtful", "cannot be judged": "unfit"}
 IN_BROWSER = ("upload.failed", "lost", "reload")  # texts that scripts need on every page
-IN_VIEWER = ("viewer.", "map.", "region.", "warning.")  # and in the viewer
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a visitor asked for: files to judge, and how."""
+
+    files: list[Upload | Result] = field(default_factory=list)  # refused uploads keep their place as results
+    anyway: bool = False
+    passes: int = 0
+    instead: Result | None = None  # the one answer takes this result's place
+
+    @property
+    def uploads(self) -> list[Upload]:
+        return [file for file in self.files if isinstance(file, Upload)]
+
+
+@dataclass
+class Progress:
+    """How far a job is, as its worker thread last said."""
+
+    file: int = 0
+    step: str = STEPS[0]
+
+    def share(self, count: int) -> float:
+        return (self.file + (STEPS.index(self.step) + 0.5) / len(STEPS)) / count
 
 
 class Visit:
@@ -40,13 +59,11 @@ class Visit:
     def __init__(self, state: ServerState, session: PageSession, language: str, examples: dict[str, Path | None]):
         self.state, self.session, self.examples = state, session, examples
         self.t = Texts(language)
-        self.loader = tornado.template.Loader(str(WEB / "pages"), autoescape="xhtml_escape")
         self.weights = next(iter(state.diagnosers))
         self.view: Callable[[], None] = self.start
         self.results: list[Result] = []
         self.opened: Result | None = None
-        self.sent: list[Upload | Result] = []  # what was asked last, refused uploads among it, for "try again"
-        self.wishes: dict[str, Any] = {}  # and how
+        self.asked = Request()  # what was asked last, for "try again"
 
     # --- the loop ----------------------------------------------------------------------------------------
 
@@ -74,27 +91,29 @@ class Visit:
                 action(event.get("value"))
 
     def show(self, template: str, **values: Any) -> None:
-        html = self.loader.load(f"{template}.html").generate(t=self.t, language=self.t.language, **values)
+        html = templates().load(f"{template}.html").generate(t=self.t, language=self.t.language, **values)
         with use_scope("page", clear=True):
             put_html(html.decode())
         run_js("scanwise.shown(name)", name=template)
 
     def head(self) -> None:
-        html = self.loader.load("head.html").generate(
-            t=self.t, language=self.t.language, languages=LANGUAGES.items()
+        html = (
+            templates()
+            .load("head.html")
+            .generate(t=self.t, language=self.t.language, languages=languages().items())
         )
         with use_scope("head", clear=True):
             put_html(html.decode())
         run_js(
             "scanwise.speak(language, words)",
-            language={"zh": "zh-CN"}.get(self.t.language, self.t.language),
+            language=self.t("language.tag"),
             words={key: self.t(key) for key in IN_BROWSER},
         )
 
     # --- what was pressed --------------------------------------------------------------------------------
 
     def on_language(self, value: Any) -> None:
-        if value in LANGUAGES:
+        if isinstance(value, str) and value in languages():
             self.t = Texts(value)
             self.head()
             self.view()
@@ -107,37 +126,31 @@ class Visit:
     def on_example(self, value: Any) -> None:
         example = self.examples.get(self.weights)
         if example is not None:
-            self.judge([Upload(example, example.name, ours=False)])
+            self.judge(Request([Upload(example, example.name, ours=False)]))
 
     def on_uploaded(self, value: Any) -> None:
         """Files that arrived, by their keys, and those that were refused on the way, in the person's order."""
         files = value.get("files") if isinstance(value, dict) else None
         if not isinstance(files, list):
             return
-        sent: list[Upload | Result] = []
-        for file in files[: self.session.FILES]:
-            if not isinstance(file, dict):
-                continue
-            upload = self.session.uploads.get(str(file.get("id")))
-            if upload is not None:
-                sent.append(upload)
-            elif isinstance(file.get("error"), dict):
-                error = {key: str(file["error"].get(key, ""))[:500] for key in ("code", "message")}
-                name = safe_name(str(file.get("name", ""))[:255])
-                sent.append(
-                    Result(
-                        secrets.token_urlsafe(8),
-                        Upload(Path(), name, ours=False),
-                        self.weights,
-                        {"file": name, "error": error},
-                    )
-                )
-        if sent:
-            self.judge(sent)
+        sent = [self.received(file) for file in files[: self.session.FILES] if isinstance(file, dict)]
+        known = [file for file in sent if file is not None]
+        if known:
+            self.judge(Request(known))
+
+    def received(self, file: dict[str, Any]) -> Upload | Result | None:
+        """A file that the browser says it has sent: its upload, or its refusal; None for neither."""
+        upload = self.session.uploads.get(str(file.get("id")))
+        if upload is not None or not isinstance(file.get("error"), dict):
+            return upload
+        error = {key: str(file["error"].get(key, ""))[:500] for key in ("code", "message")}
+        name = safe_name(str(file.get("name", ""))[:255])
+        nothing = Upload(Path(), name, ours=False)
+        return Result(secrets.token_urlsafe(8), nothing, self.weights, {"file": name, "error": error})
 
     def on_again(self, value: Any) -> None:
-        if self.sent:
-            self.judge(self.sent, **self.wishes)
+        if self.asked.files:
+            self.judge(self.asked)
 
     def on_open(self, value: Any) -> None:
         self.opened = next((result for result in self.results if result.id == value), None)
@@ -152,94 +165,96 @@ class Visit:
 
     def on_anyway(self, value: Any) -> None:
         if self.opened is not None and not self.opened.refused:
-            self.judge([self.opened.upload], anyway=True, instead=True)
+            self.judge(Request([self.opened.upload], anyway=True, instead=self.opened))
 
     def on_uncertainty(self, value: Any) -> None:
         opened = self.opened
-        if opened is not None and not opened.refused and not self.state.diagnosers[opened.weights].no_passes:
-            anyway = opened.record["gate"]["judged_anyway"]
-            self.judge([opened.upload], anyway=anyway, passes=PASSES, instead=True)
+        if opened is None or opened.refused or self.state.diagnosers[opened.weights].why_no_uncertainty:
+            return
+        anyway = opened.record["gate"]["judged_anyway"]
+        self.judge(Request([opened.upload], anyway, PASSES, instead=opened))
 
     def on_new(self, value: Any) -> None:
         self.session.clear()
-        self.results, self.opened, self.sent = [], None, []
+        self.results, self.opened, self.asked = [], None, Request()
         self.view = self.start
         self.view()
 
     # --- judging -----------------------------------------------------------------------------------------
 
-    def judge(
-        self, sent: list[Upload | Result], anyway: bool = False, passes: int = 0, instead: bool = False
-    ) -> None:
-        """Put the files in the queue, show how it goes, and show the result, the table or the refusal.
-
-        `instead`: the one answer takes the place of the opened result.
-        """
-        self.sent, self.wishes = sent, {"anyway": anyway, "passes": passes, "instead": instead}
-        uploads = [file for file in sent if isinstance(file, Upload)]
-        heard = {"file": 0, "step": ""}
-        weights = self.opened.weights if instead and self.opened else self.weights
-
-        def work(job: Job) -> list[Result]:
-            answers = []
-            for number, upload in enumerate(uploads):
-
-                def step(name: str, number: int = number) -> None:
-                    heard.update(file=number, step=name if name in STEPS else heard["step"])
-                    if job.stop.is_set():
-                        raise Cancelled
-
-                answers.append(self.state.answer(upload, weights, anyway, passes, step))
-            return answers
-
+    def judge(self, request: Request) -> None:
+        """Put the files in the queue, show how it goes, and show the result, the table or the refusal."""
+        self.asked, progress = request, Progress()
         try:
-            job = self.session.submit(work)
+            job = self.session.submit(self.work(request, progress))
         except Busy as busy:
             number = busy.number
             self.view = lambda: self.show("busy", number=number)
             self.view()
             return
         self.show("work", steps=STEPS)
-        answers = self.watch(job, heard, len(uploads))
+        answers = self.watch(job, progress, len(request.uploads))
         for result in answers:
             self.session.results[result.id] = result
         if self.session.closed:  # it closed between the job's end and this line
             self.state.forget([result.id for result in answers])
-            return
-        if len(answers) < len(uploads):  # stopped
+        elif len(answers) < len(request.uploads):  # stopped
             self.on_new(None)
-            return
-        judged = iter(answers)
-        if instead:
-            self.results = [next(judged) if result is self.opened else result for result in self.results]
         else:
-            self.results = [next(judged) if isinstance(file, Upload) else file for file in sent]
-        self.opened = answers[0] if instead else self.results[0]
-        self.view = self.table if len(self.results) > 1 and not instead else self.result
-        self.view()
+            self.keep(request, answers)
+            self.view()
 
-    def watch(self, job: Job, heard: dict[str, Any], count: int) -> list[Result]:
-        """Tell the page of each change until the job is done."""
-        said = None
-        while True:
-            wait_for([job.future], timeout=0.05)
-            if job.future.done():
-                break
-            if self.state.pool.waits(job):
-                place = self.state.pool.ahead(job) + 1
-                state = {"said": self.t("work.queue", number=place), "step": "", "done": 0}
-            else:
-                at = STEPS.index(heard["step"]) if heard["step"] in STEPS else 0
-                done = (heard["file"] + (at + 0.5) / len(STEPS)) / count
-                file = self.t("work.file", number=heard["file"] + 1, total=count) if count > 1 else ""
-                state = {"said": file, "step": STEPS[at], "done": done}
-            if state != said:
+    def work(self, request: Request, progress: Progress) -> Callable[[Job], list[Result]]:
+        """What a worker does for a request: an answer to each upload, telling the progress of each step."""
+        weights = request.instead.weights if request.instead else self.weights
+
+        def run(job: Job) -> list[Result]:
+            answers = []
+            for number, upload in enumerate(request.uploads):
+                progress.file = number
+
+                def step(name: str) -> None:
+                    progress.step = name if name in STEPS else progress.step
+                    if job.stop.is_set():
+                        raise Cancelled
+
+                answers.append(self.state.answer(upload, weights, request.anyway, request.passes, step))
+            return answers
+
+        return run
+
+    def watch(self, job: Job, progress: Progress, count: int) -> list[Result]:
+        """Tell the page of each change until the job is done; nothing where it was stopped."""
+        shown = None
+        while not job.future.done():
+            state = self.progress_of(job, progress, count)
+            if state != shown:
                 run_js("scanwise.work(state)", state=state)
-                said = state
+                shown = state
+            wait_for([job.future], timeout=0.05)
         try:
             return job.future.result()
         except (Cancelled, CancelledError):
             return []
+
+    def progress_of(self, job: Job, progress: Progress, count: int) -> dict[str, Any]:
+        if self.state.pool.waits(job):
+            place = self.state.pool.ahead(job) + 1
+            return {"said": self.t("work.queue", number=place), "step": "", "done": 0}
+        file = self.t("work.file", number=progress.file + 1, total=count) if count > 1 else ""
+        return {"said": file, "step": progress.step, "done": progress.share(count)}
+
+    def keep(self, request: Request, answers: list[Result]) -> None:
+        """Put the answers among the results, each in its file's place, and choose what to show."""
+        if request.instead:
+            (self.opened,) = answers
+            self.results = [self.opened if result is request.instead else result for result in self.results]
+            self.view = self.result
+            return
+        judged = iter(answers)
+        self.results = [next(judged) if isinstance(file, Upload) else file for file in request.files]
+        self.opened = self.results[0]
+        self.view = self.table if len(self.results) > 1 else self.result
 
     # --- the views ---------------------------------------------------------------------------------------
 
@@ -253,132 +268,30 @@ class Visit:
         self.show(
             "start",
             study=self.t.study_title(study),
-            question=self.t.of_study("question", study, study.question),
+            question=self.t.question(study),
             choices=choices,
             weights=self.weights,
             formats=" ".join(READERS),
             limit=self.state.uploads.limit >> 20,
             example=self.examples.get(self.weights) is not None,
             title=self.t.weights_title(weights),
-            measured=self.t.measured(weights.header),
+            measured=self.t.first_score(weights.header),
         )
 
     def result(self) -> None:
-        result = self.opened
-        if result is None or result.refused:
-            self.refusal(result)
+        if self.opened is None:
+            self.start()
             return
-        record = result.record
-        weights = self.state.diagnosers[result.weights].weights
-        study, label = weights.study, record["label"]
-        calibration = weights.header.get("calibration") or {}
-        chances = record["probabilities"] or {}
-        bars = [
-            {
-                "code": code,
-                "name": self.t.class_name(study, code),
-                "percent": 100 * chances[code],
-                "shown": percent(chances[code]),
-                "top": code == label,
-                "in": code in record["set"],
-            }
-            for code in study.by_severity
-            if chances
-        ]
-        for bar in bars if record["intervals"] else ():
-            low, high = record["intervals"][bar["code"]]
-            bar |= {"low": 100 * low, "width": 100 * (high - low), "range": span(low, high)}
-        if calibration.get("scores"):
-            promise = self.t("set.promise", level=f"{record['level']:.0%}")
-            note = self.t("result.set.note", miss=f"{1 - record['level']:.0%}")
+        back = len(self.results) > 1
+        if self.opened.refused:
+            self.show("refusal", back=back, **refusal_view(self.t, self.opened.record))
         else:
-            promise, note = "", self.t("result.set.raw")
-        ends = (study.by_severity[0], study.by_severity[-1])
-        self.show(
-            "result",
-            key=result.id,
-            file=file_name(self.t, result),
-            back=len(self.results) > 1,
-            label=label,
-            name=self.t.class_name(study, label) if label else None,
-            verdict=record["gate"]["verdict"],
-            kind=KINDS[record["gate"]["verdict"]],
-            judged_anyway=record["gate"]["judged_anyway"],
-            reasons=[self.t.reason(finding) for finding in result.findings],
-            promise=promise,
-            answers=[(code, self.t.class_name(study, code)) for code in record["set"] or ()],
-            set_note=note,
-            calibrated="temperature" in calibration,
-            ordered=study.ordered,
-            bars=bars,
-            drops=not self.state.diagnosers[result.weights].no_passes,
-            passes=PASSES,
-            intervals=bool(record["intervals"]),
-            severity=record["severity"],
-            ends=ends,
-            methods=payloads.methods(),
-            volume=weights.contract.kind == "volume",
-            viewer_texts=json.dumps(self.t.some(*IN_VIEWER)),
-            by=self.t.weights_title(weights),
-            details=details(self.t, result, weights),
-            card=weights.header.get("card"),
-        )
+            diagnoser = self.state.diagnosers[self.opened.weights]
+            self.show("result", back=back, **result_view(self.t, self.opened, diagnoser))
 
     def table(self) -> None:
-        rows = []
-        for result in self.results:
-            record = result.record
-            if result.refused:
-                rows.append(
-                    {
-                        "id": result.id,
-                        "file": record["file"],
-                        "name": None,
-                        "code": "",
-                        "chance": None,
-                        "why": self.t.error_title(record["error"]["code"]),
-                        "kind": "unfit",
-                        "verdict": self.t("table.refused"),
-                    }
-                )
-                continue
-            study, label, verdict = (
-                self.state.diagnosers[result.weights].study,
-                record["label"],
-                record["gate"]["verdict"],
-            )
-            rows.append(
-                {
-                    "id": result.id,
-                    "file": file_name(self.t, result),
-                    "code": label,
-                    "name": self.t.class_name(study, label) if label else None,
-                    "why": self.t("result.none"),
-                    "chance": 100 * record["probabilities"][label] if label else None,
-                    "shown": percent(record["probabilities"][label]) if label else "",
-                    "kind": KINDS[verdict],
-                    "verdict": self.t(f"table.{verdict}"),
-                }
-            )
+        rows = [table_row(self.t, result, self.state.diagnosers[result.weights]) for result in self.results]
         self.show("table", rows=rows)
-
-    def refusal(self, result: Result | None) -> None:
-        error = result.record["error"] if result else {"code": "missing", "message": ""}
-        code = error["code"] if self.t.has(f"remedy.{error['code']}") else "other"
-        english = self.t.language == "en"
-        file = result.record["file"] if result else ""
-        message = error["message"].removeprefix(f"{file}: ")
-        message = message[:1].upper() + message[1:]
-        words = message if english and message else self.t(f"remedy.{code}")
-        self.show(
-            "refusal",
-            heading=self.t.error_title(error["code"]),
-            file=file,
-            words=words,
-            detail="" if english else message,
-            number=error.get("id"),
-            back=len(self.results) > 1,
-        )
 
 
 def application(state: ServerState, examples: dict[str, Path | None]) -> Callable[[], None]:
@@ -398,7 +311,7 @@ def application(state: ServerState, examples: dict[str, Path | None]) -> Callabl
         defer_call(session.close)
         try:
             language = eval_js("scanwise.hello(token)", token=session.token)
-            known = language if language in LANGUAGES else language_of(str(info.user_language))
+            known = language if language in languages() else language_of(str(info.user_language))
             Visit(state, session, known, examples).run()
         except Exception as error:
             if not webio.closed():

@@ -15,9 +15,13 @@ from typing import Any
 import nibabel
 import numpy as np
 
-from diagnosis import explain
 from diagnosis.diagnoser import Diagnoser, Diagnosis
+from diagnosis.explain import METHODS, Map
 from diagnosis.regions import regions, warnings
+from reports.figures import slices
+from reports.html import html
+from reports.style import HEAT, strengths
+from reports.wording import ranked_regions
 from scans.prepare import restore
 
 try:
@@ -29,7 +33,7 @@ REPORTS = {"html": "text/html; charset=UTF-8", "pdf": "application/pdf"}
 
 
 def methods() -> tuple[str, ...]:
-    return tuple(explain.METHODS)
+    return tuple(METHODS)
 
 
 def wanted(accept: str) -> str:
@@ -69,8 +73,8 @@ def spacing(diagnosis: Diagnosis) -> list[float]:
 
 
 def volume(diagnosis: Diagnosis) -> bytes:
-    """The prepared grid for the viewer; black is no signal, white the brightest 0.2 % of the foreground."""
-    low, high = diagnosis.prepared.window(99.8)
+    """The prepared grid for the viewer; black is no signal, white the brightest of the foreground."""
+    low, high = diagnosis.prepared.window(HEAT.white)
     scaled = (diagnosis.prepared.grey - low).mul_(255 / max(high - low, 1e-6)).clamp_(0, 255).byte().numpy()
     seen = upright(scaled, diagnosis)
     return pack(
@@ -84,31 +88,26 @@ def volume(diagnosis: Diagnosis) -> bytes:
     )
 
 
-def heat(diagnosis: Diagnosis, found: "explain.Map") -> bytes:
-    """The map's positive part as 0–255 of its highest value, on the grid that `volume` shows."""
-    values = np.clip(found.values, 0, None)
-    top = float(values.max())
-    scaled = (values * (255 / top if top > 0 else 0)).astype(np.uint8)
-    seen = upright(scaled, diagnosis)
-    header = {"shape": seen.shape, "method": found.method, "code": found.code, "top": top}
-    shares = regions(found, diagnosis.prepared, diagnosis.weights.contract)
-    header |= {"regions": shares, "warnings": warnings(found, shares)}
+def heat(diagnosis: Diagnosis, heat_map: Map) -> bytes:
+    """The map's strengths as 0–255, on the grid that `volume` shows, and the regions in which it lies."""
+    seen = upright((255 * strengths(heat_map)).astype(np.uint8), diagnosis)
+    shares = regions(heat_map, diagnosis.prepared, diagnosis.weights.contract)
+    header = {"shape": seen.shape, "method": heat_map.method, "code": heat_map.code}
+    header |= {"regions": ranked_regions(shares), "warnings": warnings(heat_map, shares)}
     return pack(header, np.ascontiguousarray(seen))
 
 
-def heat_nifti(diagnosis: Diagnosis, found: "explain.Map") -> bytes:
+def heat_nifti(diagnosis: Diagnosis, heat_map: Map) -> bytes:
     """The map on the scan's own voxels, for any viewer that reads NIfTI."""
-    values = restore(found.values, diagnosis.prepared, diagnosis.scan)
+    values = restore(heat_map.values, diagnosis.prepared, diagnosis.scan)
     affine = diagnosis.scan.affine if diagnosis.scan.kind == "volume" else np.eye(4)
     image = nibabel.Nifti1Image(values.astype(np.float32), affine)
-    image.header["descrip"] = f"Scanwise {found.method} {found.code}; research use only".encode()
+    image.header["descrip"] = f"Scanwise {heat_map.method} {heat_map.code}; research use only".encode()
     return gzip.compress(image.to_bytes(), compresslevel=3)
 
 
-def heat_png(diagnosis: Diagnosis, found: "explain.Map") -> bytes:
-    from reports.figures import slices  # here: it brings matplotlib, and most pages never ask
-
-    return slices(diagnosis, found)
+def heat_png(diagnosis: Diagnosis, heat_map: Map) -> bytes:
+    return slices(diagnosis, heat_map)
 
 
 MAPS: dict[str, Callable[[Diagnosis, Any], bytes]] = {"": heat, "nii.gz": heat_nifti, "png": heat_png}
@@ -116,10 +115,11 @@ MAPS: dict[str, Callable[[Diagnosis, Any], bytes]] = {"": heat, "nii.gz": heat_n
 
 def report(diagnoser: Diagnoser, diagnosis: Diagnosis, kind: str, language: str) -> bytes:
     """The report with the quickest map of the predicted class, where there is one."""
-    from reports.html import html
-    from reports.pdf import pdf
-
-    found = diagnoser.explain(diagnosis, methods()[0]) if diagnosis.label else None
+    heat_map = diagnoser.explain(diagnosis, methods()[0]) if diagnosis.label else None
     if kind == "pdf":
-        return pdf(diagnosis, found, language)
-    return html(diagnosis, found, language).encode()
+        from reports.pdf import (
+            pdf,  # here: what draws it takes long to open, and most servers' starts need not wait
+        )
+
+        return pdf(diagnosis, heat_map, language)
+    return html(diagnosis, heat_map, language).encode()

@@ -276,8 +276,8 @@ class Analysis(Streamed):
             self.form.fields.get(key, "").lower() in ("1", "true", "yes", "on")
             for key in ("judge_anyway", "uncertainty")
         )
-        if uncertainty and self.state.diagnosers[weights].no_passes:
-            raise Refusal(422, "no-dropout", self.state.diagnosers[weights].no_passes)
+        if uncertainty and self.state.diagnosers[weights].why_no_uncertainty:
+            raise Refusal(422, "no-dropout", self.state.diagnosers[weights].why_no_uncertainty)
         language = self.form.fields.get("language", "en")
         try:
             self.job = self.state.pool.submit(

@@ -166,7 +166,7 @@ def test_the_page_answers(trained: Trained, visit, study: Study):
     page.select_option("select[data-do=choose]", weights_of(run).name)
     page.wait_for_function(
         "asked => document.querySelector('h1')?.innerText === asked",
-        arg=Texts("en").of_study("question", study, study.question),
+        arg=Texts("en").question(study),
     )
     send(page, scan_of(run))
     result_of(page)

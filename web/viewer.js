@@ -12,17 +12,14 @@
     sagittal: { cuts: 0, across: 1, down: 2, sides: ["A", "P"], ends: ["S", "I"], flips: false },
     image: { cuts: 2, across: 0, down: 1, sides: ["", ""], ends: ["", ""], flips: false, forward: true },
   };
-  // dark violet over red to pale yellow: even steps in lightness, readable without colour vision
-  const STOPS = [[0, 60, 9, 90], [0.3, 140, 30, 105], [0.55, 213, 68, 70], [0.8, 250, 141, 40], [1, 252, 238, 140]];
-  const COLOURS = Array.from({ length: 256 }, (_, value) => {
+  /** The 256 colours of a heat map, from little to much. */
+  const palette = (stops) => Array.from({ length: 256 }, (_, value) => {
     const at = value / 255;
-    const next = Math.max(1, STOPS.findIndex((stop) => stop[0] >= at));
-    const [from, to] = [STOPS[next - 1], STOPS[next]];
+    const next = Math.max(1, stops.findIndex((stop) => stop[0] >= at));
+    const [from, to] = [stops[next - 1], stops[next]];
     const share = (at - from[0]) / (to[0] - from[0]);
     return [1, 2, 3].map((i) => from[i] + share * (to[i] - from[i]));
   });
-
-  const AIR = 10; // of 255: darker voxels hold no signal worth the name
 
   async function unpack(url, signal = null) {
     const answer = await fetch(url, { credentials: "same-origin", signal });
@@ -154,7 +151,7 @@
       const base = at[this.cuts] * strides[this.cuts];
       const out = this.pixels.data;
       const heat = map && this.viewer.mapOn ? map.data : null;
-      const { opacity, threshold } = this.viewer;
+      const { opacity, threshold, style, colours, air } = this.viewer;
       let to = 0;
       for (let row = 0; row < this.height; row++) {
         const line = base + (this.height - 1 - row) * stepY;
@@ -165,10 +162,11 @@
           let green = grey;
           let blue = grey;
           if (heat && heat[from] > threshold) {
-            const colour = COLOURS[heat[from]];
+            const colour = colours[heat[from]];
             // the weak fades in, so that the threshold is no hard edge; over air the map is only hinted at
             const strength = (heat[from] - threshold) / (255 - threshold);
-            const share = opacity * (0.12 + 0.88 * strength) * (volume.data[from] < AIR ? 0.3 : 1);
+            const share = opacity * (style.faintest + (1 - style.faintest) * strength)
+              * (volume.data[from] < air ? style.over_air : 1);
             red += share * (colour[0] - red);
             green += share * (colour[1] - green);
             blue += share * (colour[2] - blue);
@@ -226,8 +224,11 @@
       this.brightness = this.contrast = 0;
       this.mapOn = localStorage.getItem("scanwise.map") !== "off";
       this.map = null;
-      this.opacity = 0.7;
-      this.threshold = 102;
+      this.style = JSON.parse(section.dataset.style); // the report's own, so that both show a map alike
+      this.colours = palette(this.style.stops);
+      this.air = this.style.air * 255;
+      this.opacity = this.style.opacity;
+      this.threshold = Math.round(this.style.threshold * 255);
       this.maps = {};
       const names = volume.kind === "image" ? ["image"] : ["axial", "coronal", "sagittal"];
       this.panes = names.map((name) => new Pane(this, name));
@@ -298,7 +299,7 @@
       const context = this.find("map-bar").getContext("2d");
       for (let x = 0; x < 200; x++) {
         const value = Math.round((x / 199) * 255);
-        context.fillStyle = value <= this.threshold ? "rgba(128,128,128,.25)" : `rgb(${COLOURS[value].map(Math.round)})`;
+        context.fillStyle = value <= this.threshold ? "rgba(128,128,128,.25)" : `rgb(${this.colours[value].map(Math.round)})`;
         context.fillRect(x, 0, 1, 10);
       }
     }
@@ -335,9 +336,9 @@
       this.map = this.maps[query];
       this.section.dataset.map = query;
       said.textContent = "";
-      this.regions(this.map.regions || {});
-      if ((this.map.warnings || []).length) {
-        said.textContent = this.map.warnings.map((code) => this.texts[`warning.${code}`] || code).join(" ");
+      this.regions(this.map.regions);
+      if (this.map.warnings.length) {
+        said.textContent = this.map.warnings.map((code) => this.texts[`warning.${code}`]).join(" ");
         said.className = "small map-said bad";
       }
       this.draw();
@@ -356,16 +357,14 @@
       return () => { clearInterval(timer); bar.hidden = true; };
     }
 
-    regions(shares) {
-      const box = this.find("map-where");
-      box.hidden = !Object.keys(shares).length;
-      const list = this.find("map-regions");
-      const rows = Object.entries(shares).sort((a, b) => b[1] - a[1]).filter(([, share]) => share >= 0.02).slice(0, 6);
-      list.replaceChildren(...rows.map(([name, share]) => {
+    /** The regions in which the map lies, as the server ranked and wrote them. */
+    regions(rows) {
+      this.find("map-where").hidden = !rows.length;
+      this.find("map-regions").replaceChildren(...rows.slice(0, 6).map(([name, share, shown]) => {
         const row = document.createElement("div");
         const [title, value] = [document.createElement("dt"), document.createElement("dd")];
-        title.textContent = this.texts[`region.${name}`] || name;
-        value.textContent = `${Math.round(100 * share)} %`;
+        title.textContent = this.texts[`region.${name}`];
+        value.textContent = shown;
         row.style.setProperty("--share", `${100 * share}%`);
         row.append(title, value);
         return row;
@@ -377,11 +376,11 @@
       const { shape, data } = this.volume;
       const [, tall, deep] = shape;
       this.at = shape.map((count) => Math.floor(count / 2));
-      if (data[(this.at[0] * tall + this.at[1]) * deep + this.at[2]] < AIR) {
+      if (data[(this.at[0] * tall + this.at[1]) * deep + this.at[2]] < this.air) {
         const sums = [0, 0, 0];
         let seen = 0;
         for (let i = 0; i < data.length; i += 5) {
-          if (data[i] < 4 * AIR) continue;
+          if (data[i] < 4 * this.air) continue;
           sums[0] += Math.floor(i / (tall * deep));
           sums[1] += Math.floor(i / deep) % tall;
           sums[2] += i % deep;

@@ -15,7 +15,6 @@ from scans.scan import Scan
 from studies import HEAD
 from tests import heads
 from tests.gated import PICTURE, codes, scan_of
-from tests.support import ROOT
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["whole", "skull-stripped"])
@@ -187,14 +186,3 @@ def test_every_reason_is_a_sentence_with_a_way_out(code):
     assert text[0].isupper() and text.endswith(".")
     assert len([part for part in text.split(". ") if part]) >= 2 or ";" in text
     assert list(string.Formatter().parse(text))
-
-
-def test_reasons_are_told_in_both_languages():
-    import json
-
-    texts = json.loads((ROOT / "web" / "texts.json").read_text(encoding="utf-8"))
-    for language in ("en", "zh"):
-        for code, text in gate.REASONS.items():
-            fields = {name for _, name, _, _ in string.Formatter().parse(text) if name}
-            told = texts[language][f"reason.{code}"]
-            assert {name for _, name, _, _ in string.Formatter().parse(told) if name} == fields

@@ -9,6 +9,7 @@ import pytest
 from diagnosis import explain, gate
 from reports import content, pdf
 from reports.html import html
+from reports.wording import Texts
 from studies import HEAD
 from tests.diagnoses import MADE, Reader
 
@@ -17,16 +18,16 @@ def test_a_scan_that_cannot_be_judged_gets_no_class_and_no_chart(diagnosis):
     unfit = replace(
         diagnosis, label=None, probabilities=None, set=None, findings=(gate.Finding(gate.UNFIT, "no-affine"),)
     )
-    kinds = [block.kind for block in content.content(unfit, None, "en", MADE)]
+    kinds = [block.kind for block in content.content(unfit, None, Texts("en"), MADE)]
     assert "chart" not in kinds and "planes" in kinds
-    assert "this scan cannot be judged" in Reader(html(unfit, None, "en", MADE)).text
+    assert "This scan cannot be judged" in Reader(html(unfit, None, "en", MADE)).text
     assert pdf.pdf(unfit, None, "en", MADE).startswith(b"%PDF")
 
 
 def test_weights_without_scores_say_so(diagnosis):
     bare = replace(diagnosis, weights=replace(diagnosis.weights, header={}))
     text = Reader(html(bare, None, "en", MADE)).text
-    assert "None measured" in text and "the set promises nothing" in text
+    assert "no measured score" in text and "the set promises nothing" in text
     assert "AD or LMCI (not calibrated, so no coverage is promised)" in text
 
 

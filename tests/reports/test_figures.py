@@ -1,4 +1,4 @@
-"""Planes and chart: sides as radiologists look at them, through the strongest place."""
+"""Planes: sides as radiologists look at them, through the strongest place."""
 
 import io
 from dataclasses import replace
@@ -13,7 +13,7 @@ from diagnosis import explain
 from diagnosis.diagnoser import Diagnosis
 from model import Weights
 from reports import figures, pdf
-from reports.figures import chart, slices
+from reports.figures import slices
 from reports.html import html
 from scans.prepare import Prepared
 from scans.scan import Scan
@@ -34,11 +34,12 @@ def test_right_is_on_the_left_and_front_on_top(diagnosis):
 def test_planes_run_through_the_strongest_place(diagnosis, found):
     axial, coronal, sagittal = figures.planes(diagnosis, found)
     # the box about the head starts 8 voxels before it: x 20…145, y 37…217, z 60…220
-    row, column = ((axial.heat * grid).sum() / axial.heat.sum() for grid in np.indices(axial.heat.shape))
+    heat = axial.strength
+    row, column = ((heat * grid).sum() / heat.sum() for grid in np.indices(heat.shape))
     right, front = 144 + 8 - column, 216 + 8 - row
     assert abs(right - 110) <= 1 and abs(front - 120) <= 1
     for plane in (axial, coronal, sagittal):
-        assert plane.heat.max() > 0.9
+        assert plane.strength.max() > 0.9
 
 
 def test_sides_are_not_claimed_without_an_affine(diagnosis):
@@ -47,15 +48,12 @@ def test_sides_are_not_claimed_without_an_affine(diagnosis):
     assert "no sides are marked" in Reader(html(unsure, None, "en", MADE)).text
 
 
-def test_slices_and_chart_are_pictures(diagnosis, found):
-    plain, mapped, bars = (
-        Image.open(io.BytesIO(part)) for part in (slices(diagnosis), slices(diagnosis, found), chart(diagnosis))
-    )
+def test_slices_are_pictures(diagnosis, found):
+    plain, mapped = (Image.open(io.BytesIO(part)) for part in (slices(diagnosis), slices(diagnosis, found)))
     assert plain.format == "PNG" and mapped.height == pytest.approx(2 * plain.height, abs=2)
     colours = np.asarray(mapped.convert("RGB"), int)
     assert (np.ptp(colours[: mapped.height // 2], axis=2) < 8).all()  # above, the scan in grey alone
     assert (np.ptp(colours[mapped.height // 2 :], axis=2) > 80).any()  # below, the map in colour
-    assert bars.width > 300
 
 
 def test_an_image_study_has_one_picture_and_no_sides():
@@ -83,7 +81,7 @@ def test_an_image_study_has_one_picture_and_no_sides():
     values[10:20, 60:70] = 1
     found = explain.Map(values, "grad-cam", "yes", 1.0)
     [plane] = figures.planes(made, found)
-    assert plane.sides == ("", "") and plane.heat[15, 65] == 1
+    assert plane.sides == ("", "") and plane.strength[15, 65] == 1
     text = Reader(html(made, found, "en", MADE)).text
     assert "Radiological" not in text and "hippocampal" not in text and "Expected severity" not in text
     assert len(PdfReader(io.BytesIO(pdf.pdf(made, found, "en", MADE))).pages) == 3

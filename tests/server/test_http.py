@@ -78,7 +78,7 @@ def test_the_page_cannot_be_pointed_elsewhere(server: Server):
     "path",
     [
         "/web/../app.py",
-        "/web/texts.json",
+        "/web/translations/en.json",
         "/js/../../__init__.py",
         "/nothing",
         "/results/unknown/volume",

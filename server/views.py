@@ -1,0 +1,92 @@
+"""What the page's templates show of a result, of several, and of a refusal: values in the visitor's words."""
+
+import json
+from typing import Any
+
+from diagnosis import gate
+from diagnosis.diagnoser import Diagnoser
+from networks.dropout import PASSES
+from reports import numbers
+from reports.content import bars
+from reports.style import HEAT
+from reports.wording import Texts, calibrated
+from server import payloads
+from server.details import details, file_name
+from server.state import Result
+
+MARKS = {gate.FIT: "fit", gate.DOUBTFUL: "doubtful", gate.UNFIT: "unfit"}  # verdict → class of the style sheet
+IN_VIEWER = ("viewer.", "map.", "region.", "warning.")  # texts that the viewer's script needs
+
+
+def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any]:
+    """One answer with everything about it."""
+    record, weights = result.record, diagnoser.weights
+    study, label, verdict = weights.study, record["label"], record["gate"]["verdict"]
+    rows = bars(record, study, t)
+    return {
+        "key": result.id,
+        "file": file_name(t, result),
+        "label": label,
+        "name": t.class_name(study, label) if label else None,
+        "verdict": t.verdict(verdict),
+        "kind": MARKS[verdict],
+        "judged_anyway": record["gate"]["judged_anyway"],
+        "reasons": [t.reason(finding) for finding in result.findings],
+        **prediction_set(t, record, calibrated(weights)),
+        "answers": [bar for code in record["set"] or () for bar in rows if bar.code == code],
+        "calibrated": "temperature" in (weights.header.get("calibration") or {}),
+        "ordered": study.ordered,
+        "bars": rows,
+        "may_ask": diagnoser.why_no_uncertainty is None,
+        "passes": PASSES,
+        "intervals": bool(record["intervals"]),
+        "severity": record["severity"],
+        "severity_shown": "" if record["severity"] is None else numbers.severity(record["severity"]),
+        "ends": (study.by_severity[0], study.by_severity[-1]),
+        "methods": payloads.methods(),
+        "volume": weights.contract.kind == "volume",
+        "heat": HEAT,
+        "viewer_texts": json.dumps(t.starting(*IN_VIEWER)),
+        "by": t.weights_title(weights),
+        "details": details(t, result, weights),
+        "card": weights.header.get("card"),
+    }
+
+
+def prediction_set(t: Texts, record: dict[str, Any], known: bool) -> dict[str, str]:
+    """What stands beside the set, and the sentence below it."""
+    if not known:
+        return {"promise": "", "set_note": t("result.set.raw")}
+    miss = numbers.whole_percent(1 - record["level"])
+    return {"promise": t.coverage(record["level"], True), "set_note": t("result.set.note", miss=miss)}
+
+
+def table_row(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any]:
+    """One file among several."""
+    record = result.record
+    row = {"id": result.id, "file": file_name(t, result), "name": None, "code": "", "chance": None, "shown": ""}
+    if result.refused:
+        why = t.error_title(record["error"]["code"])
+        return row | {"file": record["file"], "why": why, "kind": "unfit", "verdict": t("table.refused")}
+    label, verdict = record["label"], record["gate"]["verdict"]
+    row |= {"why": t("result.none"), "kind": MARKS[verdict], "verdict": t(f"table.{verdict}")}
+    if label is None:
+        return row
+    chance = record["probabilities"][label]
+    name = t.class_name(diagnoser.study, label)
+    return row | {"name": name, "code": label, "chance": 100 * chance, "shown": numbers.percent(chance)}
+
+
+def refusal_view(t: Texts, record: dict[str, Any]) -> dict[str, Any]:
+    """A file that was refused: in English the reader's own words, in other languages a remedy and those words."""
+    error, file = record["error"], record["file"]
+    message = error["message"].removeprefix(f"{file}: ")
+    message = message[:1].upper() + message[1:]
+    own = t.speaks_english and message
+    return {
+        "heading": t.error_title(error["code"]),
+        "file": file,
+        "words": message if own else t.remedy(error["code"]),
+        "detail": "" if t.speaks_english else message,
+        "number": error.get("id"),
+    }

@@ -1,0 +1,48 @@
+"""Numbers as people read them: rounded, but never to a certainty that is not there."""
+
+import pytest
+
+from reports import numbers
+
+
+@pytest.mark.parametrize(
+    ("chance", "shown"),
+    [
+        (0, "0.0 %"),
+        (0.0001, "< 0.1 %"),
+        (0.0005, "0.1 %"),
+        (0.55, "55.0 %"),
+        (0.9994, "99.9 %"),
+        (0.99951, "> 99.9 %"),
+        (1, "100.0 %"),
+    ],
+)
+def test_a_probability_never_looks_surer_than_it_is(chance, shown):
+    assert numbers.percent(chance) == shown
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shown"),
+    [
+        (0.275, 0.65, "27.5–65.0 %"),
+        (0.0001, 0.65, "< 0.1 – 65.0 %"),
+        (0.5, 0.99999, "50.0 – > 99.9 %"),
+        (0.00001, 0.0001, "< 0.1 %"),
+    ],
+)
+def test_an_interval_of_a_probability(low, high, shown):
+    assert numbers.percent_span(low, high) == shown
+
+
+def test_shares_scores_and_sizes():
+    assert [numbers.whole_percent(share) for share in (0, 0.004, 0.25, 0.997, 1)] == [
+        "0 %",
+        "< 1 %",
+        "25 %",
+        "> 99 %",
+        "100 %",
+    ]
+    assert numbers.score_interval({"value": 0.5, "low": -0.1, "high": 0.9}) == "0.50 (−0.10–0.90)"
+    assert numbers.score_interval({"value": 0.5, "low": None, "high": None}) == "0.50"
+    assert numbers.score_interval({"value": None}) == "–"
+    assert numbers.sizes((1.2, 1.0, 1), "mm") == "1.2 × 1 × 1 mm" and numbers.sizes((), "mm") == ""
