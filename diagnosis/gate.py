@@ -86,16 +86,16 @@ REASONS = {
 }
 NOT_FINITE = Finding(UNFIT, "not-finite-answer")
 
-THICKEST = 5.0  # mm
+THICKEST_MM = 5.0
 HEAD_ML = (600.0, 6500.0)  # a bare brain to a head with neck and shoulders
-EXTENT = (62.0, 78.0, 60.0)  # mm, half axes of what must lie inside the scan, about the middle of the brain
-SPECKS = 0.05  # of the fullest plane's foreground: what a plane with no more holds is not counted as filled
-CUT = (0.03, 0.25)  # share of it outside the scan: doubtful, cannot be judged
-LIKE = (0.5, 0.58)  # match with the mean training head: below the first no head, below the second doubtful
-UPRIGHT = 0.05  # how much better a head fits upright than turned over
-CONTRAST = -0.15  # deviations by which deep white matter outshines the cortex in a T1 scan
-NOISE = 0.22  # share of noise in the spread of brightness; usual are 0.05 to 0.16
-COLOUR = 0.06  # mean difference between channels, of the full range
+INSIDE_HALF_AXES_MM = (62.0, 78.0, 60.0)  # of what must lie inside the scan, about the middle of the brain
+SPECKS_SHARE = 0.05  # of the fullest plane's foreground: what a plane with no more holds is not counted as filled
+CUT_OFF_SHARES = (0.03, 0.25)  # share of it outside the scan: doubtful, cannot be judged
+LIKENESS = (0.5, 0.58)  # match with the mean training head: below the first no head, below the second doubtful
+UPRIGHT_MARGIN = 0.05  # how much better a head fits upright than turned over
+T1_CONTRAST = -0.15  # deviations by which deep white matter outshines the cortex in a T1 scan
+NOISE_SHARE = 0.22  # share of noise in the spread of brightness; usual are 0.05 to 0.16
+COLOUR_SHARE = 0.06  # mean difference between channels, of the full range
 
 
 def verdict(findings: list[Finding] | tuple[Finding, ...]) -> str:
@@ -127,8 +127,8 @@ def after(features: Tensor, weights: Weights) -> list[Finding]:
 def _volume(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
     findings = []
     thickest = max(scan.facts["spacing"])
-    if thickest > THICKEST:
-        findings.append(Finding(DOUBTFUL, "thick-slices", {"mm": thickest, "most": THICKEST}))
+    if thickest > THICKEST_MM:
+        findings.append(Finding(DOUBTFUL, "thick-slices", {"mm": thickest, "most": THICKEST_MM}))
     if not scan.facts["affine_known"]:
         findings.append(Finding(DOUBTFUL, "no-affine"))
     modality = scan.facts.get("modality")
@@ -150,32 +150,32 @@ def _head(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
     template = weights.extras.get("likeness.sketch")
     if template is not None:
         sketched = likeness.sketch(prepared.tensor, contract)
-        found = likeness.match(sketched, template.cpu(), contract)
+        fit = likeness.match(sketched, template.cpu(), contract)
         shift = tuple(
-            s * n * mm for s, n, mm in zip(found.shift, likeness.cells(contract), contract.spacing, strict=True)
+            s * n * mm for s, n, mm in zip(fit.shift, likeness.cells(contract), contract.spacing, strict=True)
         )
-        findings += _likeness(found)
+        findings += _likeness(fit)
         if _mirrored(sketched, likeness.core(contract)) < 0:
             findings.append(Finding(DOUBTFUL, "uneven-halves"))
     outside = _outside(scan, prepared, contract, shift)
-    if outside > CUT[0]:
-        level = UNFIT if outside > CUT[1] else DOUBTFUL
+    if outside > CUT_OFF_SHARES[0]:
+        level = UNFIT if outside > CUT_OFF_SHARES[1] else DOUBTFUL
         findings.append(Finding(level, "cut-off", {"percent": 100 * outside}))
     if UNFIT not in {finding.level for finding in findings}:
-        if contrast(prepared, contract) < CONTRAST:
+        if contrast(prepared, contract) < T1_CONTRAST:
             findings.append(Finding(DOUBTFUL, "not-t1"))
-        if noise(prepared) > NOISE:
+        if noise(prepared) > NOISE_SHARE:
             findings.append(Finding(DOUBTFUL, "noisy"))
     return findings
 
 
-def _likeness(found: likeness.Match) -> list[Finding]:
-    if found.turned and found.score - found.margin > LIKE[0]:
+def _likeness(fit: likeness.Match) -> list[Finding]:
+    if fit.turned and fit.score - fit.margin > LIKENESS[0]:
         return [Finding(UNFIT, "turned")]
-    if found.score < LIKE[0] or found.margin < UPRIGHT:
-        return [Finding(UNFIT, "no-head", {"score": found.score, "least": LIKE[1]})]
-    if found.score < LIKE[1]:
-        return [Finding(DOUBTFUL, "little-like-a-head", {"score": found.score, "least": LIKE[1]})]
+    if fit.score < LIKENESS[0] or fit.margin < UPRIGHT_MARGIN:
+        return [Finding(UNFIT, "no-head", {"score": fit.score, "least": LIKENESS[1]})]
+    if fit.score < LIKENESS[1]:
+        return [Finding(DOUBTFUL, "little-like-a-head", {"score": fit.score, "least": LIKENESS[1]})]
     return []
 
 
@@ -195,7 +195,7 @@ def _outside(scan: Scan, prepared: Prepared, contract: Contract, shift: tuple[fl
     """The share of the brain's usual place that lies outside the scan, the grid, or what is not empty of it."""
     steps = [np.linspace(-1, 1, 15)] * 3
     ball = np.stack(np.meshgrid(*steps, indexing="ij"), -1).reshape(-1, 3)
-    ball = ball[(ball**2).sum(1) <= 1] * np.array(EXTENT) / np.array(contract.spacing)
+    ball = ball[(ball**2).sum(1) <= 1] * np.array(INSIDE_HALF_AXES_MM) / np.array(contract.spacing)
     points = ball + _middle(contract, shift)  # (n, 3) grid voxels
     there = points @ prepared.to_scan[:3, :3].T + prepared.to_scan[:3, 3]
     inside = ((there > -1) & (there < np.array(scan.voxels.shape[:3]))).all(1)
@@ -206,11 +206,11 @@ def _outside(scan: Scan, prepared: Prepared, contract: Contract, shift: tuple[fl
 
 def _filled(foreground: Tensor, steps: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """From where to where along each axis the planes hold more than specks of foreground, in grid voxels."""
-    some = foreground[tuple(slice(None, None, step) for step in steps)].numpy()
-    low, high = np.zeros(some.ndim), np.zeros(some.ndim)
+    sampled = foreground[tuple(slice(None, None, step) for step in steps)].numpy()
+    low, high = np.zeros(sampled.ndim), np.zeros(sampled.ndim)
     for axis, step in enumerate(steps):
-        counts = np.moveaxis(some, axis, 0).reshape(some.shape[axis], -1).sum(1)
-        planes = np.flatnonzero(counts > SPECKS * counts.max())
+        counts = np.moveaxis(sampled, axis, 0).reshape(sampled.shape[axis], -1).sum(1)
+        planes = np.flatnonzero(counts > SPECKS_SHARE * counts.max())
         if len(planes):
             low[axis], high[axis] = step * planes[0], min(step * (planes[-1] + 1), foreground.shape[axis])
     return low, high
@@ -260,13 +260,13 @@ def _image(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
     if scan.voxels.ndim == 3:
         step = 1 + max(rows, columns) // 2048  # of a huge picture some pixels tell as much
         colours = scan.voxels[::step, ::step].astype(np.float32)
-        if float(np.ptp(colours, axis=2).mean()) > COLOUR * float(max(np.ptp(colours), 1)):
+        if float(np.ptp(colours, axis=2).mean()) > COLOUR_SHARE * float(max(np.ptp(colours), 1)):
             findings.append(Finding(DOUBTFUL, "coloured"))
     template = weights.extras.get("likeness.sketch")
     if template is not None:
-        found = likeness.match(likeness.sketch(prepared.tensor, contract), template.cpu(), contract)
+        fit = likeness.match(likeness.sketch(prepared.tensor, contract), template.cpu(), contract)
         least = weights.header["likeness"]["match"]
-        if found.score < least:
-            level = UNFIT if found.score < least - 0.3 else DOUBTFUL
-            findings.append(Finding(level, "no-such-picture", {"score": found.score, "least": least}))
+        if fit.score < least:
+            level = UNFIT if fit.score < least - 0.3 else DOUBTFUL
+            findings.append(Finding(level, "no-such-picture", {"score": fit.score, "least": least}))
     return findings

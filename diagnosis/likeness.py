@@ -15,15 +15,15 @@ from torch import Tensor
 
 from studies import Contract
 
-CELL = 4.0  # mm, about, of a volume's sketch
-SIDE = 48  # cells a side, of an image's sketch
-REACH = 3  # cells that the sketch may lie off, each way
-EDGE = 12  # empty cells about a sketch, for what lies outside it
-SEARCHED = 1000  # cells, about, that are looked at while a pose is searched
+CELL_MM = 4.0  # about, of a volume's sketch
+IMAGE_CELLS = 48  # cells a side, of an image's sketch
+REACH_CELLS = 3  # cells that the sketch may lie off, each way
+EDGE_CELLS = 12  # empty cells about a sketch, for what lies outside it
+SEARCHED_CELLS = 1000  # cells, about, that are looked at while a pose is searched
 # A head's pose: shifts (cells), logarithms of sizes, and the turns about x (a nod), y and z (radians). What is
 # tried of it, one after the other: one such step and two each way, then half as far.
-SEARCH = ((6, 0.12), (1, 1.0), (2, 1.0), (8, 0.12), (7, 0.12), (0, 1.0), (3, 0.06), (4, 0.06), (5, 0.06))
-BRAIN = (52.0, 68.0, 48.0)  # mm, half axes of what is compared, about the middle of the brain
+POSE_SEARCH = ((6, 0.12), (1, 1.0), (2, 1.0), (8, 0.12), (7, 0.12), (0, 1.0), (3, 0.06), (4, 0.06), (5, 0.06))
+COMPARED_HALF_AXES_MM = (52.0, 68.0, 48.0)  # of what is compared, about the middle of the brain
 TURNS = {"upside-down": (2,), "back-to-front": (1,), "on-its-head": (1, 2)}  # axes flipped; never left and right
 
 
@@ -39,8 +39,8 @@ def cells(contract: Contract) -> tuple[int, ...]:
     """How many voxels (or pixels) of each axis make a cell."""
     if contract.kind == "volume":
         spacing = contract.spacing or (1.0,) * 3
-        return tuple(max(1, round(CELL / size)) for size in spacing)
-    return tuple(max(1, size // SIDE) for size in contract.shape)
+        return tuple(max(1, round(CELL_MM / size)) for size in spacing)
+    return tuple(max(1, size // IMAGE_CELLS) for size in contract.shape)
 
 
 def sketch(tensor: Tensor, contract: Contract) -> Tensor:
@@ -79,7 +79,7 @@ def core(contract: Contract) -> Tensor:
     for axis, n in enumerate(count):
         at = (torch.arange(n) + 0.5) / n - middle[axis]
         if contract.kind == "volume":
-            at = at * contract.shape[axis] * (contract.spacing or (1.0,) * 3)[axis] / BRAIN[axis]
+            at = at * contract.shape[axis] * (contract.spacing or (1.0,) * 3)[axis] / COMPARED_HALF_AXES_MM[axis]
         else:
             at = at * 2
         distance += at.square().view([-1 if a == axis else 1 for a in range(len(count))])
@@ -88,33 +88,36 @@ def core(contract: Contract) -> Tensor:
 
 def match(sketched: Tensor, template: Tensor, contract: Contract) -> Match:
     """How well a sketch fits the mean training sketch, upright and turned over."""
-    x = np.pad(sketched.float().numpy(), EDGE)  # what lies outside is 0
+    x = np.pad(sketched.float().numpy(), EDGE_CELLS)  # what lies outside is 0
     where, template = core(contract), template.float()
     turns = {None: (), **(TURNS if contract.kind == "volume" else {})}
-    begun = {}
+    by_turn = {}
     for name, axes in turns.items():
-        at, values = np.argwhere(where.flip(axes).numpy()) + EDGE, template.flip(axes)[where.flip(axes)].numpy()
-        score, shift = _shifted(x, at, values)
-        begun[name] = score, (shift, at, values)
-    score, shift = _finished(x, *begun.pop(None)[1], contract)
-    if not begun:
+        at, values = (
+            np.argwhere(where.flip(axes).numpy()) + EDGE_CELLS,
+            template.flip(axes)[where.flip(axes)].numpy(),
+        )
+        score, shift = _best_shift(x, at, values)
+        by_turn[name] = score, (shift, at, values)
+    score, shift = _best_pose(x, *by_turn.pop(None)[1], contract)
+    if not by_turn:
         return Match(score, math.inf, None, shift)
-    best = max(begun, key=lambda name: begun[name][0])
-    margin = score - _finished(x, *begun[best][1], contract)[0]
+    best = max(by_turn, key=lambda name: by_turn[name][0])
+    margin = score - _best_pose(x, *by_turn[best][1], contract)[0]
     return Match(score, margin, best if margin < 0 else None, shift)
 
 
-def _shifted(x: np.ndarray, at: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray]:
-    """The best of all shifts within REACH, looked at in a few cells: its score and the shift."""
-    few = slice(None, None, max(1, len(at) // SEARCHED))
-    shifts = np.array(list(itertools.product(*[range(-REACH, REACH + 1)] * x.ndim)))
+def _best_shift(x: np.ndarray, at: np.ndarray, values: np.ndarray) -> tuple[float, np.ndarray]:
+    """The best of all shifts within REACH_CELLS, looked at in a few cells: its score and the shift."""
+    few = slice(None, None, max(1, len(at) // SEARCHED_CELLS))
+    shifts = np.array(list(itertools.product(*[range(-REACH_CELLS, REACH_CELLS + 1)] * x.ndim)))
     index = _index(x, at[few]) + _index(x, shifts)[:, None]  # (shifts, n)
     scores = _correlations(x, index, values[few])
     best = int(scores.argmax())
     return float(scores[best]), shifts[best]
 
 
-def _finished(
+def _best_pose(
     x: np.ndarray, shift: np.ndarray, at: np.ndarray, values: np.ndarray, contract: Contract
 ) -> tuple[float, tuple[float, ...]]:
     """The best correlation, over all cells, and by how many cells x lies off there.
@@ -125,10 +128,10 @@ def _finished(
     if x.ndim == 2:
         return float(_correlations(x, _index(x, at + shift)[None], values)[0]), tuple(map(float, shift))
     mm = np.array(cells(contract)) * (contract.spacing or (1.0,) * 3)
-    middle = np.array(contract.anchor or (0.5,) * 3) * (np.array(x.shape) - 2 * EDGE) - 0.5 + EDGE
-    few = slice(None, None, max(1, len(at) // SEARCHED))
+    middle = np.array(contract.anchor or (0.5,) * 3) * (np.array(x.shape) - 2 * EDGE_CELLS) - 0.5 + EDGE_CELLS
+    few = slice(None, None, max(1, len(at) // SEARCHED_CELLS))
     pose = np.array([*shift, *np.zeros(6)])
-    for part, (which, step) in itertools.product((1.0, 0.5), SEARCH):
+    for part, (which, step) in itertools.product((1.0, 0.5), POSE_SEARCH):
         poses = pose + np.outer((0, -2, -1, 1, 2), np.eye(len(pose))[which] * step * part)
         index = np.stack([_index(x, _posed(at[few], one, middle, mm)) for one in poses])
         pose = poses[int(_correlations(x, index, values[few]).argmax())]
@@ -152,11 +155,11 @@ def _index(x: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 def _correlations(x: np.ndarray, index: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Of x at each row of places (k, n) with the values (n,)."""
-    found = x.ravel().take(index, mode="clip")  # (k, n)
+    sampled = x.ravel().take(index, mode="clip")  # (k, n)
     values = values - values.mean()
-    spread = (found**2).mean(1) - found.mean(1) ** 2
+    spread = (sampled**2).mean(1) - sampled.mean(1) ** 2
     spread = np.sqrt(spread.clip(1e-3) * len(values) * max(float(values @ values), 1e-12))
-    return found @ values / spread
+    return sampled @ values / spread
 
 
 def distance(features: Tensor, extras: dict[str, Tensor]) -> float:

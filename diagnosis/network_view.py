@@ -123,7 +123,7 @@ def survey(network: Network, shape: torch.Size) -> tuple[str, list[tuple[str, st
     """One forward pass without numbers: the first layer, the batch norms to fold, the cells of the CAM layer."""
     ghost = copy.deepcopy(network).eval().to("meta")
     made: dict[int, tuple[str, Tensor]] = {}
-    layers, pairs, found = [], [], []
+    layers, pairs, cam_cells = [], [], []
 
     def look(name):
         def hook(module, inputs, output):
@@ -133,7 +133,7 @@ def survey(network: Network, shape: torch.Size) -> tuple[str, list[tuple[str, st
                 made[id(output)] = (name, output)  # kept, so that the id stays its own
                 layers.append(name)
             if name == network.cam_layer:
-                found.append(output.cells)
+                cam_cells.append(output.cells)
 
         return hook
 
@@ -143,4 +143,4 @@ def survey(network: Network, shape: torch.Size) -> tuple[str, list[tuple[str, st
     x.cells = [(0.0, 1.0)] * (len(shape) - 2)
     with torch.no_grad(), _Cells():
         ghost(x)
-    return layers[0], pairs, found[0]
+    return layers[0], pairs, cam_cells[0]

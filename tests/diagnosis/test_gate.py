@@ -113,7 +113,7 @@ def test_deep_tissue_darker_than_cortex_is_no_t1():
     t1, flair = (
         gate.contrast(prepare(scan_of(*layered(*tones)), HEAD), HEAD) for tones in ((120.0, 140.0), (140.0, 120.0))
     )
-    assert flair < gate.CONTRAST < t1
+    assert flair < gate.T1_CONTRAST < t1
 
 
 def test_noise_is_measured_against_what_there_is_to_see():
