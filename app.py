@@ -104,7 +104,7 @@ def make_app(
 
 def find_example(folder: Path, weights: Weights | None = None) -> Path | None:
     """The scan to try with the weights: the one that they name, or the folder's first of the right kind."""
-    named = ((weights and weights.header.get("example")) or {}).get("file")
+    named = weights.header.example.get("file") if weights else None
     if named and (folder / Path(named).name).is_file():
         return folder / Path(named).name
     image = weights is not None and weights.contract.kind == "image"

@@ -4,8 +4,8 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import model
 from data.cache import Cache
@@ -13,10 +13,11 @@ from data.cases import Case, DataError, find
 from data.splits import read_split, subject_hash
 from learning.results import write
 from learning.scoring import predict, readable, scores
+from networks.header import Header
 from scans.scan import ScanError
 
 
-def chosen(cases: list[Case], part: str | None, header: dict[str, Any]) -> list[Case]:
+def cases_to_score(cases: list[Case], part: str | None, header: Header) -> list[Case]:
     """The cases to score: the test part where there is one; never subjects that were learned from, unasked."""
     if part is None:
         part = "test" if any(case.split == "test" for case in cases) else "all"
@@ -25,8 +26,7 @@ def chosen(cases: list[Case], part: str | None, header: dict[str, Any]) -> list[
         raise DataError(f"no case in part {part}; give --part all, or a --split file that has it")
     if part in ("train", "val"):
         return cases
-    hashes = header.get("training", {}).get("subject_hashes", {})
-    seen = set(hashes.get("train", [])) | set(hashes.get("val", []))
+    seen = header.learned_from
     known = sorted({case.subject for case in cases if subject_hash(case.subject) in seen})
     if known:
         more = f" and {len(known) - 10} more" if len(known) > 10 else ""
@@ -75,21 +75,21 @@ def evaluate(args: argparse.Namespace) -> Path:
         if args.split
         else find(args.data, study, args.subject_regex, args.label_column)
     )
-    cases = chosen(cases, args.part, weights.header)
+    cases = cases_to_score(cases, args.part, weights.header)
     cache = Cache(args.cache, weights.contract, int(args.cache_limit * 1e9))
     predictions = predict(weights, readable(cases, cache, args.workers), cache, args.batch, args.workers)
-    found = scores(predictions, study, weights.header.get("calibration"), args.rounds, args.seed)
+    measured = scores(predictions, weights.header, args.rounds, args.seed)
     part = f", part “{args.part}”" if args.part else ""
     seen = " (learned from: this is no score on new people)" if args.part in ("train", "val") else ""
-    found = {
+    measured = {
         "cohort": f"“{args.data.resolve().name}”{part}{seen}",
         "weights": weights.name,
         "sha256": weights.sha256,
-        **found,
+        **measured,
     }
     out = args.out or Path(f"runs/evaluate-{time.strftime('%Y%m%d-%H%M%S')}")
-    write(out, weights.header | {"scores": found}, predictions, study, root)
-    for name, score in found["metrics"].items():
+    write(out, replace(weights.header, scores=measured), predictions, root)
+    for name, score in measured["metrics"].items():
         if score["value"] is not None:
             spread = f"  ({score['low']:.3f} to {score['high']:.3f})" if score["low"] is not None else ""
             print(f"{name:28} {score['value']:.3f}{spread}")

@@ -3,30 +3,26 @@
 It holds no training loop and reads no scans: a tensor prepared by a study's contract goes in, logits come out.
 """
 
-import hashlib
-import os
 import struct
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from networks import blockwise, pickled, pictures
 from networks.base import Block, Network, WeightsError
-from networks.header import HeaderError
-from networks.header import check as check_header
-from studies import PUBLISHED, STUDIES, Study, from_json, from_record, to_json, to_record
+from networks.header import FORMAT, Header, from_document
+from scans.files import content_hash, write_bytes
+from studies import PUBLISHED, STUDIES, Contract, Study, from_json, to_json
 
-FORMAT = 1
 SUFFIXES = (".safetensors", ".pth")
 SEGMENTER = "segmenter.safetensors"  # the bundled weights that `diagnosis.segment` opens
 MOST_HEADER = 16 << 20  # bytes of a weights file's header; the bundled one has 10,000
@@ -64,7 +60,7 @@ class ClassificationModel3D(Network):
 
     def block(self, number: int, x: Tensor) -> Tensor:
         conv, norm, pool = self.blocks()[number - 1]
-        if self.training and number <= 2 and blockwise.walks(x, conv, norm, pool):
+        if self.training and number <= 2 and blockwise.can_walk(x, conv, norm, pool):
             return blockwise.train_block(x, conv, norm, pool)  # the same, in a third of the time and memory
         return pool(self.relu(norm(conv(x))))
 
@@ -108,14 +104,17 @@ NETWORKS: dict[str, type[Network]] = {"ClassificationModel3D": ClassificationMod
 class Weights:
     name: str  # the file's name
     sha256: str  # of the file
-    header: dict[str, Any]
-    study: Study
+    header: Header
     network: Network  # in eval mode, on the device
     device: torch.device
     extras: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def contract(self):
+    def study(self) -> Study:
+        return self.header.study
+
+    @property
+    def contract(self) -> Contract:
         return self.study.contract
 
 
@@ -143,44 +142,38 @@ def list_weights(folder: str | Path) -> list[Path]:
     return sorted(path for path in files if path.name != SEGMENTER)
 
 
-def save(
-    path: str | Path, network: Network, header: Mapping[str, Any], extras: Mapping[str, Tensor] | None = None
-) -> Path:
-    """Write a weights file in one go: readers see the old file or the new one, never half of one."""
-    path = Path(path)
-    study = from_record(dict(header["study"]))
-    header = {
-        "format": FORMAT,
-        "contract": asdict(study.contract),
-        "contract_hash": study.contract.hash(),
-        **header,
-    }
+def save(path: str | Path, network: Network, header: Header, extras: Mapping[str, Tensor] | None = None) -> Path:
+    """Write a study's weights file."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"extras.{name}": value for name, value in (extras or {}).items()}
-    return write(path, tensors, header)
+    return write(Path(path), tensors, header.record())
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Path:
-    """The file itself, whatever it is for."""
+def write(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
+    """Tensors and the document that describes them, whatever they are for, as one safetensors file."""
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        save_file(tensors, temporary, metadata={"format": "pt", "scanwise": to_json(header)})
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    metadata = {"format": "pt", "scanwise": to_json(record)}
+    write_bytes(path, safetensors.torch.save(tensors, metadata))
     return path
 
 
-def read_header(path: str | Path) -> dict[str, Any]:
-    """The header of a weights file, without its tensors; every refusal is a WeightsError."""
+def read_header(path: str | Path) -> Header:
+    """The header of a study's weights file, without its tensors; every refusal is a WeightsError."""
     path = Path(path)
-    _check_there(path)
     if path.suffix == ".pth":
-        return published_header(path.name)
+        check_there(path)
+        return published_header()
+    record = read_record(path)
+    if "study" not in record and "kind" in record:
+        raise WeightsError(
+            f"{path.name}: holds weights for {record['kind']}, not for a study; give a file that train.py wrote"
+        )
+    return from_document(record, path.name)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The document that a safetensors file of ours carries, whatever it is for."""
+    check_there(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(9)
@@ -230,29 +223,11 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     """Open a weights file, or a published `.pth` checkpoint; every refusal is a WeightsError."""
     path, device = Path(path), pick_device(device)
     header = read_header(path)
-    if "study" not in header and "kind" in header:
-        raise WeightsError(
-            f"{path.name}: holds weights for {header['kind']}, not for a study; give a file that train.py wrote"
-        )
-    try:
-        study = from_record({**header["study"], "contract": header["contract"]})
-        wanted, name = header["contract_hash"], header["network"]["name"]
-        stated = from_record(header["study"]).contract
-        check_header(header)
-        arguments = header["network"].get("arguments", {})
-    except HeaderError as error:
-        raise WeightsError(f"{path.name}: {error}; train the file again") from error
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path.name}: its header lacks or misspells {error}; train the file again") from error
-    if study.contract.hash() != wanted or stated != study.contract:
-        raise WeightsError(
-            f"{path.name}: its input contract hashes to {study.contract.hash()}, its header says "
-            f"{wanted}; the two must agree, so use the file as train.py wrote it"
-        )
+    name, arguments = header.network, header.arguments
     if name not in NETWORKS:
         raise WeightsError(f"{path.name}: network {name!r} is unknown; known are {', '.join(sorted(NETWORKS))}")
     try:
-        network = blank(name, study, arguments)
+        network = blank(name, header.study, arguments)
     except Exception as error:  # torch raises of every kind on a strange argument
         shown = f"{str(arguments)[:200]}: {str(error)[:200]}"
         raise WeightsError(f"{path.name}: {name} does not take the arguments {shown}") from error
@@ -263,14 +238,10 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     network.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
     network.to(device).eval().requires_grad_(False)
     extras = {key: value.to(device) for key, value in extras.items()}
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return Weights(path.name, digest.hexdigest(), header, study, network, device, extras)
+    return Weights(path.name, content_hash(path), header, network, device, extras)
 
 
-def _check_there(path: Path) -> None:
+def check_there(path: Path) -> None:
     if not path.is_file():
         raise WeightsError(f"{path.name}: no such weights file; train.py writes one, weights/ holds the bundled")
     if path.suffix not in SUFFIXES:
@@ -331,18 +302,14 @@ four, four. Kept for comparison alone; do not believe its answers.
 """
 
 
-def published_header(name: str) -> dict[str, Any]:
-    study = replace(STUDIES["alzheimers"], contract=PUBLISHED)
-    return {
-        "format": FORMAT,
-        "title": "published checkpoint, uncalibrated: calls nearly every head AD",
-        "study": to_record(study),
-        "network": {"name": "ClassificationModel3D", "arguments": {}},
-        "contract": to_record(study)["contract"],
-        "contract_hash": PUBLISHED.hash(),
-        "card": PUBLISHED_CARD,
-        "training": {"data": "ADNI, as published; subjects, split and scores unknown"},
-    }
+def published_header() -> Header:
+    return Header(
+        replace(STUDIES["alzheimers"], contract=PUBLISHED),
+        "ClassificationModel3D",
+        title="published checkpoint, uncalibrated: calls nearly every head AD",
+        card=PUBLISHED_CARD,
+        training={"data": "ADNI, as published; subjects, split and scores unknown"},
+    )
 
 
 # --- from logits to an answer -----------------------------------------------------------------------------
@@ -357,7 +324,7 @@ def probabilities(logits: Tensor | np.ndarray, temperature: float = 1.0) -> np.n
 
 
 def prediction_set(
-    values: np.ndarray, codes: Sequence[str], calibration: Mapping[str, Any] | None, level: float = 0.9
+    values: np.ndarray, codes: Sequence[str], conformal_scores: Sequence[float], level: float = 0.9
 ) -> list[str]:
     """The classes that cover the truth with the asked probability (split conformal), likeliest first.
 
@@ -365,7 +332,7 @@ def prediction_set(
     too few scores for that level every class stays. Never empty: the likeliest class always stays.
     """
     order = np.argsort(-np.asarray(values), kind="stable")
-    scores = sorted((calibration or {}).get("scores", []))
+    scores = sorted(conformal_scores)
     rank = int(np.ceil((len(scores) + 1) * level - 1e-9))
     threshold = scores[rank - 1] if rank <= len(scores) else np.inf
     return [codes[i] for place, i in enumerate(order) if place == 0 or 1 - values[i] <= threshold]

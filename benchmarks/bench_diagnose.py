@@ -20,9 +20,10 @@ import torch
 
 import model
 from benchmarks.side_by_side import finish, in_turn, own_peak_mb, peak_mb, table
+from networks.header import Header
 from scans.prepare import prepare
 from scans.processes import read
-from studies import HEAD, PUBLISHED, STUDIES, to_record
+from studies import HEAD, PUBLISHED, STUDIES
 from tests.heads import head, save
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,11 +45,10 @@ def weights_file(folder: Path) -> Path:
     known = [path for path in model.list_weights(ROOT / "weights") if path.name.startswith(STUDY.key)]
     if known:
         return known[0]
-    network = {"name": "ClassificationModel3D", "arguments": {}}
     return model.save(
         folder / f"{STUDY.key}.ClassificationModel3D.safetensors",
         model.ClassificationModel3D(),
-        {"title": "untrained", "study": to_record(STUDY), "network": network},
+        Header(STUDY, "ClassificationModel3D", title="untrained"),
     )
 
 

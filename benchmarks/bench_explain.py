@@ -29,10 +29,11 @@ from benchmarks.side_by_side import own_peak_mb, peak_mb
 from diagnosis import explain
 from diagnosis.head_geometry import brain
 from diagnosis.regions import OUTSIDE, regions
+from networks.header import Header
 from scans.prepare import Prepared, prepare
 from scans.processes import read
 from simulation import phantom
-from studies import STUDIES, to_record
+from studies import STUDIES
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -51,7 +52,7 @@ def weights_file(given: Path | None, folder: Path) -> Path:
     return model.save(
         folder / "untrained.safetensors",
         network,
-        {"title": "untrained", "study": to_record(study), "network": {"name": study.network}},
+        Header(study, study.network, study.arguments, "untrained"),
     )
 
 
@@ -162,7 +163,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
     maps = {method: explain.explain(weights, prepared, code, method) for method in explain.METHODS}
     methods = list(maps)
     found = {
-        "weights": weights.header.get("title", weights.name),
+        "weights": weights.header.title,
         "seconds": spent,
         "against_forward": {name: spent[name] / spent["forward, eager"] for name in methods},
         "peak_mb": {method: peak(path, scan, method) for method in methods},

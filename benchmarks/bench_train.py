@@ -22,7 +22,7 @@ import datasets
 import train
 from learning import loop
 from learning.processes import Halt
-from learning.run import begin
+from learning.run import open_run
 from studies import STUDIES
 
 STUDY = STUDIES["alzheimers"]
@@ -101,17 +101,17 @@ def trainer(folder: Path, out: Path, batch: int, augment: str, device: str) -> l
         "--workers",
         "1",
     ]
-    run, _ = begin(train.parse(argv))
+    run, _ = open_run(train.parse(argv))
     run.cases = [case for case in run.cases if case.split == "train"]
     return run
 
 
 def ours(run: loop.Trainer, batch: int, epoch: int) -> float:
     """One epoch of train.py's own loop over the training cases."""
-    cases = loop.part(run.cases, "train")
+    cases = loop.cases_of(run.cases, "train")
     scans = datasets.Scans(cases, run.study, run.cache, run.settings["augment"], 0)
     scans.set_epoch(epoch)
-    plan = loop.order(range(len(cases)), 0, epoch, batch)
+    plan = loop.epoch_order(range(len(cases)), 0, epoch, batch)
     loader = loop.batches(scans, plan, batch, run.settings["workers"])
     loss = loop.loss_of(run.study, cases, run.settings, run.device)
     return run.epoch(run.state.network, loader, len(plan) // batch, 10**6, loss, Halt())
@@ -146,7 +146,7 @@ def main() -> int:
             for name in ("none", "full")
         }
         device = runs["none"].device
-        learned = {case.file.resolve() for case in loop.part(runs["none"].cases, "train")}
+        learned = {case.file.resolve() for case in loop.cases_of(runs["none"].cases, "train")}
         files = [(file, label) for file, label in files if file.resolve() in learned]
         published, loss = Published(device), loop.loss_of(STUDY, runs["none"].cases, runs["none"].settings, device)
         x = torch.randn(args.batch, 1, *STUDY.contract.shape)

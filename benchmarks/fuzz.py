@@ -239,18 +239,14 @@ def weights_worker(count: int, seed: int, folder: Path) -> None:
     import torch
 
     import model
-    from studies import STUDIES, to_record
+    from networks.header import Header
+    from studies import STUDIES
 
     torch.set_num_threads(1)
     study = STUDIES["dementia-slices"]
     arguments = {"shape": [12, 12]}
     network = model.NETWORKS["SliceCNN"](len(study.labels), **arguments)
-    header = {
-        "format": 1,
-        "title": "fuzz",
-        "study": model.to_record(study) if hasattr(model, "to_record") else to_record(study),
-        "network": {"name": "SliceCNN", "arguments": arguments},
-    }
+    header = Header(study, "SliceCNN", arguments, "fuzz")
     path = folder / f"{study.key}.SliceCNN.safetensors"
     model.save(path, network, header)
     whole = path.read_bytes()

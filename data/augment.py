@@ -34,8 +34,8 @@ def augment(x: Tensor, scale: str, numbers: torch.Generator, affine: float = AFF
 
 def background(x: Tensor) -> Tensor:
     """The level of air, a value a channel: what voxels from outside the picture are filled with."""
-    some = x.flatten(1)[:, :: max(1, x[0].numel() // 20000)]  # (C, ~20000)
-    return torch.quantile(some.float(), 0.01, dim=1)  # (C,)
+    sampled = x.flatten(1)[:, :: max(1, x[0].numel() // 20000)]  # (C, ~20000)
+    return torch.quantile(sampled.float(), 0.01, dim=1)  # (C,)
 
 
 def _volume(x: Tensor, scale: str, numbers: torch.Generator, affine: float) -> Tensor:
@@ -70,21 +70,21 @@ def _intensities(x: Tensor, scale: str, numbers: torch.Generator, air: Tensor) -
     if not top > 0:
         return x
     inside = before > top * 0.2
-    after = _bent(before, gamma, top) * _field(coarse, signal.shape, few)
+    after = _with_gamma(before, gamma, top) * _field(coarse, signal.shape, few)
     want, have = before[inside], after[inside]
     offset = float(air)
     if scale == "foreground" and len(have) > 1:
         gain *= float(want.std() / have.std().clamp(min=1e-6))
         offset += float(want.mean() - have.mean() * gain)
     whole = (slice(None),) * 3
-    signal = _bent(signal, gamma, top).mul_(_field(coarse * gain, signal.shape, whole)).add_(offset)
+    signal = _with_gamma(signal, gamma, top).mul_(_field(coarse * gain, signal.shape, whole)).add_(offset)
     if level and len(want) > 1:
         here = torch.Generator(x.device).manual_seed(seed)
         signal.add_(torch.randn(signal.shape, generator=here, device=x.device), alpha=level * float(want.std()))
     return signal[None]
 
 
-def _bent(signal: Tensor, gamma: float, top: float) -> Tensor:
+def _with_gamma(signal: Tensor, gamma: float, top: float) -> Tensor:
     return signal.pow(gamma).mul_(top ** (1 - gamma))
 
 

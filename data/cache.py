@@ -13,7 +13,7 @@ from torch import Tensor
 
 import scans
 from data.cases import DataError
-from data.files import content_hash, write_whole
+from scans.files import content_hash, write_whole
 from scans.prepare import prepare
 from scans.processes import read
 from studies import Contract

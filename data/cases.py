@@ -24,7 +24,7 @@ SPLITS = {
 }
 SUBJECTS = (r"\d{3}_S_\d{4,5}", r"sub-[A-Za-z0-9]+")  # ADNI and BIDS, looked for in the path below the data
 LABEL_COLUMNS = ("label", "class", "diagnosis", "dx", "group")
-OWN = "file:"  # the subject of a file that no rule assigns to a person
+OWN = "file:"  # the subject of a file that no pattern assigns to a person
 ABSENT = ("", "n/a")  # how tables say that there is no value
 
 
@@ -36,7 +36,7 @@ class DataError(ValueError):
 class Case:
     file: Path
     label: str  # a code of the study
-    subject: str  # the person; "file:…" where no rule tells
+    subject: str  # the person; "file:…" where no pattern tells
     split: str | None = None  # "train", "val", "test", or None while undivided
 
 
@@ -49,19 +49,19 @@ def find(
     file must fit a `subject_regex` that a person gives; the study's own is tried first where none is given.
     """
     data = Path(data)
-    usual = study.training.get("subject_regex") if study else None
-    rule = _rule(subject_regex if subject_regex != usual else None)
-    known = (usual, *SUBJECTS) if usual else SUBJECTS
+    study_pattern = study.training.get("subject_regex") if study else None
+    pattern = _pattern(subject_regex if subject_regex != study_pattern else None)
+    usual_patterns = (study_pattern, *SUBJECTS) if study_pattern else SUBJECTS
     if data.is_file():
-        cases = from_csv(data, data.parent, rule, label_column, known)
+        cases = from_csv(data, data.parent, pattern, label_column, usual_patterns)
     elif not data.is_dir():
         raise DataError(f"{data}: no such file or folder; give a folder of labelled scans or a CSV")
     elif (data / "participants.tsv").is_file():
         cases = _from_bids(data, study, label_column)
     elif (data / "index.csv").is_file():
-        cases = from_csv(data / "index.csv", data, rule, label_column, known)
+        cases = from_csv(data / "index.csv", data, pattern, label_column, usual_patterns)
     else:
-        cases = _from_folders(data, study, rule, known)
+        cases = _from_folders(data, study, pattern, usual_patterns)
     check_labels(cases, study, data)
     if not cases:
         raise DataError(f"{data}: no scans; known file types: {', '.join(_suffixes(study))}")
@@ -72,7 +72,7 @@ def check_labels(cases: Sequence[Case], study: Study | None, where: str | Path) 
     """Refuse labels that the study does not know; without a study any will do."""
     stray = Counter(case.label for case in cases if study and case.label not in study.codes)
     if stray:
-        listed = some(f"{label!r} ({n})" for label, n in sorted(stray.items()))
+        listed = first_few(f"{label!r} ({n})" for label, n in sorted(stray.items()))
         raise DataError(
             f"{where}: unknown labels: {listed}; the classes of {study.key} are "
             f"{', '.join(study.codes)}: rename these, or take them out"
@@ -96,7 +96,9 @@ def notes(cases: Sequence[Case], study: Study | None = None) -> list[str]:
     return said
 
 
-def _from_folders(data: Path, study: Study | None, rule: re.Pattern | None, known: Sequence[str]) -> list[Case]:
+def _from_folders(
+    data: Path, study: Study | None, pattern: re.Pattern | None, usual_patterns: Sequence[str]
+) -> list[Case]:
     """`DIR/CLASS/…` and `DIR/SPLIT/CLASS/…`; what lies in train/ counts as undivided, so that a val can be cut."""
     cases, strays = [], []
     places = [(folder, None) for folder in _folders(data)]
@@ -109,13 +111,13 @@ def _from_folders(data: Path, study: Study | None, rule: re.Pattern | None, know
         if study and folder.name not in study.codes:
             strays.append(folder.relative_to(data).as_posix())
             continue
-        found = _readable(folder, study)
-        if not found:
+        files = _readable(folder, study)
+        if not files:
             raise DataError(f"{folder}: no scans in it; known file types: {', '.join(_suffixes(study))}")
-        cases += [Case(file, folder.name, _subject(file, data, rule, known), split) for file in found]
+        cases += [Case(file, folder.name, _subject(file, data, pattern, usual_patterns), split) for file in files]
     if strays:
         raise DataError(
-            f"{data}: no class is named {some(strays)}; the classes of {study.key} are "
+            f"{data}: no class is named {first_few(strays)}; the classes of {study.key} are "
             f"{', '.join(study.codes)}, a folder each: rename these folders, or take them out"
         )
     if not cases:
@@ -129,9 +131,9 @@ def _from_folders(data: Path, study: Study | None, rule: re.Pattern | None, know
 def from_csv(
     table: Path,
     root: Path,
-    rule: re.Pattern | None = None,
+    pattern: re.Pattern | None = None,
     label_column: str | None = None,
-    known: Sequence[str] = SUBJECTS,
+    usual_patterns: Sequence[str] = SUBJECTS,
 ) -> list[Case]:
     """The cases of a table with file and label, and perhaps subject and split."""
     rows = _rows(table)
@@ -147,17 +149,17 @@ def from_csv(
             raise DataError(f"{table}, line {line}: split '{row['split']}'; known: train, val, test, or empty")
         file = root / file
         subject = row.get("subject", "")
-        subject = _subject(file, root, rule, known) if subject in ABSENT else subject
+        subject = _subject(file, root, pattern, usual_patterns) if subject in ABSENT else subject
         cases.append(Case(file, row[column], subject, SPLITS.get(split)))
     missing = [str(case.file) for case in cases if not case.file.is_file()]
     if missing:
         raise DataError(
-            f"{table}: {len(missing)} of its {len(cases)} files do not exist: {some(missing)}; "
+            f"{table}: {len(missing)} of its {len(cases)} files do not exist: {first_few(missing)}; "
             f"paths count from {root}"
         )
     twice = [str(file) for file, n in Counter(case.file for case in cases).items() if n > 1]
     if twice:
-        raise DataError(f"{table}: listed more than once: {some(twice)}; keep one row for each")
+        raise DataError(f"{table}: listed more than once: {first_few(twice)}; keep one row for each")
     return cases
 
 
@@ -173,7 +175,7 @@ def _from_bids(data: Path, study: Study | None, label_column: str | None) -> lis
         folder.name for folder in _folders(data) if folder.name.startswith("sub-") and folder.name not in labels
     ]
     if unlisted:
-        raise DataError(f"{table}: no row for {some(unlisted)}; add them, with n/a to leave them out")
+        raise DataError(f"{table}: no row for {first_few(unlisted)}; add them, with n/a to leave them out")
     cases, without = [], []
     for subject, label in labels.items():
         if label in ABSENT:
@@ -184,7 +186,9 @@ def _from_bids(data: Path, study: Study | None, label_column: str | None) -> lis
             without.append(subject)
         cases += [Case(file, label, subject) for file in t1 or files]
     if without:
-        raise DataError(f"{table}: no scan of {some(without)}; take out their rows, or write n/a as the {column}")
+        raise DataError(
+            f"{table}: no scan of {first_few(without)}; take out their rows, or write n/a as the {column}"
+        )
     return cases
 
 
@@ -214,21 +218,23 @@ def _label_column(table: Path, row: dict[str, str], asked: str | None) -> str:
     return column
 
 
-def _rule(subject_regex: str | None) -> re.Pattern | None:
+def _pattern(subject_regex: str | None) -> re.Pattern | None:
     try:
         return re.compile(subject_regex) if subject_regex else None
     except re.error as error:
         raise DataError(f"--subject-regex {subject_regex!r}: {error}") from error
 
 
-def _subject(file: Path, root: Path, rule: re.Pattern | None, known: Sequence[str]) -> str:
-    """The person in a file's path below root: the rule's first group, or all that it matches."""
+def _subject(file: Path, root: Path, pattern: re.Pattern | None, usual_patterns: Sequence[str]) -> str:
+    """The person in a file's path below root: the pattern's first group, or all that it matches."""
     name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-    match = next(filter(None, (re.search(one, name) for one in ([rule] if rule else known))), None)
+    match = next(filter(None, (re.search(one, name) for one in ([pattern] if pattern else usual_patterns))), None)
     if match:
         return match.group(1) if match.re.groups and match.group(1) else match.group()
-    if rule:
-        raise DataError(f"{name}: --subject-regex {rule.pattern!r} does not match it; every file needs a subject")
+    if pattern:
+        raise DataError(
+            f"{name}: --subject-regex {pattern.pattern!r} does not match it; every file needs a subject"
+        )
     return OWN + name
 
 
@@ -253,7 +259,7 @@ def _readable(folder: Path, study: Study | None) -> list[Path]:
     )
 
 
-def some(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
+def first_few(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
     """The first names and how many more there are."""
     names = list(names)
     more = [f"and {len(names) - most} more"] if len(names) > most else []

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.cache import content_hash
-from data.cases import Case, DataError, some
+from data.cases import Case, DataError, first_few
 from data.splits import ORDER
+from scans.files import content_hash
 from scans.processes import read
 
 
@@ -45,14 +45,15 @@ class Leaks:
             f"{why}: {one.split or 'undivided'} {show(one)} – {other.split or 'undivided'} {show(other)}"
             for why, one, other in self.pairs
         ]
-        doubles = [
-            f"{part[0].split or 'undivided'}: {some(map(show, part))}{_differ(part)}" for part in self.duplicates
+        duplicates = [
+            f"{part[0].split or 'undivided'}: {first_few(map(show, part))}{_differ(part)}"
+            for part in self.duplicates
         ]
         failed = [f"{show(case)}: {reason}" for case, reason in self.unreadable]
         return (
             "\n".join(
                 _block(len(pairs), "leak", "between splits", pairs)
-                + _block(len(doubles), "group", "of identical pictures inside a split", doubles)
+                + _block(len(duplicates), "group", "of identical pictures inside a split", duplicates)
                 + _block(len(failed), "file", "that cannot be read", failed)
             )
             or "no leaks"
@@ -96,28 +97,30 @@ def leaks(cases: Sequence[Case], prints: Prints | None = None) -> Leaks:
     return Leaks(tuple(pairs), groups, failed)
 
 
-def deduplicate(cases: Sequence[Case], found: Leaks | None = None, refuse: bool = True) -> list[Case]:
+def deduplicate(cases: Sequence[Case], leaking: Leaks | None = None, refuse: bool = True) -> list[Case]:
     """One case of each group of identical pictures, a test case before one of val and of train.
 
     A group whose labels differ says nothing that could be learned: it is refused, or else left out whole.
     """
-    found = found or leaks(cases)
-    torn = contradictions(found)
-    if torn and refuse:
+    leaking = leaking or leaks(cases)
+    contradictory = contradictions(leaking)
+    if contradictory and refuse:
         raise DataError(
-            f"{len(torn)} identical pictures have different labels; correct or remove them:\n  "
-            + some(torn, 10, "\n  ")
+            f"{len(contradictory)} identical pictures have different labels; correct or remove them:\n  "
+            + first_few(contradictory, 10, "\n  ")
         )
     drop = set()
-    for group in found.groups:
+    for group in leaking.groups:
         keep = max(sorted(group, key=lambda case: str(case.file)), key=lambda case: ORDER.index(case.split))
         drop |= {case.file for case in group} - ({keep.file} if not _differ(group) else set())
     return [case for case in cases if case.file not in drop]
 
 
-def contradictions(found: Leaks) -> list[str]:
+def contradictions(leaking: Leaks) -> list[str]:
     """The groups of identical pictures that carry different labels, a line each."""
-    return [some(str(case.file) for case in group) + _differ(group) for group in found.groups if _differ(group)]
+    return [
+        first_few(str(case.file) for case in group) + _differ(group) for group in leaking.groups if _differ(group)
+    ]
 
 
 def _fingerprint(file: Path) -> tuple[str, str | None, str | None]:
@@ -134,9 +137,9 @@ def _fingerprint(file: Path) -> tuple[str, str | None, str | None]:
     return content, digest.hexdigest(), None
 
 
-def _across(shown: list[tuple[Case, str]], every: bool) -> list[tuple[Case, Case]]:
+def _across(appearances: list[tuple[Case, str]], every: bool) -> list[tuple[Case, Case]]:
     """The first case of a split with the first, or with `every` one, of each later split."""
-    parts = [[case for case, _ in shown if case.split == split] for split in ORDER]
+    parts = [[case for case, _ in appearances if case.split == split] for split in ORDER]
     return [
         (one[0], case)
         for one, other in combinations([part for part in parts if part], 2)

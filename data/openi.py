@@ -5,35 +5,33 @@ where it stopped, and names what it could not get. It splits nothing; `train.py 
 """
 
 import csv
-import http.client
 import io
 import json
-import random
 import re
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
+import requests
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError, MaxRetryError
+from urllib3.util import Retry
 
 from data.cases import DataError
-from data.files import write_whole
+from scans.files import write_bytes
 from scans.processes import read
+
+T = TypeVar("T")
 
 ADDRESS = "https://openi.nlm.nih.gov"
 PAGE = 100  # records asked for at once; a server that gives fewer is followed
 ATTEMPTS = 5
-WAIT = 1.0  # seconds before the second attempt, doubled before each further one
-LONGEST = 300.0  # seconds that a server's Retry-After may ask for
+WAIT = 1.0  # seconds before the third attempt, doubled before each further one; the second comes in turn
+LONGEST = 300  # seconds that a server's Retry-After may ask for
 LARGEST = 50 << 20  # bytes of one answer
 AGAIN = (408, 425, 429, 500, 502, 503, 504)  # statuses that another attempt may mend
 
@@ -42,40 +40,53 @@ class FetchError(Exception):
     """What could not be had, and why."""
 
 
-@dataclass
 class Visitor:
-    """One polite visitor of a server, for several threads: a pause between requests, one rest for all."""
+    """One polite visitor of a server, for several threads: a pause between requests, one rest for all.
 
-    address: str = ADDRESS
-    timeout: float = 60.0  # seconds for a whole answer
-    pause: float = 0.1  # seconds between the starts of two requests
-    next: float = 0.0  # no request starts before
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    leaving: threading.Event = field(default_factory=threading.Event)
+    urllib3's `Retry` says whether and when to try again; it stands outside the adapter, for an answer may also be
+    whole and yet no picture, and for a rest that the server asks for is everybody's.
+    """
 
-    def get(self, path: str, check: Callable[[bytes], Any]) -> Any:
+    def __init__(self, address: str = ADDRESS, timeout: float = 60.0, pause: float = 0.1):
+        self.address = address
+        self.timeout = timeout  # seconds for a whole answer
+        self.pause = pause  # seconds between the starts of two requests
+        self.next = 0.0  # no request starts before
+        self.lock = threading.Lock()
+        self.leaving = threading.Event()
+        self.session = requests.Session()
+        self.session.headers["User-Agent"] = "Scanwise (research; one visitor)"
+
+    def get(self, path: str, check: Callable[[bytes], T]) -> T:
         """What `check` makes of the answer; tries again while that may help, else FetchError."""
-        for attempt in range(ATTEMPTS):
-            self.turn()
-            rest = WAIT * 2**attempt * random.uniform(0.8, 1.2)
+        retry = Retry(
+            ATTEMPTS - 1, backoff_factor=WAIT, backoff_jitter=WAIT, status_forcelist=AGAIN, retry_after_max=LONGEST
+        )
+        while True:
+            self.wait_for_turn()
+            asked = None  # seconds that the server asks us to stay away
             try:
-                return check(self.answer(path))
-            except urllib.error.HTTPError as error:
-                why = f"status {error.code}"
-                if error.code not in AGAIN:
-                    break
-                asked = retry_after(error.headers.get("Retry-After"))
-                if asked is not None:
-                    rest = asked
-                    with self.lock:  # the server is busy for everyone, not for this request alone
-                        self.next = max(self.next, time.monotonic() + asked)
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                why = str(getattr(error, "reason", error)) or type(error).__name__
-            if attempt < ATTEMPTS - 1 and self.leaving.wait(rest):
+                with self.ask(path) as answer:
+                    if answer.status_code == 200:
+                        return check(self.body(answer))
+                    why = f"status {answer.status_code}"
+                    asked = retry.get_retry_after(answer.raw)
+                    if not retry.is_retry("GET", answer.status_code, asked is not None):
+                        break
+            except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+                why = str(error) or type(error).__name__
+            try:
+                retry = retry.increment("GET", path)
+            except MaxRetryError:
+                break
+            if asked is not None:
+                with self.lock:  # the server is busy for everyone, not for this request alone
+                    self.next = max(self.next, time.monotonic() + asked)
+            if self.leaving.wait(retry.get_backoff_time() if asked is None else asked):
                 break
         raise FetchError(why)
 
-    def turn(self) -> None:
+    def wait_for_turn(self) -> None:
         """Waits until the next request may start."""
         with self.lock:
             now = time.monotonic()
@@ -84,38 +95,23 @@ class Visitor:
         if self.leaving.wait(start - now):
             raise FetchError("stopped")
 
-    def answer(self, path: str) -> bytes:
-        """The whole body; of a link only its path is followed, so that no answer can send us elsewhere."""
+    def ask(self, path: str) -> requests.Response:
+        """The answer, its body unread; of a link only its path is followed: no page can send us elsewhere."""
         parts = urlsplit(path)
         url = urljoin(self.address, parts._replace(scheme="", netloc="").geturl())
-        request = urllib.request.Request(url, headers={"User-Agent": "Scanwise (research; one visitor)"})
+        return self.session.get(url, stream=True, timeout=self.timeout)
+
+    def body(self, answer: requests.Response) -> bytes:
+        """The whole body, in bounded time and size; urllib3 tells where it broke off."""
         end, blocks, size = time.monotonic() + self.timeout, [], 0
-        with urllib.request.urlopen(request, timeout=self.timeout) as stream:
-            while block := stream.read1(1 << 16):
-                blocks.append(block)
-                size += len(block)
-                if size > LARGEST:
-                    raise ValueError(f"the answer is larger than {LARGEST >> 20} MB")
-                if time.monotonic() > end:
-                    raise TimeoutError(f"the answer took longer than {self.timeout:g} s")
-            told = stream.headers.get("Content-Length")
-        if told and size != int(told):
-            raise ValueError(f"the answer broke off after {size} of {told} bytes")
+        while block := answer.raw.read1(1 << 16, decode_content=True):
+            blocks.append(block)
+            size += len(block)
+            if size > LARGEST:
+                raise ValueError(f"the answer is larger than {LARGEST >> 20} MB")
+            if time.monotonic() > end:
+                raise TimeoutError(f"the answer took longer than {self.timeout:g} s")
         return b"".join(blocks)
-
-
-def retry_after(text: str | None) -> float | None:
-    """The seconds that a Retry-After header asks for, in either of its two forms."""
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(text) - datetime.now(timezone.utc)).total_seconds()
-        except (TypeError, ValueError):
-            return None
-    return min(max(seconds, 0.0), LONGEST)
 
 
 # ---- what a record says
@@ -163,13 +159,13 @@ def fetch(
     """
     visitor = visitor or Visitor()
     (folder / "pages").mkdir(parents=True, exist_ok=True)
-    found, failed = search(folder / "pages", first, last, visitor)
+    records, failed = search(folder / "pages", first, last, visitor)
     wanted = {}  # one entry a picture, whatever pages it stands on
-    for record in found:
+    for record in records:
         label = label_of(record["mesh"])
         if label:
             wanted[record["picture"]] = {"label": label, "subject": record["uid"]}
-    print(f"{len(found)} records, {len(wanted)} of them normal or with a nodule", flush=True)
+    print(f"{len(records)} records, {len(wanted)} of them normal or with a nodule", flush=True)
     rows = read_index(folder)
     pool = ThreadPoolExecutor(workers)
     try:
@@ -182,18 +178,21 @@ def fetch(
     finally:
         visitor.leaving.set()  # after Ctrl-C nobody waits for what is not needed any more
         pool.shutdown(cancel_futures=True)
+        visitor.session.close()
         write_index(folder, rows)
     return failed
 
 
 def search(pages: Path, first: int, last: int | None, visitor: Visitor) -> tuple[list[dict[str, Any]], list[str]]:
     """The records first to last of the collection, and what pages failed."""
-    found, failed, at, total = [], [], first, None
+    gathered: list[dict[str, Any]] = []
+    failed: list[str] = []
+    at, total = first, None
     with tqdm(desc="search", unit="record", disable=None) as bar:
         while at <= min(last or at, total or at):
             end = min(at + PAGE - 1, last or at + PAGE - 1)
             try:
-                page = listed(pages / f"{at:06}.json", at, end, visitor)
+                page = page_of(pages / f"{at:06}.json", at, end, visitor)
             except FetchError as error:
                 if total is None:
                     raise DataError(
@@ -208,12 +207,12 @@ def search(pages: Path, first: int, last: int | None, visitor: Visitor) -> tuple
                 raise DataError(f"--range from {first}: the collection has {total} records")
             bar.total = min(last or total, total) - first + 1
             bar.update(len(records))
-            found += records
+            gathered += records
             at += len(records)
-    return found, failed
+    return gathered, failed
 
 
-def listed(kept: Path, first: int, last: int, visitor: Visitor) -> dict[str, Any]:
+def page_of(kept: Path, first: int, last: int, visitor: Visitor) -> dict[str, Any]:
     """One page, from the folder or from the server; an empty one before the end is a failure."""
     if kept.is_file():
         return json.loads(kept.read_text(encoding="utf-8"))
@@ -227,7 +226,7 @@ def listed(kept: Path, first: int, last: int, visitor: Visitor) -> dict[str, Any
     query = urlencode({"query": "", "it": "xg", "coll": "cxr", "m": first, "n": last})
     page = visitor.get(f"/api/search?{query}", check)
     if page["records"]:
-        put(kept, json.dumps(page))
+        write_text(kept, json.dumps(page))
     return page
 
 
@@ -241,7 +240,7 @@ def picture(folder: Path, path: str, visitor: Visitor) -> str:
             return body
 
         body = visitor.get(path, check)
-        write_whole(folder / name, lambda out: out.write(body))
+        write_bytes(folder / name, body)
     return name
 
 
@@ -259,14 +258,14 @@ def write_index(folder: Path, rows: dict[str, dict[str, str]]) -> None:
     table = csv.writer(lines, lineterminator="\n")
     table.writerow(["file", "label", "subject"])
     table.writerows([file, rows[file]["label"], rows[file]["subject"]] for file in sorted(rows))
-    put(folder / "index.csv", lines.getvalue())
+    write_text(folder / "index.csv", lines.getvalue())
 
 
-def put(path: Path, text: str) -> None:
-    write_whole(path, lambda out: out.write(text.encode()))
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
 
 
-def between(text: str) -> tuple[int, int | None]:
+def first_and_last(text: str) -> tuple[int, int | None]:
     """ "A-B" as two numbers counted from 1; "A-" is open."""
     match = re.fullmatch(r"(\d+)-(\d*)", text)
     first, last = (int(match[1]), int(match[2]) if match[2] else None) if match else (0, None)
@@ -277,7 +276,7 @@ def between(text: str) -> tuple[int, int | None]:
 
 def run(folder: Path, span: str, address: str, workers: int, timeout: float) -> int:
     """The command: 0 where all came, 1 where some did not, which are named; 130 after Ctrl-C."""
-    first, last = between(span)
+    first, last = first_and_last(span)
     try:
         failed = fetch(folder, first, last, Visitor(address, timeout), workers)
     except KeyboardInterrupt:

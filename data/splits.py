@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from data.cases import OWN, Case, DataError, check_labels, from_csv
-from data.files import write_whole
+from scans.files import write_whole
 from studies import Study
 
 ORDER = (None, "train", "val", "test")
@@ -76,7 +76,7 @@ def folds(cases: Sequence[Case], k: int, seed: int, val: float = 0.15) -> list[l
 
 def write_split(path: str | Path, cases: Sequence[Case], root: str | Path) -> None:
     """The cases as a CSV, their paths relative to root, the data's folder, where they lie in it."""
-    root, lines = _folder_of(root).absolute(), io.StringIO()
+    root, lines = data_folder(root).absolute(), io.StringIO()
     table = csv.writer(lines, lineterminator="\n")
     table.writerow(["file", "label", "subject", "split"])
     for case in cases:
@@ -91,19 +91,20 @@ def read_split(path: str | Path, root: str | Path, study: Study | None = None) -
 
     Where the data have an index that names subjects, it is believed before the split's own word.
     """
-    folder = _folder_of(root)
+    folder = data_folder(root)
     cases = from_csv(Path(path), folder)
     check_labels(cases, study, path)
     index = Path(root) if Path(root).is_file() else folder / "index.csv"
     if index.is_file():
         known = {case.file: case.subject for case in from_csv(index, folder)}
-        told = [known.get(case.file, OWN) for case in cases]
+        subjects = [known.get(case.file, OWN) for case in cases]
         cases = [
             case if subject.startswith(OWN) else replace(case, subject=subject)
-            for case, subject in zip(cases, told, strict=True)
+            for case, subject in zip(cases, subjects, strict=True)
         ]
     return cases
 
 
-def _folder_of(root: str | Path) -> Path:
+def data_folder(root: str | Path) -> Path:
+    """The folder from which the paths of data's cases count: itself, or a table's."""
     return Path(root).parent if Path(root).is_file() else Path(root)

@@ -191,13 +191,12 @@ class Diagnoser:
         )
 
     def _read_out(self, logits: torch.Tensor, level: float) -> tuple[str, dict[str, float], list[str]]:
-        codes, calibration = self.study.codes, self.weights.header.get("calibration", {})
-        values = self._probabilities(logits)[0]
-        answers = model.prediction_set(values, codes, calibration, level)
+        codes, values = self.study.codes, self._probabilities(logits)[0]
+        answers = model.prediction_set(values, codes, self.weights.header.conformal_scores, level)
         return codes[int(values.argmax())], dict(zip(codes, map(float, values), strict=True)), answers
 
     def _probabilities(self, logits: torch.Tensor) -> np.ndarray:
-        return model.probabilities(logits, self.weights.header.get("calibration", {}).get("temperature", 1.0))
+        return model.probabilities(logits, self.weights.header.temperature)
 
     def _intervals(self, base: torch.Tensor, passes: int) -> dict[str, tuple[float, float]] | None:
         chances = self._probabilities(self.forward.passes(base, passes))  # (passes, K)
@@ -223,7 +222,7 @@ def check_fits(weights: model.Weights) -> None:
     contract, header = weights.contract, weights.header
     shape = (contract.planes or contract.shape[0], *contract.shape[1:])
     try:
-        network = model.blank(header["network"]["name"], weights.study, header["network"].get("arguments", {}))
+        network = model.blank(header.network, weights.study, header.arguments)
         with torch.no_grad():
             features = network.eval().features(torch.empty(1, contract.channels, *shape, device="meta"))
         logits = tuple(network.head(features).shape)
@@ -233,12 +232,12 @@ def check_fits(weights: model.Weights) -> None:
             f"prepares ({str(error)[:120]}); train the file again"
         ) from error
     width, wanted = features.shape[-1], {}
-    if (header.get("likeness") or {}).get("threshold") is not None:
+    if header.likeness.get("threshold") is not None:
         wanted |= {"features.mean": (width,), "features.precision": (width, width)}
     if "likeness.sketch" in weights.extras:
         count = zip(contract.shape, likeness.cells(contract), strict=True)
         wanted["likeness.sketch"] = tuple(size // cell for size, cell in count)
-        if "match" not in header.get("likeness", {}):
+        if "match" not in header.likeness:
             raise model.WeightsError(
                 f"{weights.name}: a likeness sketch without its `match`; train the file again"
             )

@@ -112,7 +112,7 @@ def before(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
 
 def after(features: Tensor, weights: Weights) -> list[Finding]:
     """How far the penultimate features (F,) lie from the training features, where the weights file knows them."""
-    threshold = weights.header.get("likeness", {}).get("threshold")
+    threshold = weights.header.likeness.get("threshold")
     if threshold is None:
         return []
     distance = likeness.distance(features, weights.extras)
@@ -265,7 +265,7 @@ def _image(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
     template = weights.extras.get("likeness.sketch")
     if template is not None:
         fit = likeness.match(likeness.sketch(prepared.tensor, contract), template.cpu(), contract)
-        least = weights.header["likeness"]["match"]
+        least = weights.header.likeness["match"]
         if fit.score < least:
             level = UNFIT if fit.score < least - 0.3 else DOUBTFUL
             findings.append(Finding(level, "no-such-picture", {"score": fit.score, "least": least}))

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.overrides import TorchFunctionMode
 
 from networks.base import Network
-from networks.blockwise import BYTES, channels_last, convolve
+from networks.blockwise import SLAB_BYTES, channels_last, convolve
 
 CONVS = (nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -35,7 +35,7 @@ class FoldedBlock:
     def slabs(self, x: Tensor) -> list[tuple[slice, slice]]:
         """Parts of the output's first axis and what each sees of the input's, small enough for the cache."""
         planes = (x.shape[2] - 2) // self.step
-        each = max(1, BYTES // (4 * len(self.weight) * self.step * x.shape[3] * x.shape[4]))
+        each = max(1, SLAB_BYTES // (4 * len(self.weight) * self.step * x.shape[3] * x.shape[4]))
         parts = [slice(start, min(start + each, planes)) for start in range(0, planes, each)]
         return [(part, slice(self.step * part.start, self.step * part.stop + 2)) for part in parts]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diagnosis.network_view import FoldedBlock, NetworkView, Progress
-from networks.blockwise import LAST, channels_last
+from networks.blockwise import CHANNELS_LAST, channels_last
 from scans.prepare import Prepared
 
 PATCH = 30.0  # mm of the coarse patches' sides; for images a seventh of each side
@@ -116,7 +116,7 @@ def _recomputed(
         for n, sides in zip(shape, zip(*spots, strict=True), strict=True)
     ]
     sizes = [block.step * (count - 1) + block.field for count in counts]
-    pieces = torch.empty((len(spots), below.shape[1], *sizes), device=below.device, memory_format=LAST)
+    pieces = torch.empty((len(spots), below.shape[1], *sizes), device=below.device, memory_format=CHANNELS_LAST)
     places = []
     for piece, part, spot in zip(pieces, parts, spots, strict=True):
         first = [

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diagnosis.network_view import CONVS, FoldedBlock, NetworkView, Progress
-from networks.blockwise import LAST, channels_last, convolve, unpool
+from networks.blockwise import CHANNELS_LAST, channels_last, convolve, unpool
 from scans.prepare import Prepared
 
 GAMMA, EPSILON = 0.25, 1e-6
@@ -83,11 +83,11 @@ def traced(block: FoldedBlock, x: Tensor, gamma: float) -> tuple[Tensor, Trace]:
 def handed_back(block: FoldedBlock, trace: Trace, gradient: Tensor, gamma: float) -> Tensor:
     """The gradient of a block's rule for its input, from that for its output."""
     weight = block.weight + gamma * block.weight.clamp(min=0)
-    back = torch.zeros(trace.shape, device=gradient.device).contiguous(memory_format=LAST)
+    back = torch.zeros(trace.shape, device=gradient.device).contiguous(memory_format=CHANNELS_LAST)
     parts = block.slabs(back)
     for (part, seen), winners, share in zip(parts, trace.winners, trace.shares, strict=True):
         size = (1, len(weight), *(n - 2 for n in (seen.stop - seen.start, *trace.shape[3:])))
-        like = torch.empty(size, device=gradient.device, memory_format=LAST)
+        like = torch.empty(size, device=gradient.device, memory_format=CHANNELS_LAST)
         back[:, :, seen] += transposed(unpool(gradient[:, :, part] * share, winners, like, block.step), weight)
     return back
 

@@ -91,7 +91,7 @@ class Segmentation:
 def load(path: str | Path, device: str | torch.device = "auto") -> SegmenterWeights:
     """Open the weights of a segmenter; every refusal is a WeightsError."""
     path, device = Path(path), model.pick_device(device)
-    header = model.read_header(path)
+    header = model.read_record(path)
     if header.get("kind") != KIND:
         raise model.WeightsError(
             f"{path.name}: holds {header.get('kind', 'a study')!r}, not a segmenter; give a "

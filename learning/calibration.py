@@ -90,5 +90,5 @@ def example(weights: model.Weights, file: Path) -> dict[str, Any]:
     """One worked answer, for a test to replay."""
     x = prepare(read(file), weights.contract).tensor
     logits, _ = Forward(weights.network)(x[None])  # (1, K)
-    p = model.probabilities(logits, weights.header.get("calibration", {}).get("temperature", 1.0))[0]
+    p = model.probabilities(logits, weights.header.temperature)[0]
     return {"file": file.name, "probabilities": dict(zip(weights.study.codes, p.tolist(), strict=True))}

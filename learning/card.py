@@ -6,6 +6,7 @@ does not know is said to be unknown.
 
 from typing import Any
 
+from networks.header import Header
 from studies import NOTICE
 
 # The scores of the whole, in the order of the card; the rest is listed class by class.
@@ -31,38 +32,37 @@ BY_CLASS = {
 }
 
 
-def card(header: dict[str, Any]) -> str:
+def card(header: Header) -> str:
     """The card as Markdown."""
-    study = header["study"]
     sections = {
-        "": f"# {header.get('title', study['title'])}\n\n**{NOTICE}**",
+        "": f"# {header.title}\n\n**{NOTICE}**",
         "Intended use": intended(header),
         "Data": data(header),
         "Method": method(header),
-        "Results": results(header.get("scores")),
+        "Results": results(header.scores),
         "Calibration and uncertainty": calibration(header),
         "Limits": limits(header),
-        "How to make it again": again(header.get("training", {})),
+        "How to make it again": again(header.training),
     }
     return "\n\n".join(f"## {name}\n\n{text}" if name else text for name, text in sections.items() if text) + "\n"
 
 
-def intended(header: dict[str, Any]) -> str:
-    study = header["study"]
-    classes = "; ".join(f"{label['code']}: {label['name']}" for label in study["labels"])
+def intended(header: Header) -> str:
+    study = header.study
+    classes = "; ".join(f"{label.code}: {label.name}" for label in study.labels)
     return (
-        f"{study['use']}\n\nQuestion: {study['question']} Classes: {classes}.\n\nNot for: deciding on a "
+        f"{study.use}\n\nQuestion: {study.question} Classes: {classes}.\n\nNot for: deciding on a "
         "person's diagnosis or treatment, screening, other kinds of pictures, or people unlike those below."
     )
 
 
-def data(header: dict[str, Any]) -> str:
-    training = header.get("training", {})
+def data(header: Header) -> str:
+    training = header.training
     lines = [f"Source: {training.get('data', 'unknown')}."]
     lines += [training["about"]] if training.get("about") else []
     subjects = training.get("subjects")
     if subjects:
-        codes = [label["code"] for label in header["study"]["labels"]]
+        codes = header.study.codes
         lines.append(
             table(
                 ["Subjects", *codes, "all"],
@@ -82,16 +82,16 @@ def data(header: dict[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def method(header: dict[str, Any]) -> str:
-    network, training = header.get("network", {}), header.get("training", {})
-    arguments = ", ".join(f"{name} {given}" for name, given in network.get("arguments", {}).items())
-    contract, settings = header["study"]["contract"], training.get("settings", {})
-    grid = "×".join(map(str, contract["shape"]))
-    spacing = f" of {'×'.join(f'{mm:g}' for mm in contract['spacing'])} mm" if contract["spacing"] else ""
+def method(header: Header) -> str:
+    training, contract = header.training, header.contract
+    arguments = ", ".join(f"{name} {given}" for name, given in header.arguments.items())
+    settings = training.get("settings", {})
+    grid = "×".join(map(str, contract.shape))
+    spacing = f" of {'×'.join(f'{mm:g}' for mm in contract.spacing)} mm" if contract.spacing else ""
     lines = [
-        f"Network: {network.get('name', 'unknown')}{f' ({arguments})' if arguments else ''}.",
-        f"Input: {contract['kind']}, {grid}{spacing}; placed by “{contract['place']}”, intensities by "
-        f"“{contract['scale']}” (contract {header.get('contract_hash', 'unknown')}).",
+        f"Network: {header.network}{f' ({arguments})' if arguments else ''}.",
+        f"Input: {contract.kind}, {grid}{spacing}; placed by “{contract.place}”, intensities by "
+        f"“{contract.scale}” (contract {contract.hash()}).",
     ]
     lines += [f"Began with {training['started']}."] if training.get("started") else []
     if settings:
@@ -107,7 +107,7 @@ def method(header: dict[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
-def results(scores: dict[str, Any] | None) -> str:
+def results(scores: dict[str, Any]) -> str:
     if not scores:
         return "Not measured: no subjects were held out to test on. Believe nothing of it until they are."
     counted = f"{scores['subjects']} subjects" + (f", {scores['cases']} scans" if "cases" in scores else "")
@@ -135,8 +135,8 @@ def value(score: dict[str, Any]) -> str:
     return f"{score['value']:.3f}{spread}"
 
 
-def calibration(header: dict[str, Any]) -> str:
-    fitted = header.get("calibration")
+def calibration(header: Header) -> str:
+    fitted = header.calibration
     if not fitted:
         return "None: the probabilities are raw softmax values, and prediction sets hold every class."
     text = [
@@ -149,7 +149,7 @@ def calibration(header: dict[str, Any]) -> str:
             f"Expected calibration error there: {fitted['ece']['before']:.3f} before, "
             f"{fitted['ece']['after']:.3f} after."
         )
-    rows = (header.get("scores") or {}).get("reliability")
+    rows = header.scores.get("reliability")
     if rows:
         text.append(
             "Reliability on the scored subjects:\n\n"
@@ -166,7 +166,7 @@ def calibration(header: dict[str, Any]) -> str:
                 ],
             )
         )
-    likeness = header.get("likeness")
+    likeness = header.likeness
     if likeness:
         text.append(
             f"A scan whose features lie farther than {likeness['threshold']:.1f} from the training "
@@ -175,8 +175,8 @@ def calibration(header: dict[str, Any]) -> str:
     return "\n\n".join(text)
 
 
-def limits(header: dict[str, Any]) -> str:
-    scores = header.get("scores") or {}
+def limits(header: Header) -> str:
+    scores = header.scores
     said = [
         "- The scores hold for people, scanners and labels like those under Data. Elsewhere they are unknown.",
         "- The labels are taken as true; where they are wrong, so are the scores.",

@@ -1,6 +1,6 @@
 """The training loop: schedule, loss, epochs, checkpoints; in one process or in many under torchrun.
 
-It is given cases that are split and sound; finding them is `datasets`' work, judging the result `evaluate`'s.
+It is given cases that are split and sound; finding them is `data`'s work, judging the result `learning.scoring`'s.
 Every epoch is a pure function of (settings, epoch, state before it), so a run that was killed continues exactly.
 """
 
@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,42 +27,40 @@ import datasets
 import model
 from data.cache import Cache
 from data.cases import Case
-from data.files import write_bytes
 from learning.plots import curves
 from learning.processes import Halt, world
-from learning.transfer import Stored, Tail, name_of, take, through
+from learning.settings import Settings, TrainError
+from learning.transfer import AfterStem, StemOutputs, copy_fitting, stem_key, stem_outputs
+from networks.base import Network
 from networks.forward import Forward
+from scans.files import write_bytes
 from studies import Study
 
-OPTIMISERS: dict[str, Callable[[Any, dict[str, Any]], torch.optim.Optimizer]] = {
-    "adamw": lambda p, s: torch.optim.AdamW(p, s["lr"], weight_decay=s["decay"]),
-    "adam": lambda p, s: torch.optim.Adam(p, s["lr"], weight_decay=s["decay"]),
-    "sgd": lambda p, s: torch.optim.SGD(p, s["lr"], momentum=s["momentum"], weight_decay=s["decay"]),
+OPTIMISERS: dict[str, Callable[[list[nn.Parameter], Settings], torch.optim.Optimizer]] = {
+    "adamw": lambda p, s: torch.optim.AdamW(p, s.lr, weight_decay=s.decay),
+    "adam": lambda p, s: torch.optim.Adam(p, s.lr, weight_decay=s.decay),
+    "sgd": lambda p, s: torch.optim.SGD(p, s.lr, momentum=s.momentum, weight_decay=s.decay),
 }
 SCHEDULES = ("cosine", "one-cycle", "constant")
-
-
-class TrainError(Exception):
-    """Training cannot go on; the text says why and what to do."""
 
 
 # ---- what an epoch is made of
 
 
-def order(indices: Sequence[int], seed: int, epoch: int, size: int) -> list[int]:
+def epoch_order(indices: Sequence[int], seed: int, epoch: int, size: int) -> list[int]:
     """The epoch's order of cases: shuffled by (seed, epoch) alone, filled up from its start to whole steps."""
-    generator = torch.Generator().manual_seed(mix(seed, epoch))
+    generator = torch.Generator().manual_seed(seed_of(seed, epoch))
     shuffled = [indices[i] for i in torch.randperm(len(indices), generator=generator).tolist()]
     steps = math.ceil(len(shuffled) / size)
     return (shuffled * math.ceil(size * steps / len(shuffled)))[: size * steps]
 
 
-def mix(*numbers: int) -> int:
+def seed_of(*numbers: int) -> int:
     """One seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def rate(schedule: str, done: float) -> float:
+def rate_share(schedule: str, done: float) -> float:
     """The share of the full learning rate when `done` (0 to 1) of all steps are done."""
     if schedule == "constant":
         return 1.0
@@ -72,7 +70,7 @@ def rate(schedule: str, done: float) -> float:
     return end + (1 - end) * (1 + math.cos(math.pi * (done - warm) / (1 - warm))) / 2
 
 
-def part(cases: list[Case], split: str) -> list[Case]:
+def cases_of(cases: list[Case], split: str) -> list[Case]:
     return [case for case in cases if case.split == split]
 
 
@@ -93,27 +91,27 @@ class Loss:
         return loss
 
 
-def loss_of(study: Study, cases: list[Case], settings: dict[str, Any], device: torch.device) -> Loss:
+def loss_of(study: Study, cases: list[Case], settings: Settings, device: torch.device) -> Loss:
     counts = np.array([sum(case.label == code for case in cases) for code in study.codes], float)
     weights = np.ones(len(counts))
-    if settings["class_weights"]:
+    if settings.class_weights:
         weights = len(cases) / (np.maximum(counts, 1) * (counts > 0).sum())
     severities = [label.severity or 0.0 for label in study.labels]
     return Loss(
         torch.tensor(weights, dtype=torch.float32, device=device),
         torch.tensor(severities, device=device),
-        settings["severity_weight"] if study.ordered else 0.0,
+        settings.severity_weight if study.ordered else 0.0,
     )
 
 
-PLAIN = ("epoch", "step", "best", "best_loss", "best_epoch", "history")  # of State, kept as they are
+PLAIN_FIELDS = ("epoch", "step", "best", "best_loss", "best_epoch", "history")  # of State, kept as they are
 
 
 @dataclass(eq=False)
 class State:
     """All that changes while training; a checkpoint is this, the settings and the facts about the data."""
 
-    network: nn.Module
+    network: Network
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     epoch: int = 0  # whole epochs done
@@ -125,50 +123,50 @@ class State:
 
     def record(self) -> dict[str, Any]:
         parts = {name: getattr(self, name).state_dict() for name in ("network", "optimiser", "scaler")}
-        return parts | {name: getattr(self, name) for name in PLAIN}
+        return parts | {name: getattr(self, name) for name in PLAIN_FIELDS}
 
     def restore(self, record: dict[str, Any]) -> None:
         self.network.load_state_dict(record["network"])
         self.optimiser.load_state_dict(record["optimiser"])
         if record["scaler"] and self.scaler.is_enabled():  # a run may move between a GPU and a processor
             self.scaler.load_state_dict(record["scaler"])
-        for name in PLAIN:
+        for name in PLAIN_FIELDS:
             setattr(self, name, record[name])
 
 
-def build(study: Study, settings: dict[str, Any], device: torch.device, precision: str) -> State:
+def new_state(study: Study, settings: Settings, device: torch.device, precision: str) -> State:
     """The network with the seed's first weights, or others' where asked for, and its optimiser."""
-    torch.manual_seed(settings["seed"])
+    torch.manual_seed(settings.seed)
     try:
-        network = model.NETWORKS[settings["network"]](len(study.labels), **settings["arguments"]).to(device)
+        network = model.NETWORKS[settings.network](len(study.labels), **settings.arguments).to(device)
     except TypeError as error:
-        raise TrainError(f"{settings['network']} does not take {settings['arguments']}: {error}") from error
-    network.to(memory_format=layout(study))
-    if settings["init"]:
-        left = take(network, Path(settings["init"]))
+        raise TrainError(f"{settings.network} does not take {settings.arguments}: {error}") from error
+    network.to(memory_format=memory_format(study))
+    if settings.init:
+        left = copy_fitting(network, Path(settings.init))
         if left is None:
             raise TrainError(
-                f"--init {Path(settings['init']).name}: none of its tensors fits; give weights of the same network"
+                f"--init {Path(settings.init).name}: none of its tensors fits; give weights of the same network"
             )
         print(
-            f"began with {Path(settings['init']).name}" + (f", but for {', '.join(left)}" if left else ""),
+            f"began with {Path(settings.init).name}" + (f", but for {', '.join(left)}" if left else ""),
             flush=True,
         )
-    if settings["freeze"]:
+    if settings.freeze:
         if not network.stem():
-            raise TrainError(f"--freeze: {settings['network']} has no part to keep as it is; leave it out")
+            raise TrainError(f"--freeze: {settings.network} has no part to keep as it is; leave it out")
         for module in network.stem():
             module.requires_grad_(False)
     trained = [p for p in network.parameters() if p.requires_grad]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "amp")
-    return State(network, OPTIMISERS[settings["optimiser"]](trained, settings), scaler)
+    return State(network, OPTIMISERS[settings.optimiser](trained, settings), scaler)
 
 
-def layout(study: Study) -> torch.memory_format:
+def memory_format(study: Study) -> torch.memory_format:
     return torch.channels_last_3d if study.contract.kind == "volume" else torch.channels_last
 
 
-def cast(precision: str, device: torch.device) -> AbstractContextManager:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
@@ -182,68 +180,70 @@ def batches(scans: datasets.Scans, indices: Sequence[int], size: int, workers: i
 class Trainer:
     """One run: its state, its data and the loop over epochs."""
 
-    def __init__(self, study: Study, settings: dict[str, Any], out: Path, device: torch.device) -> None:
+    def __init__(self, study: Study, settings: Settings, out: Path, device: torch.device) -> None:
         self.study, self.settings, self.out, self.device = study, settings, out, device
         self.cases: list[Case] = []
         self.facts: dict[str, Any] = {}
-        self.stored: dict[str, Stored] = {}  # what frozen layers gave, by part
-        self.cache = Cache(Path(settings["cache"]), study.contract, int(settings["cache_limit"] * 1e9))
-        self.precision = settings["precision"] or ("amp" if device.type == "cuda" else "fp32")
+        self.stem_given: dict[str, StemOutputs] = {}  # what the stem that is kept gave, by part
+        self.cache = Cache(Path(settings.cache), study.contract, int(settings.cache_limit * 1e9))
+        self.precision = settings.precision or ("amp" if device.type == "cuda" else "fp32")
         if self.precision == "amp" and device.type != "cuda":
             raise TrainError("--precision amp needs CUDA; use bf16 or fp32 on a processor")
-        self.state = build(study, settings, device, self.precision)
+        self.state = new_state(study, settings, device, self.precision)
 
     def indices(self, epoch: int) -> list[int]:
         """The training cases that an epoch sees: at first only the ends of the order, if so asked."""
         severities = {label.code: label.severity for label in self.study.labels}
         keep = set(severities)
-        if epoch < self.settings["ends_first"] and self.study.ordered:
+        if epoch < self.settings.ends_first and self.study.ordered:
             ends = min(severities.values()), max(severities.values())
             keep = {code for code, severity in severities.items() if severity in ends}
-        chosen = [i for i, case in enumerate(part(self.cases, "train")) if case.label in keep]
+        chosen = [i for i, case in enumerate(cases_of(self.cases, "train")) if case.label in keep]
         if not chosen:
             raise TrainError("no training case is left; check the split")
         return chosen
 
-    def scans(self, name: str, halt: Halt) -> datasets.Scans | Stored:
+    def scans(self, name: str, halt: Halt) -> datasets.Scans | StemOutputs:
         """The cases of a part as the trained layers see them: prepared, or already through the frozen ones."""
-        cases, settings = part(self.cases, name), self.settings
-        if not settings["freeze"]:
-            augment = settings["augment"] if name == "train" else "none"
-            return datasets.Scans(cases, self.study, self.cache, augment, settings["seed"])
-        if name not in self.stored:
+        cases, settings = cases_of(self.cases, name), self.settings
+        if not settings.freeze:
+            augment = settings.augment if name == "train" else "none"
+            return datasets.Scans(cases, self.study, self.cache, augment, settings.seed)
+        if name not in self.stem_given:
             plain = datasets.Scans(cases, self.study, self.cache)
             network = self.state.network.eval()
-            loader = batches(plain, range(len(cases)), settings["batch"], settings["workers"])
+            loader = batches(plain, range(len(cases)), settings.batch, settings.workers)
             values = self.cache.made(
-                name_of(network, self.cache, [case.file for case in cases]),
-                lambda: through(network, loader, len(cases), f"frozen layers, {name}", self.device, halt.check),
+                stem_key(network, self.cache, [case.file for case in cases]),
+                lambda: stem_outputs(
+                    network, loader, len(cases), f"frozen layers, {name}", self.device, halt.check
+                ),
             )
-            self.stored[name] = Stored(torch.from_numpy(values), torch.tensor(plain.targets))
-        return self.stored[name]
+            self.stem_given[name] = StemOutputs(torch.from_numpy(values), torch.tensor(plain.targets))
+        return self.stem_given[name]
 
     def fit(self, halt: Halt) -> None:
         """Trains from the epoch where the state stands to the last, or until patience runs out."""
         settings, state = self.settings, self.state
         rank, many = world()
-        local = settings["batch"] // many
-        if local * many != settings["batch"]:
-            raise TrainError(f"--batch {settings['batch']} does not divide among {many} processes; use a multiple")
-        size = settings["batch"] * settings["accumulate"]
-        cases = part(self.cases, "train")
+        local = settings.batch // many
+        if local * many != settings.batch:
+            raise TrainError(f"--batch {settings.batch} does not divide among {many} processes; use a multiple")
+        size = settings.batch * settings.accumulate
+        cases = cases_of(self.cases, "train")
         train = self.scans("train", halt)
         loss = loss_of(self.study, cases, settings, self.device)
-        network = wrap(Tail(state.network) if settings["freeze"] else state.network, self.device)
-        total = sum(math.ceil(len(self.indices(e)) / size) for e in range(settings["epochs"]))
+        network = among_processes(AfterStem(state.network) if settings.freeze else state.network, self.device)
+        total = sum(math.ceil(len(self.indices(e)) / size) for e in range(settings.epochs))
         board = self.board() if rank == 0 else None
-        while state.epoch < settings["epochs"] and not self.stale():
+        while state.epoch < settings.epochs and not self.out_of_patience():
             began, epoch = time.monotonic(), state.epoch
-            torch.manual_seed(mix(settings["seed"], epoch, rank))  # dropout is a function of the epoch too
+            torch.manual_seed(seed_of(settings.seed, epoch, rank))  # dropout is a function of the epoch too
             train.set_epoch(epoch)
-            plan = order(self.indices(epoch), settings["seed"], epoch, size)
-            starts = range(rank * local, len(plan), settings["batch"])
+            plan = epoch_order(self.indices(epoch), settings.seed, epoch, size)
+            starts = range(rank * local, len(plan), settings.batch)
             mine = [i for start in starts for i in plan[start : start + local]]
-            loader = batches(train, mine, local, settings["workers"])
+            loader = batches(train, mine, local, settings.workers)
             trained = self.epoch(network, loader, len(plan) // size, total, loss, halt)
             row = {"epoch": epoch + 1, "lr": state.optimiser.param_groups[0]["lr"], **trained}
             row |= self.validate(loss, halt)
@@ -261,8 +261,8 @@ class Trainer:
         if board:
             board.close()
 
-    def stale(self) -> bool:
-        patience = self.settings["patience"]
+    def out_of_patience(self) -> bool:
+        patience = self.settings.patience
         return bool(patience) and self.state.epoch - self.state.best_epoch >= patience
 
     def epoch(
@@ -273,30 +273,30 @@ class Trainer:
         rank, many = world()
         network.train()
         sums = torch.zeros(2, device=device)  # of losses, of shares answered rightly
-        title = f"epoch {state.epoch + 1}/{settings['epochs']}"
+        title = f"epoch {state.epoch + 1}/{settings.epochs}"
         bar = tqdm(range(steps), title, disable=None if rank == 0 else True)  # None: where there is a terminal
         for step in bar:
-            lr = settings["lr"] * rate(settings["schedule"], state.step / total)
+            lr = settings.lr * rate_share(settings.schedule, state.step / total)
             for group in state.optimiser.param_groups:
                 group["lr"] = lr
-            for turn in range(settings["accumulate"]):
+            for turn in range(settings.accumulate):
                 x, y = next(loader)  # (B, C, …), (B,)
                 x = (
                     x.to(device, non_blocking=True)
-                    if settings["freeze"]
-                    else x.to(device, memory_format=layout(self.study), non_blocking=True)
+                    if settings.freeze
+                    else x.to(device, memory_format=memory_format(self.study), non_blocking=True)
                 )
                 y = y.to(device, non_blocking=True)
-                last = turn == settings["accumulate"] - 1
-                with nullcontext() if many == 1 or last else network.no_sync(), cast(self.precision, device):
+                last = turn == settings.accumulate - 1
+                with nullcontext() if many == 1 or last else network.no_sync(), autocast(self.precision, device):
                     logits = network(x)  # (B, K)
-                    value = loss(logits, y) / settings["accumulate"]
+                    value = loss(logits, y) / settings.accumulate
                     state.scaler.scale(value).backward()
-                right = (logits.detach().argmax(1) == y).float().mean() / settings["accumulate"]
+                right = (logits.detach().argmax(1) == y).float().mean() / settings.accumulate
                 sums += torch.stack([value.detach(), right])
             state.scaler.unscale_(state.optimiser)
-            if settings["clip"]:
-                nn.utils.clip_grad_norm_(state.network.parameters(), settings["clip"])
+            if settings.clip:
+                nn.utils.clip_grad_norm_(state.network.parameters(), settings.clip)
             state.scaler.step(state.optimiser)
             state.scaler.update()
             state.optimiser.zero_grad(set_to_none=True)
@@ -310,7 +310,7 @@ class Trainer:
         if not math.isfinite(mean):
             raise TrainError(
                 f"the loss is {mean} in epoch {state.epoch + 1}; use a smaller --lr than "
-                f"{settings['lr']}, --clip 1, or --precision fp32"
+                f"{settings.lr}, --clip 1, or --precision fp32"
             )
         return {"train_loss": mean, "train_accuracy": accuracy}
 
@@ -318,18 +318,18 @@ class Trainer:
     def validate(self, loss: Loss, halt: Halt) -> dict[str, float]:
         """Loss, accuracy and, for ordered classes, correlation of the expected severity, on validation cases."""
         rank, many = world()
-        cases, network = part(self.cases, "val"), self.state.network
+        cases, network = cases_of(self.cases, "val"), self.state.network
         for buffer in network.buffers() if many > 1 else ():
             dist.broadcast(buffer, src=0)  # without this each process would judge by its own batch-norm statistics
         network.eval()
         scans = self.scans("val", halt)
         mine = range(rank, len(cases), many)
         parts: list[Any] = []
-        fast = self.device.type == "cpu" and self.precision == "fp32" and not self.settings["freeze"]
+        fast = self.device.type == "cpu" and self.precision == "fp32" and not self.settings.freeze
         forward = Forward(network) if fast else None
-        whole = Tail(network) if self.settings["freeze"] else network
-        for x, y in batches(scans, mine, max(1, self.settings["batch"] // many), self.settings["workers"]):
-            with cast(self.precision, self.device):
+        whole = AfterStem(network) if self.settings.freeze else network
+        for x, y in batches(scans, mine, max(1, self.settings.batch // many), self.settings.workers):
+            with autocast(self.precision, self.device):
                 logits = forward(x)[0] if forward else whole(x.to(self.device))
             parts.append((logits.float().cpu(), y))
             if many == 1:
@@ -351,7 +351,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the checkpoint, then the log and its drawing, each whole or not at all."""
-        record = {"settings": self.settings, "facts": self.facts, "state": self.state.record()}
+        record = {"settings": asdict(self.settings), "facts": self.facts, "state": self.state.record()}
         memory = io.BytesIO()
         torch.save(record, memory)
         write_bytes(self.out / "last.pt", memory.getbuffer())
@@ -372,7 +372,7 @@ class Trainer:
         return SummaryWriter(str(self.out / "board"), purge_step=self.state.epoch + 1)
 
 
-def wrap(network: nn.Module, device: torch.device) -> nn.Module:
+def among_processes(network: nn.Module, device: torch.device) -> nn.Module:
     """The network as many processes train it together; alone, the network itself."""
     if world()[1] == 1:
         return network

@@ -4,34 +4,33 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import model
-from data.files import write_bytes
 from learning.card import card
 from learning.plots import confusion, reliability_plot, roc
 from learning.scoring import Predictions
-from studies import Study
+from networks.header import Header
+from scans.files import write_bytes
 
 
-def write(folder: Path, header: dict[str, Any], predictions: Predictions, study: Study, root: Path) -> None:
+def write(folder: Path, header: Header, predictions: Predictions, root: Path) -> None:
     """`metrics.json`, predictions as CSV and JSON, three plots and `card.md`, from a header with the scores."""
-    folder.mkdir(parents=True, exist_ok=True)
+    study = header.study
     write_bytes(folder / "card.md", card(header).encode())
     if not predictions.files:
         return
-    p = model.probabilities(predictions.logits, header.get("calibration", {}).get("temperature", 1.0))
-    write_bytes(folder / "metrics.json", json.dumps(header["scores"], indent=1).encode())
-    lines, told = io.StringIO(newline=""), []
+    p = model.probabilities(predictions.logits, header.temperature)
+    write_bytes(folder / "metrics.json", json.dumps(header.scores, indent=1).encode())
+    lines, answers = io.StringIO(newline=""), []
     table = csv.writer(lines)
     table.writerow(["file", "label", "prediction", *study.codes])
     for file, label, row in zip(predictions.files, predictions.labels, p, strict=True):
         path = Path(file)
         name = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
         table.writerow([name, label, study.codes[row.argmax()], *(f"{value:.6f}" for value in row)])
-        told.append(
+        answers.append(
             {
                 "file": name,
                 "label": label,
@@ -40,7 +39,7 @@ def write(folder: Path, header: dict[str, Any], predictions: Predictions, study:
             }
         )
     write_bytes(folder / "predictions.csv", lines.getvalue().encode())
-    write_bytes(folder / "predictions.json", json.dumps(told, indent=1).encode())
-    write_bytes(folder / "confusion.png", confusion(np.array(header["scores"]["confusion"]), study))
+    write_bytes(folder / "predictions.json", json.dumps(answers, indent=1).encode())
+    write_bytes(folder / "confusion.png", confusion(np.array(header.scores["confusion"]), study))
     write_bytes(folder / "roc.png", roc(predictions.targets(study), p, study))
-    write_bytes(folder / "reliability.png", reliability_plot(header["scores"]["reliability"]))
+    write_bytes(folder / "reliability.png", reliability_plot(header.scores["reliability"]))

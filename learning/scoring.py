@@ -16,6 +16,7 @@ from data.cache import Cache
 from data.cases import Case, DataError
 from diagnosis import likeness
 from networks.forward import Forward
+from networks.header import Header
 from studies import Label, Study
 
 CORRUPT = 0.01  # the share of unreadable files that is left out with a warning; more is refused
@@ -57,13 +58,13 @@ def predict(
     """Every case through the network, prepared as the weights file says; `progress` is called as it goes on."""
     forward = Forward(weights.network)
     loader = DataLoader(datasets.Scans(cases, weights.study, cache), batch_size=batch, num_workers=workers)
-    logits, features, drawn = [np.empty((0, len(weights.study.labels)))], [], []
+    logits, features, sketched = [np.empty((0, len(weights.study.labels)))], [], []
     for x, _ in loader:
-        some_logits, some_features = forward(x)  # (B, K), (B, F)
-        logits.append(some_logits.float().cpu().numpy())
-        features.append(some_features.float().cpu().numpy())
+        batch_logits, batch_features = forward(x)  # (B, K), (B, F)
+        logits.append(batch_logits.float().cpu().numpy())
+        features.append(batch_features.float().cpu().numpy())
         if sketches:
-            drawn += [likeness.sketch(one, weights.contract).half().numpy() for one in x]
+            sketched += [likeness.sketch(one, weights.contract).half().numpy() for one in x]
         if progress:
             progress()
     return Predictions(
@@ -72,7 +73,7 @@ def predict(
         [case.label for case in cases],
         np.concatenate(logits),
         np.concatenate(features) if features else np.empty((0, 0)),
-        np.stack(drawn) if drawn else None,
+        np.stack(sketched) if sketched else None,
     )
 
 
@@ -206,15 +207,14 @@ def with_intervals(answers: Answers, subjects: Sequence[str], rounds: int, seed:
     return found
 
 
-def scores(
-    predictions: Predictions, study: Study, calibration: dict[str, Any] | None, rounds: int = 1000, seed: int = 0
-) -> dict[str, Any]:
+def scores(predictions: Predictions, header: Header, rounds: int = 1000, seed: int = 0) -> dict[str, Any]:
     """All scores of the study's own classes, and of its coarser readings, as the weights file keeps them."""
-    p = model.probabilities(predictions.logits, (calibration or {}).get("temperature", 1.0))
+    study = header.study
+    p = model.probabilities(predictions.logits, header.temperature)
     truth, held, unscaled = predictions.targets(study), None, None
-    if calibration:
+    if header.calibration:
         unscaled = model.probabilities(predictions.logits)
-        sets = [model.prediction_set(row, study.codes, calibration, LEVEL) for row in p]
+        sets = [model.prediction_set(row, study.codes, header.conformal_scores, LEVEL) for row in p]
         held = np.array([[code in chosen for code in study.codes] for chosen in sets])
     answers = Answers(truth, p, held, study.labels, unscaled)
     readings = {}

@@ -11,27 +11,23 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from data.files import write_bytes
-from learning.loop import TrainError
+from learning.options import parse
 from learning.plots import png
+from learning.run import sentence, train
+from learning.settings import Given, TrainError
+from scans.files import write_bytes
 
 FIXED = ("study", "data", "out", "resume", "finish", "sweep")  # the same for all of a sweep
 RESULTS = ("val_loss", "val_accuracy", "best_epoch", "epochs", "seconds", "state")
-Given = dict[str, Any]  # what a command line says, by setting
 
 
-def sweep(
-    given: Given,
-    parse: Callable[[Sequence[str]], Given],
-    train: Callable[[Given], int],
-    reason: Callable[[Exception], str | None],
-) -> int:
+def sweep(given: Given) -> int:
     """Trains what is not trained yet, one after the other, and writes `sweep.csv` and `sweep.png` after each."""
     if "resume" in given:
         raise TrainError("--sweep: give the same command again instead of --resume; what is finished stays")
@@ -53,13 +49,14 @@ def sweep(
         known = " (there already)" if finished(folder) else ""
         print(f"run {number} of {len(chosen)}: {name}{known}", flush=True)
         if not finished(folder):
-            begun = (folder / "last.pt").is_file()
+            broken_off = (folder / "last.pt").is_file()
             try:
-                status = train({"resume": str(folder)} if begun else plan | {"out": str(folder)})
+                status = train({"resume": str(folder)} if broken_off else plan | {"out": str(folder)})
             except Exception as error:
-                state = reason(error)
-                if state is None:
+                why = sentence(error)
+                if why is None:
                     raise
+                state = why
                 print(f"train.py: {state}", file=sys.stderr)
             else:
                 if status:  # stopped by a person

@@ -13,13 +13,14 @@ from tqdm import tqdm
 
 import model
 from data.cache import Cache
+from networks.base import Network
 
 
 class StartError(ValueError):
     """ImageNet weights that cannot be had; the text says why."""
 
 
-def take(network: nn.Module, file: Path) -> list[str] | None:
+def copy_fitting(network: nn.Module, file: Path) -> list[str] | None:
     """Copies the tensors of a weights file that fit by name and shape; the layers left, None if none fits."""
     own, other = network.state_dict(), model.load(file, "cpu").network.state_dict()
     fitting = {key: value for key, value in other.items() if key in own and own[key].shape == value.shape}
@@ -29,7 +30,7 @@ def take(network: nn.Module, file: Path) -> list[str] | None:
     return sorted({key.rpartition(".")[0] for key in own if key not in fitting})
 
 
-def start(network: nn.Module, where: str) -> str:
+def load_imagenet(network: Network, where: str) -> str:
     """ImageNet weights for a network's trunk, by torchvision's download ("imagenet") or from a file; in words."""
     try:
         if not network.imagenet:
@@ -43,10 +44,10 @@ def start(network: nn.Module, where: str) -> str:
     return f"ImageNet weights of {network.imagenet} from {source}, {count} tensors"
 
 
-class Tail(nn.Module):
-    """A network fed with what its frozen part gave."""
+class AfterStem(nn.Module):
+    """A network fed with what its stem gave."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -54,8 +55,8 @@ class Tail(nn.Module):
         return self.network.head(self.network.thaw(frozen.float()))
 
 
-def name_of(network: nn.Module, cache: Cache, files: Sequence[Path]) -> str:
-    """A name for what the frozen part gives for some files: by its tensors and the files' cache entries."""
+def stem_key(network: Network, cache: Cache, files: Sequence[Path]) -> str:
+    """The cache's name for what the stem gives for some files: by its tensors and the files' cache entries."""
     digest = hashlib.sha256()
     for module in network.stem():
         for key, value in module.state_dict().items():
@@ -65,26 +66,26 @@ def name_of(network: nn.Module, cache: Cache, files: Sequence[Path]) -> str:
     return f"frozen-{digest.hexdigest()[:32]}"
 
 
-def through(
-    network: nn.Module,
+def stem_outputs(
+    network: Network,
     loader: Iterator[list[Tensor]],
     count: int,
     title: str,
     device: torch.device,
     check: Callable[[], None],
 ) -> np.ndarray:
-    """What the frozen part gives for each case of a loader, in float16; `check` is called as it goes on."""
-    found = []
+    """What the stem gives for each case of a loader, in float16; `check` is called as it goes on."""
+    given = []
     with tqdm(total=count, desc=title, disable=None) as bar:
         for x, _ in loader:
-            found.append(network.frozen(x.to(device)).half().cpu())
+            given.append(network.frozen(x.to(device)).half().cpu())
             bar.update(len(x))
             check()
-    return torch.cat(found).numpy()
+    return torch.cat(given).numpy()
 
 
-class Stored(torch.utils.data.Dataset):
-    """What the frozen part gives for each case, computed once; never augmented."""
+class StemOutputs(torch.utils.data.Dataset):
+    """What the stem gives for each case, computed once; never augmented."""
 
     def __init__(self, frozen: Tensor, targets: Tensor) -> None:
         self.frozen, self.targets = frozen, targets

@@ -2,17 +2,20 @@
 
 The conv's output, by far the largest tensor, never exists whole: each slab of it is pooled while it is still in
 the cache. Values and gradients are those of the plain modules; batch norm's statistics cover every conv output.
+It is our own because neither torch (eager or compiled), ONNX Runtime nor OpenVINO fuses the conv with its pool: on
+the same processor each of them took longer and more memory (`benchmarks/bench_forward.py`, `bench_train.py`).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LAST = torch.channels_last_3d
-FIRST = 3  # planes of block 1 at a time in the fast forward
-BYTES = 16 << 20  # of one slab's conv output: more leaves the cache, and malloc hands it back to the system
+CHANNELS_LAST = torch.channels_last_3d
+FIRST_BLOCK_PLANES = 3  # planes of block 1 at a time in the fast forward
+SLAB_BYTES = 16 << 20  # of one slab's conv output: more leaves the cache, and malloc hands it back to the system
 
 
 def has_bf16() -> bool:
@@ -33,7 +36,7 @@ def convolve(
 def channels_last(x: Tensor) -> Tensor:
     if x.shape[1] == 1:  # torch cannot tell the two orders apart for one channel, oneDNN goes by the strides
         return x.contiguous().view(x.shape[0], *x.shape[2:], 1).permute(0, 4, 1, 2, 3)
-    return x.contiguous(memory_format=LAST)
+    return x.contiguous(memory_format=CHANNELS_LAST)
 
 
 # --- the fast forward -------------------------------------------------------------------------------------
@@ -49,7 +52,7 @@ class Folded:
         self.layers = []  # (weight, bias, pool)
         for conv, norm, pool in blocks:
             scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-            weight = conv.weight.double() * _wide(scale)
+            weight = conv.weight.double() * _per_output(scale)
             bias = (conv.bias.double() - norm.running_mean) * scale + norm.bias
             self.layers.append(
                 (channels_last(weight.detach()).to(dtype), bias.detach().to(dtype), pool.kernel_size)
@@ -57,10 +60,12 @@ class Folded:
         self.dtype = dtype
         weight, bias, pool = self.layers[0]
         # Eight outputs fill half an AVX-512 register: do two neighbours along the last axis as sixteen.
-        self.pair = pool == 2 and len(weight) == 8 and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        if self.pair:
+        self.doubles_outputs = (
+            pool == 2 and len(weight) == 8 and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        )
+        if self.doubles_outputs:
             both = torch.cat([F.pad(weight, (0, 1)), F.pad(weight, (1, 0))])  # (16, 1, 3, 3, 4)
-            self.paired = channels_last(both), bias.repeat(2)
+            self.doubled = channels_last(both), bias.repeat(2)
 
     def __call__(self, x: Tensor, planes: int = 2) -> Tensor:
         """(1, 1, D, H, W) → (1, C, …), blocks 1 and 2 `planes` of block 2's planes at a time.
@@ -74,8 +79,10 @@ class Folded:
         done, kept, slabs = 0, [], []
         for start in range(0, depth, planes):
             stop = pool_2 * min(start + planes, depth) + 2  # of block 1's planes
-            for at in range(done, stop, FIRST):
-                kept.append(self._first(x[:, :, pool_1 * at : pool_1 * min(at + FIRST, stop) + 2]))
+            for at in range(done, stop, FIRST_BLOCK_PLANES):
+                kept.append(
+                    self._first_block(x[:, :, pool_1 * at : pool_1 * min(at + FIRST_BLOCK_PLANES, stop) + 2])
+                )
             h = torch.cat(kept, 2).relu_()  # (1, 8, 3k + 2, 127, 127)
             slabs.append(self._block(h, 1))  # (1, 16, k, 41, 41)
             done, kept = stop, [h[:, :, -2:]]
@@ -91,18 +98,18 @@ class Folded:
         weight, bias, pool = self.layers[number]
         return F.max_pool3d(convolve(x, weight, bias), pool)
 
-    def _first(self, x: Tensor) -> Tensor:
+    def _first_block(self, x: Tensor) -> Tensor:
         """Block 1 up to its pool; ReLU comes once for a whole slab, since few large steps stall less than many."""
-        if not self.pair or x.shape[4] % 2:
+        if not self.doubles_outputs or x.shape[4] % 2:
             return self._pooled(x, 0)
-        x = convolve(x, *self.paired, (1, 1, 2))  # (1, 16, D, 254, 127)
-        x = _larger(x[:, :, 0::2], x[:, :, 1::2])  # (1, 16, D / 2, 254, 127)
+        x = convolve(x, *self.doubled, (1, 1, 2))  # (1, 16, D, 254, 127)
+        x = _max_in_place(x[:, :, 0::2], x[:, :, 1::2])  # (1, 16, D / 2, 254, 127)
         even = x.shape[3] // 2 * 2
-        x = _larger(x[:, :, :, 0:even:2], x[:, :, :, 1:even:2])  # (1, 16, D / 2, 127, 127)
+        x = _max_in_place(x[:, :, :, 0:even:2], x[:, :, :, 1:even:2])  # (1, 16, D / 2, 127, 127)
         return torch.maximum(x[:, :8], x[:, 8:])
 
 
-def _larger(a: Tensor, b: Tensor) -> Tensor:
+def _max_in_place(a: Tensor, b: Tensor) -> Tensor:
     """The larger of the two, in a's place: half a max pool, faster than torch's, which is not vectorised so."""
     return torch.maximum(a, b, out=a)
 
@@ -110,7 +117,7 @@ def _larger(a: Tensor, b: Tensor) -> Tensor:
 # --- training ---------------------------------------------------------------------------------------------
 
 
-def walks(x: Tensor, conv: nn.Module, norm: nn.Module, pool: nn.Module) -> bool:
+def can_walk(x: Tensor, conv: nn.Module, norm: nn.Module, pool: nn.Module) -> bool:
     """Whether `train_block` can stand in for the modules: CPU, float32, plain 3-D kernels, batch statistics."""
     return (
         x.device.type == "cpu"
@@ -141,26 +148,26 @@ def train_block(x: Tensor, conv: nn.Conv3d, norm: nn.BatchNorm3d, pool: nn.MaxPo
     return out
 
 
-def _cut(x: Tensor, planes: list[tuple[int, int, int]]) -> Tensor:
+def _planes_of(x: Tensor, planes: list[tuple[int, int, int]]) -> Tensor:
     """Planes start…stop of volume n, one after the other along the batch, channels last."""
     return channels_last(torch.cat([x[n : n + 1, :, start:stop] for n, start, stop in planes]))
 
 
-def _plan(x: Tensor, outputs: int, pool: int) -> tuple[list, list]:
+def _slabs(x: Tensor, outputs: int, pool: int) -> tuple[list, list]:
     """Slabs of (volume, start, stop) that pooling meets, and one of the planes left over at the end, if any.
 
     Each entry gives one pooled plane. A slab has two or more, since torch's backward of one volume is slow.
     """
     depth, height, width = (size - 2 for size in x.shape[2:])  # of the conv's output
-    per = max(2, BYTES // (4 * outputs * pool * height * width))
+    per = max(2, SLAB_BYTES // (4 * outputs * pool * height * width))
     planes = [(n, z, z + pool + 2) for n in range(len(x)) for z in range(0, depth - pool + 1, pool)]
     rest = [(n, depth - depth % pool, depth + 2) for n in range(len(x))]
     return [planes[i : i + per] for i in range(0, len(planes), per)], [rest] if depth % pool else []
 
 
-def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, to_x: bool):
+def _conv_backward(grad: Tensor, x: Tensor, weight: Tensor, needs_grad_x: bool):
     return torch.ops.aten.convolution_backward(
-        grad, x, weight, [len(weight)], [1] * 3, [0] * 3, [1] * 3, False, [0] * 3, 1, [to_x, True, True]
+        grad, x, weight, [len(weight)], [1] * 3, [0] * 3, [1] * 3, False, [0] * 3, 1, [needs_grad_x, True, True]
     )
 
 
@@ -173,7 +180,7 @@ def _patch_sums(x: Tensor) -> Tensor:
     return torch.stack([x.narrow(3, i, size[2]).sum(3) for i in range(3)], 3)  # (C, 3, 3, 3)
 
 
-def _wide(values: Tensor) -> Tensor:
+def _per_output(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1, 1)
 
 
@@ -187,43 +194,43 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, bias, gamma, beta, pool, eps):
-        ctx.to_x = ctx.needs_input_grad[0]
+        ctx.needs_grad_x = ctx.needs_input_grad[0]
         depth, height, width = (size - 2 for size in x.shape[2:])
         count = len(x) * depth * height * width
         sign = torch.where(gamma < 0, -1.0, 1.0).double()
         patch = _patch_sums(x)
-        w = weight.double() * _wide(sign)
+        w = weight.double() * _per_output(sign)
         centre = (w * patch).sum((1, 2, 3, 4)) / count  # the mean of sign(γ)·conv(x), bias aside
-        w32, b32 = w.float().contiguous(memory_format=LAST), (-centre).float()
-        ctx.slabs, ctx.rest = _plan(x, len(w), pool)
+        w32, b32 = w.float().contiguous(memory_format=CHANNELS_LAST), (-centre).float()
+        ctx.slabs, ctx.rest = _slabs(x, len(w), pool)
         pooled = x.new_empty((len(x), len(w), depth // pool, height // pool, width // pool)).contiguous(
-            memory_format=LAST
+            memory_format=CHANNELS_LAST
         )
         products, total = torch.zeros_like(w), torch.zeros_like(centre)  # T (or only Σ y², by channel) and Σ y
         squares = torch.zeros_like(centre)
         places = []
         for slab in ctx.slabs + ctx.rest:  # the rest is met by no pooling window, but counts in the statistics
-            cut = _cut(x, slab)
+            cut = _planes_of(x, slab)
             y = convolve(cut, w32, b32)  # (B, C, pool, H, W)
             if slab not in ctx.rest:
                 top, place = F.max_pool3d(y, pool, return_indices=True)  # (B, C, 1, H / pool, W / pool)
                 places.append(place)
                 for i, (n, z, _) in enumerate(slab):
                     pooled[n, :, z // pool] = top[i, :, 0]
-            if ctx.to_x:
+            if ctx.needs_grad_x:
                 total += y.sum((0, 2, 3, 4))
                 squares += y.square_().sum((0, 2, 3, 4))
             else:
                 _, product, sums = _conv_backward(y, cut, w32, False)
                 products += product
                 total += sums
-        if not ctx.to_x:
+        if not ctx.needs_grad_x:
             squares = (w32 * products).sum((1, 2, 3, 4)) + b32 * total
         mean = total / count
         variance = (squares / count - mean.square()).clamp_(min=0)
         inverse = (variance + eps).rsqrt()
         scale = gamma.double().abs() * inverse
-        out = pooled.clone() if ctx.to_x else pooled
+        out = pooled.clone() if ctx.needs_grad_x else pooled
         shift = (beta - scale * mean).float()
         out.mul_(scale.float().view(1, -1, 1, 1, 1)).add_(shift.view(1, -1, 1, 1, 1)).clamp_(min=0)
         ctx.pool, ctx.count = pool, count
@@ -236,16 +243,36 @@ class _Block(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad, *_):
-        x, out, pooled, w32, b32, products, patch, mean, inverse, scale, sign, *places = ctx.saved_tensors
-        walk = _backward_to_x if ctx.to_x else _backward_closed
-        grad_x, grad_w, sums, dots = walk(
-            ctx, grad, x, out, pooled, w32, b32, products, patch, mean, inverse, scale, places
-        )
-        grad_gamma = (sign * inverse * dots).float()
-        return grad_x, (grad_w * _wide(sign)).float(), torch.zeros_like(b32), grad_gamma, sums.float(), None, None
+        *tensors, sign = ctx.saved_tensors[:11]
+        known = _Saved(*tensors, ctx.saved_tensors[11:], ctx.slabs, ctx.rest, ctx.pool, ctx.count)
+        walk = _backward_with_input if ctx.needs_grad_x else _backward_weights_only
+        grad_x, grad_w, sums, dots = walk(known, grad)
+        grad_w, grad_gamma = (grad_w * _per_output(sign)).float(), (sign * known.inverse * dots).float()
+        return grad_x, grad_w, torch.zeros_like(known.bias), grad_gamma, sums.float(), None, None
 
 
-def _rows(slab: list, pool: int) -> list:
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    """What the forward leaves to the backward."""
+
+    x: Tensor
+    out: Tensor
+    pooled: Tensor  # before scale, shift and ReLU
+    weight: Tensor  # of y, float32, channels last
+    bias: Tensor  # of y
+    products: Tensor  # T, where x needs no gradient
+    patch: Tensor  # the sums of what each kernel offset meets
+    mean: Tensor  # of y
+    inverse: Tensor  # 1 / σ
+    scale: Tensor  # |γ| / σ
+    places: Sequence[Tensor]  # of each slab's maxima
+    slabs: list
+    rest: list
+    pool: int
+    count: int
+
+
+def _pooled_planes(slab: list, pool: int) -> list:
     """The pooled planes that a slab gives."""
     return [(n, z // pool, z // pool + 1) for n, z, _ in slab]
 
@@ -257,42 +284,45 @@ def unpool(grad: Tensor, place: Tensor, like: Tensor, pool: int) -> Tensor:
     )
 
 
-def _backward_closed(ctx, grad, x, out, _, w32, b32, products, patch, mean, inverse, scale, places):
+def _backward_weights_only(known: _Saved, grad: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
     """For an x without gradient: only the pooled maxima are walked, the statistics' share is in closed form."""
-    grad_w, sums = torch.zeros_like(products), torch.zeros_like(mean)
-    shape = (len(w32), ctx.pool, x.shape[3] - 2, x.shape[4] - 2)
-    for slab, place in zip(ctx.slabs, places, strict=True):
-        like = torch.empty((len(slab), *shape), memory_format=LAST)
-        rows = _rows(slab, ctx.pool)
-        masked = torch.ops.aten.threshold_backward(_cut(grad, rows), _cut(out, rows), 0)
-        gy = unpool(masked, place, like, ctx.pool)  # (B, C, pool, H, W)
-        _, part, total = _conv_backward(gy, _cut(x, slab), w32, False)
+    x, weight, pool, mean = known.x, known.weight, known.pool, known.mean
+    grad_w, sums = torch.zeros_like(known.products), torch.zeros_like(mean)
+    shape = (len(weight), pool, x.shape[3] - 2, x.shape[4] - 2)
+    for slab, place in zip(known.slabs, known.places, strict=True):
+        like = torch.empty((len(slab), *shape), memory_format=CHANNELS_LAST)
+        rows = _pooled_planes(slab, pool)
+        masked = torch.ops.aten.threshold_backward(_planes_of(grad, rows), _planes_of(known.out, rows), 0)
+        grad_y = unpool(masked, place, like, pool)  # (B, C, pool, H, W)
+        _, part, total = _conv_backward(grad_y, _planes_of(x, slab), weight, False)
         grad_w += part
         sums += total
-    dots = (w32 * grad_w).sum((1, 2, 3, 4)) + b32 * sums - mean * sums  # Σ gradient · (y − mean)
-    share = dots * inverse.square() / ctx.count
-    grad_w = grad_w - _wide(sums / ctx.count) * patch - _wide(share) * (products - _wide(mean) * patch)
-    return None, grad_w * _wide(scale), sums, dots
+    dots = (weight * grad_w).sum((1, 2, 3, 4)) + known.bias * sums - mean * sums  # Σ gradient · (y − mean)
+    share = dots * known.inverse.square() / known.count
+    of_mean, of_variance = _per_output(sums / known.count), _per_output(share)
+    grad_w = grad_w - of_mean * known.patch - of_variance * (known.products - _per_output(mean) * known.patch)
+    return None, grad_w * _per_output(known.scale), sums, dots
 
 
-def _backward_to_x(ctx, grad, x, out, pooled, w32, b32, products, patch, mean, inverse, scale, places):
+def _backward_with_input(known: _Saved, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """With a gradient for x: the gradient of every conv output, slab by slab, from the conv done again."""
-    masked = torch.ops.aten.threshold_backward(grad.contiguous(memory_format=LAST), out, 0)
+    x, weight, scale, pool = known.x, known.weight, known.scale, known.pool
+    masked = torch.ops.aten.threshold_backward(grad.contiguous(memory_format=CHANNELS_LAST), known.out, 0)
     sums = masked.sum((0, 2, 3, 4)).double()
-    dots = (masked * pooled).sum((0, 2, 3, 4)).double() - mean * sums
-    share = -scale * inverse.square() * dots / ctx.count  # of y in each conv output's gradient
-    constant = -scale * sums / ctx.count - share * mean
-    w_share = (w32 * _wide(share)).float().contiguous(memory_format=LAST)
-    b_share = (b32 * share + constant).float()
+    dots = (masked * known.pooled).sum((0, 2, 3, 4)).double() - known.mean * sums
+    share = -scale * known.inverse.square() * dots / known.count  # of y in each conv output's gradient
+    constant = -scale * sums / known.count - share * known.mean
+    w_share = (weight * _per_output(share)).float().contiguous(memory_format=CHANNELS_LAST)
+    b_share = (known.bias * share + constant).float()
     masked *= scale.float().view(1, -1, 1, 1, 1)
-    grad_x = torch.zeros_like(x, memory_format=LAST)
-    grad_w = torch.zeros_like(products)
-    for i, slab in enumerate(ctx.slabs + ctx.rest):
-        cut = _cut(x, slab)
-        gy = convolve(cut, w_share, b_share)  # (B, C, pool, H, W)
-        if slab not in ctx.rest:
-            gy += unpool(_cut(masked, _rows(slab, ctx.pool)), places[i], gy, ctx.pool)
-        part_x, part_w, _ = _conv_backward(gy, cut, w32, True)
+    grad_x = torch.zeros_like(x, memory_format=CHANNELS_LAST)
+    grad_w = torch.zeros_like(known.products)
+    for i, slab in enumerate(known.slabs + known.rest):
+        cut = _planes_of(x, slab)
+        grad_y = convolve(cut, w_share, b_share)  # (B, C, pool, H, W)
+        if slab not in known.rest:
+            grad_y += unpool(_planes_of(masked, _pooled_planes(slab, pool)), known.places[i], grad_y, pool)
+        part_x, part_w, _ = _conv_backward(grad_y, cut, weight, True)
         grad_w += part_w
         for k, (n, start, stop) in enumerate(slab):
             grad_x[n, :, start:stop] += part_x[k]

@@ -1,147 +1,115 @@
-"""What a weights file's header must hold: the kind and the bounds of every entry, checked before it is believed.
+"""`Header`: what a weights file says of itself, read from and written to the one JSON document that it carries.
 
-It knows plain JSON alone: tables, lists, texts and finite numbers. What the entries mean stands in `studies`.
+It knows nothing of files and tensors; those are `model`'s. A part that a file lacks is empty here, and a key that
+this version does not know is kept.
 """
 
-import math
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-KINDS = {"volume": 3, "image": 2}  # and how many axes each has
-PLACES = ("head", "fill", "crop", "squeeze")
-SCALES = ("foreground", "stored", "unit", "imagenet")
-MOST_VOXELS = 1 << 27  # of a prepared grid
-MOST_TEXT = 1 << 20
+from networks.base import WeightsError
+from networks.header_checks import HeaderError, check
+from studies import Contract, Study, from_record, to_record
 
-Check = Callable[[Any, str], None]
+FORMAT = 1  # of the document
 
 
-class HeaderError(ValueError):
-    """An entry of the wrong kind; the message names it and quotes the value."""
+@dataclass(frozen=True, eq=False)
+class Header:
+    """The study with its contract, the network, and what training and scoring left behind."""
+
+    study: Study
+    network: str  # a name in model.NETWORKS
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the network
+    title: str = ""  # the honest one-line name; the study's own where the file gives none
+    training: dict[str, Any] = field(default_factory=dict)  # data, subjects, settings, versions
+    scores: dict[str, Any] = field(default_factory=dict)  # on held-out subjects
+    calibration: dict[str, Any] = field(default_factory=dict)
+    likeness: dict[str, Any] = field(default_factory=dict)  # how far from the training scans is still usual
+    example: dict[str, Any] = field(default_factory=dict)  # a file and its probabilities
+    card: str = ""  # Markdown
+    others: dict[str, Any] = field(default_factory=dict)  # keys that this version does not know
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", self.title or self.study.title)
+
+    @property
+    def contract(self) -> Contract:
+        return self.study.contract
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by; 1 where nothing was fitted."""
+        return self.calibration.get("temperature", 1.0)
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a temperature was fitted."""
+        return "temperature" in self.calibration
+
+    @property
+    def conformal_scores(self) -> list[float]:
+        """1 − p of the truth for each validation case; none where nothing was fitted."""
+        return self.calibration.get("scores", [])
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the prediction sets promise a coverage."""
+        return bool(self.conformal_scores)
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The scores by name, each with `value`, `low` and `high`."""
+        return self.scores.get("metrics", {})
+
+    @property
+    def learned_from(self) -> set[str]:
+        """The hashes of the subjects that it was trained or calibrated on."""
+        hashes = self.training.get("subject_hashes", {})
+        return {digest for part in ("train", "val") for digest in hashes.get(part, [])}
+
+    def record(self) -> dict[str, Any]:
+        """The JSON document."""
+        study = to_record(self.study)
+        parts = {name: getattr(self, name) for name in PARTS}
+        return {
+            "format": FORMAT,
+            "title": self.title,
+            "study": study,
+            "network": {"name": self.network, "arguments": self.arguments},
+            "contract": study["contract"],
+            "contract_hash": self.contract.hash(),
+            **{name: part for name, part in parts.items() if part},
+            **self.others,
+        }
 
 
-def fault(where: str, value: Any, wanted: str) -> HeaderError:
-    shown = repr(value)
-    return HeaderError(f"{where} is {shown[:60]}{'…' if len(shown) > 60 else ''}, and must be {wanted}")
+PARTS = ("training", "scores", "calibration", "likeness", "example", "card")
+KEYS = {"format", "title", "study", "network", "contract", "contract_hash", *PARTS}  # of the document
 
 
-def text(value: Any, where: str) -> None:
-    if not isinstance(value, str) or len(value) > MOST_TEXT:
-        raise fault(where, value, "a text")
-
-
-def number(low: float = -math.inf, high: float = math.inf, whole: bool = False) -> Check:
-    """A finite number within bounds, both of them allowed."""
-
-    def check(value: Any, where: str) -> None:
-        right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not right or not (low <= value <= high) or not math.isfinite(value):
-            bounds = f" from {low:g} to {high:g}" if math.isfinite(low) else ""
-            raise fault(where, value, f"a {'whole' if whole else 'finite'} number{bounds}")
-
-    return check
-
-
-def one_of(*values: str) -> Check:
-    def check(value: Any, where: str) -> None:
-        if not isinstance(value, str) or value not in values:
-            raise fault(where, value, f"one of {', '.join(values)}")
-
-    return check
-
-
-def optional(inner: Check) -> Check:
-    return lambda value, where: None if value is None else inner(value, where)
-
-
-def each(inner: Check, least: int = 0, most: int = 1_000_000) -> Check:
-    """A list of so many entries, every one of them checked."""
-
-    def check(value: Any, where: str) -> None:
-        if not isinstance(value, list | tuple) or not least <= len(value) <= most:
-            raise fault(where, value, f"a list of {least} to {most} entries")
-        for place, entry in enumerate(value):
-            inner(entry, f"{where}[{place}]")
-
-    return check
-
-
-def table(
-    fields: dict[str, Check] | None = None, needed: tuple[str, ...] = (), others: Check | None = None
-) -> Check:
-    """A table: `needed` are there, and what is there is checked, by name or by `others`."""
-
-    def check(value: Any, where: str) -> None:
-        if not isinstance(value, dict):
-            raise fault(where, value, "a table")
-        for key in needed:
-            if key not in value:
-                raise HeaderError(f"{where} lacks {key!r}")
-        for key, entry in value.items():
-            inner = (fields or {}).get(key, others)
-            if inner is not None:
-                inner(entry, f"{where}.{key[:40]}")
-
-    return check
-
-
-CONTRACT = table(
-    {
-        "kind": one_of(*KINDS),
-        "shape": each(number(1, 4096, whole=True), 2, 3),
-        "channels": number(1, 16, whole=True),
-        "spacing": each(number(1e-3, 1e3), 0, 3),
-        "place": one_of(*PLACES),
-        "scale": one_of(*SCALES),
-        "anchor": each(number(0, 1), 0, 3),
-        "planes": optional(number(1, 4096, whole=True)),
-    },
-    ("kind", "shape"),
-)
-LABEL = table({"code": text, "name": text, "severity": optional(number(0, 1))}, ("code", "name"))
-SCORE = table({part: optional(number()) for part in ("value", "low", "high")}, ("value",))
-HEADER = table(
-    {
-        "title": text,
-        "card": optional(text),
-        "contract_hash": text,
-        "contract": CONTRACT,
-        "study": table(
-            {
-                **dict.fromkeys(("key", "title", "question", "network", "use"), text),
-                "labels": each(LABEL, 1, 1000),
-                "contract": CONTRACT,
-                "networks": each(text),
-                "arguments": table(),
-                "training": table(),
-            },
-            ("key", "labels", "contract"),
-        ),
-        "network": table({"name": text, "arguments": table()}, ("name",)),
-        "calibration": table({"temperature": number(1e-6, 1e6), "scores": each(number())}),
-        "likeness": table({"threshold": optional(number()), "match": number()}),
-        "example": optional(table({"file": text, "probabilities": table(others=number(0, 1))}, ("file",))),
-        "scores": optional(table({"metrics": table(others=SCORE), "cohort": text})),
-        "training": table(
-            {"data": text, "about": optional(text), "counts": optional(table()), "subject_hashes": table()}
-        ),
-    },
-    ("study", "contract", "contract_hash", "network"),
-)
-
-
-def check(header: dict[str, Any]) -> None:
-    """Raise HeaderError at the first entry that is not what it must be."""
-    HEADER(header, "header")
-    codes = [label["code"] for label in header["study"]["labels"]]
-    if len(set(codes)) < len(codes):
-        raise HeaderError(f"header.study.labels name a code twice: {', '.join(codes)[:80]}")
-    contract = header["contract"]
-    axes, shape = KINDS[contract["kind"]], contract["shape"]
-    if len(shape) != axes:
-        raise fault("header.contract.shape", shape, f"{axes} sizes")
-    if math.prod(shape) > MOST_VOXELS:
-        raise fault("header.contract.shape", shape, f"at most {MOST_VOXELS:,} voxels in all")
-    for part in ("spacing", "anchor"):
-        if len(contract.get(part, ())) not in (0, axes):
-            raise fault(f"header.contract.{part}", contract[part], f"{axes} numbers or none")
+def from_document(record: Mapping[str, Any], name: str) -> Header:
+    """The header that `record` wrote; `name` is the file's, for what is refused."""
+    try:
+        study = from_record({**record["study"], "contract": record["contract"]})
+        stated, network = record["contract_hash"], record["network"]["name"]
+        own = from_record(dict(record["study"])).contract
+        check(dict(record))
+    except HeaderError as error:
+        raise WeightsError(f"{name}: {error}; train the file again") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{name}: its header lacks or misspells {error}; train the file again") from error
+    if study.contract.hash() != stated or own != study.contract:
+        raise WeightsError(
+            f"{name}: its input contract hashes to {study.contract.hash()}, its header says {stated}; the two "
+            "must agree, so use the file as train.py wrote it"
+        )
+    return Header(
+        study,
+        network,
+        dict(record["network"].get("arguments", {})),
+        record.get("title") or "",
+        **{part: record[part] for part in PARTS if record.get(part)},
+        others={key: value for key, value in record.items() if key not in KEYS},
+    )

@@ -15,7 +15,7 @@ from diagnosis.regions import regions, warnings
 from networks.dropout import PASSES
 from reports import numbers
 from reports.style import ACCENT, BAD, DOUBT, GOOD, HEAT, INK, QUIET
-from reports.wording import Texts, calibrated, ranked_regions
+from reports.wording import Texts, ranked_regions
 from studies import Study
 
 TONES = {gate.FIT: GOOD, gate.DOUBTFUL: DOUBT, gate.UNFIT: BAD}
@@ -119,7 +119,7 @@ def judged(diagnosis: Diagnosis, label: str, t: Texts) -> list[Block]:
     ]
     if diagnosis.intervals:
         blocks.append(Block("small", t("uncertainty.note", passes=PASSES)))
-    promise = t.coverage(diagnosis.level, calibrated(diagnosis.weights))
+    promise = t.coverage(diagnosis.level, diagnosis.weights.header.calibrated)
     rows = [(t("report.set"), f"{t.prediction_set(diagnosis.set or ())} {promise}")]
     if diagnosis.severity is not None:
         rows.append((t("result.severity"), numbers.severity(diagnosis.severity)))
@@ -173,9 +173,9 @@ def beside_map(diagnosis: Diagnosis, heat_map: Map, t: Texts) -> list[Block]:
 def network(diagnosis: Diagnosis, t: Texts) -> list[Block]:
     """The weights' card in brief."""
     header, study = diagnosis.weights.header, diagnosis.weights.study
-    scores, calibration, training = (header.get(part) or {} for part in ("scores", "calibration", "training"))
+    scores, calibration, training = header.scores, header.calibration, header.training
     promise = t("report.uncalibrated")
-    if calibrated(diagnosis.weights):
+    if diagnosis.weights.header.calibrated:
         subjects = calibration.get("subjects", len(calibration["scores"]))
         promise = t("report.calibrated", subjects=subjects, cohort=calibration.get("cohort", ""))
     blocks = [
@@ -187,7 +187,7 @@ def network(diagnosis: Diagnosis, t: Texts) -> list[Block]:
     ]
     rows = tuple(
         (t.metric(name), numbers.score_interval(score))
-        for name, score in (scores.get("metrics") or {}).items()
+        for name, score in header.metrics.items()
         if t.has(f"metric.{name}") and score["value"] is not None
     )
     if rows:

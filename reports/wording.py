@@ -14,6 +14,7 @@ from typing import Any
 from diagnosis.diagnoser import Diagnosis
 from diagnosis.gate import Finding
 from model import Weights
+from networks.header import Header
 from reports import numbers
 from studies import NOTICE, Study
 
@@ -84,7 +85,7 @@ class Texts:
         return capital(self.translated(f"class.{study.key}.{code}", name))
 
     def weights_title(self, weights: Weights) -> str:
-        title = weights.header.get("title", weights.name)
+        title = weights.header.title
         return capital(self.translated(f"weights.{title}", title))
 
     def learned_from(self, training: Mapping[str, Any]) -> str:
@@ -94,10 +95,10 @@ class Texts:
     def metric(self, name: str) -> str:
         return self.table.get(f"metric.{name}", name)
 
-    def first_score(self, header: Mapping[str, Any]) -> str:
+    def first_score(self, header: Header) -> str:
         """The first score that the weights carry, in a sentence, or that there is none."""
-        scores = header.get("scores") or {}
-        for name, score in (scores.get("metrics") or {}).items():
+        scores = header.scores
+        for name, score in header.metrics.items():
             return self(
                 "start.measured",
                 metric=self.metric(name),
@@ -145,7 +146,7 @@ class Texts:
             if diagnosis.intervals:
                 chance += f" ({numbers.percent_span(*diagnosis.intervals[diagnosis.label])})"
             name = self.class_name(diagnosis.weights.study, diagnosis.label)
-            promise = self.coverage(diagnosis.level, calibrated(diagnosis.weights))
+            promise = self.coverage(diagnosis.level, diagnosis.weights.header.calibrated)
             spent = self.seconds(sum(diagnosis.seconds.values()))
             said = f"{diagnosis.label} {chance}  {name}; "
             said += f"{self.prediction_set(diagnosis.set)} {promise}; {verdict}; {spent}"
@@ -162,11 +163,6 @@ class Texts:
 
 def capital(name: str) -> str:
     return name[:1].upper() + name[1:]
-
-
-def calibrated(weights: Weights) -> bool:
-    """Whether the weights carry what a prediction set's promise stands on."""
-    return bool((weights.header.get("calibration") or {}).get("scores"))
 
 
 LEAST_SHARE = 0.01  # of a map: regions with less are not listed

@@ -69,10 +69,10 @@ def of_network(t: Texts, record: dict[str, Any], weights: Weights) -> Facts:
         (t("fact.use"), t.use(weights.study)),
         *t.shares(record["shares"]),
     ]
-    training, scores = header.get("training") or {}, header.get("scores") or {}
+    training, scores = header.training, header.scores
     trained = ". ".join(part for part in (t.learned_from(training), training.get("about")) if part)
     rows += [(t("fact.trained"), trained)] if trained else []
-    whole = {name: score for name, score in (scores.get("metrics") or {}).items() if "." not in name}
+    whole = {name: score for name, score in header.metrics.items() if "." not in name}
     cohort = f"{scores.get('cohort', '')} · {scores.get('subjects', '?')}"
     rows.append((t("fact.scores"), cohort if whole else t("fact.noscores")))
     return [*rows, *((t.metric(name), numbers.score_interval(score)) for name, score in whole.items())]

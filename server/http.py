@@ -188,11 +188,11 @@ class Studies(Guard):
                     "weights": {
                         "name": name,
                         "sha256": diagnoser.weights.sha256,
-                        "title": diagnoser.weights.header.get("title", name),
+                        "title": diagnoser.weights.header.title,
                     },
                     "study": to_record(diagnoser.study),
                     "notice": NOTICE,
-                    "scores": diagnoser.weights.header.get("scores"),
+                    "scores": diagnoser.weights.header.scores or None,
                 }
                 for name, diagnoser in self.state.diagnosers.items()
             ]

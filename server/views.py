@@ -9,7 +9,7 @@ from networks.dropout import PASSES
 from reports import numbers
 from reports.content import bars
 from reports.style import HEAT
-from reports.wording import Texts, calibrated
+from reports.wording import Texts
 from server import payloads
 from server.details import details, file_name
 from server.state import Result
@@ -32,9 +32,9 @@ def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any
         "kind": MARKS[verdict],
         "judged_anyway": record["gate"]["judged_anyway"],
         "reasons": [t.reason(finding) for finding in result.findings],
-        **prediction_set(t, record, calibrated(weights)),
+        **prediction_set(t, record, weights.header.calibrated),
         "answers": [bar for code in record["set"] or () for bar in rows if bar.code == code],
-        "calibrated": "temperature" in (weights.header.get("calibration") or {}),
+        "calibrated": weights.header.scaled,
         "ordered": study.ordered,
         "bars": rows,
         "may_ask": diagnoser.why_no_uncertainty is None,
@@ -49,7 +49,7 @@ def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any
         "viewer_texts": json.dumps(t.starting(*IN_VIEWER)),
         "by": t.weights_title(weights),
         "details": details(t, result, weights),
-        "card": weights.header.get("card"),
+        "card": weights.header.card,
     }
 
 

@@ -14,9 +14,10 @@ from data.cases import Case
 from diagnosis import explain, gate
 from diagnosis.diagnoser import Diagnosis
 from model import ClassificationModel3D, Weights
+from networks.header import Header
 from scans.prepare import Prepared
 from scans.scan import Scan
-from studies import STUDIES, to_record
+from studies import STUDIES
 from tests.browser import Open, chromium, visiting
 from tests.diagnoses import CHANCES, HEADER, head
 from tests.labelled import volume
@@ -68,12 +69,12 @@ def calibrated(tmp_path_factory):
     """An untrained network, the same each time, calibrated by hand."""
     torch.manual_seed(7)
     path = tmp_path_factory.mktemp("weights") / "alzheimers.ClassificationModel3D.safetensors"
-    header = {
-        "title": "untrained, for tests",
-        "study": to_record(STUDIES["alzheimers"]),
-        "network": {"name": "ClassificationModel3D", "arguments": {}},
-        "calibration": {"temperature": 2.0, "scores": [0.1] * 8 + [0.85, 0.95]},
-    }
+    header = Header(
+        STUDIES["alzheimers"],
+        "ClassificationModel3D",
+        title="untrained, for tests",
+        calibration={"temperature": 2.0, "scores": [0.1] * 8 + [0.85, 0.95]},
+    )
     return model.save(path, model.NETWORKS["ClassificationModel3D"](5), header)
 
 
@@ -113,7 +114,8 @@ def reads(monkeypatch) -> list[str]:
 def diagnosis() -> Diagnosis:
     study, voxels = STUDIES["alzheimers"], head()
     network = ClassificationModel3D()
-    weights = Weights("made.safetensors", "ab" * 32, HEADER, study, network, torch.device("cpu"))
+    header = Header(study, study.network, **HEADER)
+    weights = Weights("made.safetensors", "ab" * 32, header, network, torch.device("cpu"))
     affine = np.diag([1.2, 1, 1, 1.0])
     facts = {
         "format": "NIfTI",

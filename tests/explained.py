@@ -10,6 +10,7 @@ from diagnosis import network_view
 from diagnosis.explain import Map
 from model import Weights
 from networks.base import Network
+from networks.header import Header
 from scans.prepare import Prepared
 from studies import Contract, Label, Study
 
@@ -35,7 +36,7 @@ def weights_of(network: nn.Module, contract: Contract = SMALL, codes=("yes", "no
         "A test.",
     )
     network = network.eval().requires_grad_(False)
-    return Weights("made.safetensors", "0" * 64, {}, study, network, torch.device("cpu"))
+    return Weights("made.safetensors", "0" * 64, Header(study, "Finder"), network, torch.device("cpu"))
 
 
 def prepared_of(tensor: torch.Tensor, spacing=(1.0, 1.0, 1.0)) -> Prepared:

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 import model
-import studies
 from data.splits import subject_hash
 from networks.base import Network
+from networks.header import Header
 from studies import Contract, Label, Study
 
 LABELS = (Label("AD", "ill", 1.0), Label("CN", "well", 0.0), Label("MCI", "between", 0.5))
@@ -60,17 +60,13 @@ def brightest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A weights file that learned from the subjects sub-000 and sub-001."""
     monkeypatch.setitem(model.NETWORKS, "Brightest", Brightest)
     seen = {"train": [subject_hash("sub-000")], "val": [subject_hash("sub-001")], "test": []}
-    header = {
-        "title": "Tiny",
-        "study": studies.to_record(STUDY),
-        "network": {"name": "Brightest"},
-        "training": {"data": "nothing", "subject_hashes": seen},
-        "calibration": {
-            "temperature": 2.0,
-            "cohort": "nobody",
-            "subjects": 19,
-            "cases": 19,
-            "scores": [i / 20 for i in range(19)],
-        },
+    calibration = {
+        "temperature": 2.0,
+        "cohort": "nobody",
+        "subjects": 19,
+        "cases": 19,
+        "scores": [i / 20 for i in range(19)],
     }
+    training = {"data": "nothing", "subject_hashes": seen}
+    header = Header(STUDY, "Brightest", title="Tiny", training=training, calibration=calibration)
     return model.save(folder / "tiny.Brightest.safetensors", Brightest(3), header)

@@ -20,8 +20,9 @@ import torch
 
 import model
 from diagnosis.segment import Segmentation
+from networks.header import Header
 from networks.segmenter import CLASSES, to_cubes
-from studies import HEAD, STUDIES, to_record
+from studies import HEAD, STUDIES
 from tests import heads
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,14 +61,7 @@ def untrained(folder: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         network = model.NETWORKS[study.network](len(study.labels), **study.arguments)
-    header = {
-        "format": 1,
-        "title": "untrained, for tests",
-        "study": to_record(study),
-        "network": {"name": study.network, "arguments": study.arguments},
-        "contract": to_record(study)["contract"],
-        "contract_hash": study.contract.hash(),
-    }
+    header = Header(study, study.network, study.arguments, "untrained, for tests")
     model.save(folder / f"{study.key}.{study.network}.safetensors", network, header)
     return folder
 

@@ -27,15 +27,15 @@ def test_the_example_scans_are_fit_and_get_their_true_class(answers, name):
 
 
 def test_the_worked_example_replays(answers):
-    example = model.read_header(WEIGHTS)["example"]
+    example = model.read_header(WEIGHTS).example
     replayed = answers[Path(example["file"]).name]["probabilities"]
     assert replayed == pytest.approx(example["probabilities"], abs=0.01)
 
 
 def test_the_name_says_what_they_learned_from():
     header = model.read_header(WEIGHTS)
-    assert "simulated" in header["title"] and "not trained on patients" in header["title"]
-    assert header["title"] in header["card"]
+    assert "simulated" in header.title and "not trained on patients" in header.title
+    assert header.title in header.card
     for language in wording.languages():  # and in the reader's own words
-        assert language == "en" or wording.Texts(language).has(f"weights.{header['title']}")
-    assert header["scores"]["metrics"]["severity_correlation"]["low"] is not None
+        assert language == "en" or wording.Texts(language).has(f"weights.{header.title}")
+    assert header.metrics["severity_correlation"]["low"] is not None

@@ -13,7 +13,8 @@ import pytest
 import diagnose
 import model
 from diagnosis.diagnoser import Diagnoser
-from studies import NOTICE, STUDIES, to_record
+from networks.header import Header
+from studies import NOTICE, STUDIES
 
 
 def run(*arguments):
@@ -32,7 +33,7 @@ def test_a_network_that_drops_nothing_says_so(tmp_path):
     path = model.save(
         tmp_path / "brain-tumour.resnet18.safetensors",
         model.NETWORKS["resnet18"](2),
-        {"study": to_record(study), "network": {"name": "resnet18", "arguments": {}}},
+        Header(study, "resnet18"),
     )
     diagnoser = Diagnoser(path, "cpu")
     with pytest.raises(model.WeightsError, match=r"resnet18\.safetensors: ResNet18 has no dropout"):

@@ -101,15 +101,15 @@ def server(tmp_path_factory, trained: Trained) -> Iterator[Server]:
 def test_it_trains_evaluates_and_is_kept(trained: Trained, study: Study, network: str):
     run = trained(study, network)
     header = model.read_header(weights_of(run))
-    assert header["network"]["name"] == network and header["study"]["key"] == study.key
-    assert header["scores"]["subjects"] == len(study.labels)
+    assert header.network == network and header.study.key == study.key
+    assert header.scores["subjects"] == len(study.labels)
     assert {
         "sensitivity." + study.codes[-1],
         "specificity." + study.codes[-1],
         "roc_auc",
         "accuracy",
         "kappa",
-    } <= set(header["scores"]["metrics"])
+    } <= set(header.scores["metrics"])
     losses = json.loads((run / "losses.json").read_text())
     assert len(losses["epochs"]) == 1 and losses["settings"]["network"] == network
     assert list(losses["classes"].values()) == study.codes

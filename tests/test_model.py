@@ -20,7 +20,8 @@ from torch import nn
 import model
 from model import ClassificationModel3D, WeightsError
 from networks.forward import Forward
-from studies import PUBLISHED, STUDIES, to_record
+from networks.header import Header
+from studies import PUBLISHED, STUDIES
 from tests.small_networks import SMALL, shaken, small
 from tests.support import ROOT
 
@@ -28,13 +29,8 @@ STUDY = STUDIES["alzheimers"]
 CHECKPOINT = ROOT.parent / "shared/data/legacy/myModel_109.pth"
 
 
-def header(**changes) -> dict:
-    return {
-        "title": "a test",
-        "study": to_record(STUDY),
-        "network": {"name": "ClassificationModel3D", "arguments": {"shape": list(SMALL)}},
-        **changes,
-    }
+def header(**changes) -> Header:
+    return Header(STUDY, "ClassificationModel3D", {"shape": list(SMALL)}, "a test", **changes)
 
 
 def test_the_published_layer_table():
@@ -103,15 +99,15 @@ def test_a_weights_file_comes_back_as_it_went(tmp_path):
     weights = model.load(path, "cpu")
     assert (weights.name, weights.sha256) == (path.name, hashlib.sha256(path.read_bytes()).hexdigest())
     assert weights.study == STUDY and weights.contract == STUDY.contract
-    assert weights.header["calibration"] == {"temperature": 1.5} and weights.header["format"] == model.FORMAT
-    assert weights.header == model.read_header(path)
+    assert weights.header.temperature == 1.5 and weights.header.scaled and not weights.header.calibrated
+    assert weights.header.record() == model.read_header(path).record()
     assert not weights.network.training and not any(p.requires_grad for p in weights.network.parameters())
     state = weights.network.state_dict()
     assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
     assert weights.extras.keys() == extras.keys()
     assert all(torch.equal(weights.extras[name], extras[name]) for name in extras)
     with safe_open(path, framework="pt") as file:  # another reader finds the header where the format keeps one
-        assert json.loads(file.metadata()["scanwise"]) == weights.header
+        assert json.loads(file.metadata()["scanwise"]) == weights.header.record()
 
 
 def test_saving_leaves_the_old_file_when_it_fails(tmp_path):
@@ -253,8 +249,8 @@ def test_a_published_checkpoint_opens(checkpoint):
     path, network = checkpoint
     weights = model.load(path, "cpu")
     assert weights.contract == PUBLISHED and weights.study.codes == ["AD", "CN", "MCI", "EMCI", "LMCI"]
-    assert "published checkpoint" in weights.header["title"] and "uncalibrated" in weights.header["title"]
-    assert "nearly every head AD" in weights.header["card"] and "calibration" not in weights.header
+    assert "published checkpoint" in weights.header.title and "uncalibrated" in weights.header.title
+    assert "nearly every head AD" in weights.header.card and not weights.header.scaled
     assert not weights.network.training
     x = torch.randn(1, 1, 160, 256, 256)
     with torch.no_grad():
@@ -265,7 +261,7 @@ def test_a_published_checkpoint_opens(checkpoint):
 
 
 def test_the_checkpoint_is_read_the_same_from_the_header_alone(checkpoint):
-    assert model.read_header(checkpoint[0]) == model.load(checkpoint[0], "cpu").header
+    assert model.read_header(checkpoint[0]).record() == model.load(checkpoint[0], "cpu").header.record()
 
 
 @pytest.mark.parametrize("state", [dict, collections.OrderedDict])
@@ -353,15 +349,15 @@ def test_probabilities_are_the_softmax_of_cooled_logits():
 @pytest.mark.parametrize(("level", "expected"), [(0.5, ["b"]), (0.8, ["b", "a"]), (0.9, ["b", "a", "c"])])
 def test_the_prediction_set_by_hand(level, expected):
     # nine scores 0.1 … 0.9: the (9 + 1)·level-th smallest is 0.5, 0.8 and 0.9; 1 − p is 0.75, 0.4 and 0.85
-    calibration = {"scores": [n / 10 for n in range(1, 10)]}
-    assert model.prediction_set(np.array([0.25, 0.6, 0.15]), ["a", "b", "c"], calibration, level) == expected
+    scores = [n / 10 for n in range(1, 10)]
+    assert model.prediction_set(np.array([0.25, 0.6, 0.15]), ["a", "b", "c"], scores, level) == expected
 
 
 def test_the_prediction_set_is_never_empty_and_whole_without_enough_scores():
     values = np.array([0.2, 0.5, 0.3])
-    assert model.prediction_set(values, list("abc"), {"scores": [0.01] * 50}) == ["b"]
-    for calibration in (None, {}, {"scores": [0.01] * 8}):  # nine scores are the fewest for 90 %
-        assert model.prediction_set(values, list("abc"), calibration) == ["b", "c", "a"]
+    assert model.prediction_set(values, list("abc"), [0.01] * 50) == ["b"]
+    for scores in ([], [0.01] * 8):  # nine scores are the fewest for 90 %
+        assert model.prediction_set(values, list("abc"), scores) == ["b", "c", "a"]
 
 
 @pytest.mark.parametrize("level", [0.7, 0.9])
@@ -370,7 +366,7 @@ def test_the_prediction_set_covers_the_truth_as_often_as_asked(level):
     values = random.dirichlet(np.ones(4), 4000)
     truth = np.array([random.choice(4, p=row) for row in values])
     scores = sorted(1 - values[np.arange(2000), truth[:2000]])
-    sets = [model.prediction_set(row, list(range(4)), {"scores": scores}, level) for row in values[2000:]]
+    sets = [model.prediction_set(row, list(range(4)), scores, level) for row in values[2000:]]
     covered = np.mean([answer in answers for answer, answers in zip(truth[2000:], sets, strict=True)])
     assert covered >= level - 0.025  # three standard deviations of 2000 draws
 

@@ -32,17 +32,17 @@ def test_each_layout_trains_end_to_end(tmp_path, study, layout):
     assert train.main(arguments(study, data, out)) == 0
     weights = model.load(out / f"{study.key}.Tiny.safetensors", "cpu")
     header = weights.header
-    assert {name: sum(counts.values()) for name, counts in header["training"]["subjects"].items()} == {
+    assert {name: sum(counts.values()) for name, counts in header.training["subjects"].items()} == {
         "train": 12,
         "val": 3,
         "test": 3,
     }
-    assert len(header["training"]["subject_hashes"]["train"]) == 12
-    assert header["scores"]["subjects"] == 3
-    assert len(header["calibration"]["scores"]) == 3
+    assert len(header.training["subject_hashes"]["train"]) == 12
+    assert header.scores["subjects"] == 3
+    assert len(header.conformal_scores) == 3
     assert set(weights.extras) == {"features.mean", "features.precision", "likeness.sketch"}
-    assert str(tmp_path) not in json.dumps(header)  # nobody's folders go into a file for others
-    assert "## Limits" in header["card"] and study.use in header["card"]
+    assert str(tmp_path) not in json.dumps(header.record())  # nobody's folders go into a file for others
+    assert "## Limits" in header.card and study.use in header.card
     log = list(csv.DictReader((out / "log.csv").read_text().splitlines()))
     assert [row["epoch"] for row in log] == ["1", "2"]
     assert ("val_correlation" in log[0]) == study.ordered
@@ -56,8 +56,8 @@ def test_the_published_network_trains_with_a_test_folder_beside(tmp_path):
     data, out = cohort(tmp_path / "data", FULL, each=3, test=1), tmp_path / "run"
     assert train.main(arguments(FULL, data, out, "--epochs", "1", "--precision", "bf16", "--accumulate", "2")) == 0
     header = model.read_header(out / "small-alzheimers.ClassificationModel3D.safetensors")
-    assert sum(header["training"]["subjects"]["test"].values()) == 5
-    assert header["title"].startswith("Alzheimer's stages")
+    assert sum(header.training["subjects"]["test"].values()) == 5
+    assert header.title.startswith("Alzheimer's stages")
 
 
 def test_it_learns_what_can_be_seen(tmp_path):

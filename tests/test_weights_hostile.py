@@ -18,19 +18,16 @@ import model
 from diagnosis import gate
 from diagnosis.diagnoser import Diagnoser
 from model import ClassificationModel3D, WeightsError
+from networks.header import Header
 from server.state import Pool, ServerState, Uploads
-from studies import STUDIES, from_json, to_json, to_record
+from studies import STUDIES, from_json, to_json
 from tests.support import phantom, save_nifti
 
 STUDY = STUDIES["alzheimers"]
 
 
-def header(**changes) -> dict:
-    return {
-        "title": "a test",
-        "study": to_record(STUDY),
-        "network": {"name": "ClassificationModel3D", "arguments": {}},
-    } | changes
+def header(**changes) -> Header:
+    return Header(STUDY, "ClassificationModel3D", title="a test", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -122,17 +119,20 @@ def test_a_table_nested_past_reading_is_refused(tmp_path):
 
 @pytest.mark.parametrize("shape", [[166, 256, 4096], [166, 256], [0, 256, 256], [166.5, 256, 256]])
 def test_a_contract_out_of_bounds_is_refused(tmp_path, network, shape):
-    study = to_record(STUDY)
-    study["contract"]["shape"] = shape
-    path = model.save(tmp_path / "bad.safetensors", network, header(study=study))
+    path = model.save(tmp_path / "bad.safetensors", network, header())
+
+    def change(record: dict) -> None:
+        for part in ("", "study."):
+            put(f"{part}contract.shape", shape)(record)
+
+    rewritten(path, change)
     with pytest.raises(WeightsError, match=r"header\.(study\.)?contract\.shape"):
         model.load(path, "cpu")
 
 
 def test_a_network_of_another_size_than_its_contract_is_refused(tmp_path):
     small = ClassificationModel3D(shape=(80, 79, 84))
-    arguments = {"name": "ClassificationModel3D", "arguments": {"shape": [80, 79, 84]}}
-    path = model.save(tmp_path / "bad.safetensors", small, header(network=arguments))
+    path = model.save(tmp_path / "bad.safetensors", small, header(arguments={"shape": [80, 79, 84]}))
     with pytest.raises(WeightsError, match="does not take the 166×256×256"):
         Diagnoser(path, "cpu")
 

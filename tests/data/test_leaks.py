@@ -66,7 +66,7 @@ def test_what_cannot_be_read_does_not_stop_the_check(tmp_path):
     assert "1 file that cannot be read" in str(found)
 
 
-def test_deduplicate_keeps_the_test_case_and_refuses_torn_labels(tmp_path):
+def test_deduplicate_keeps_the_test_case_and_refuses_contradictory_labels(tmp_path):
     one = picture(tmp_path / "a.png", 1)
     copy = Path(shutil.copy(one, tmp_path / "b.png"))
     cases = [
@@ -75,9 +75,9 @@ def test_deduplicate_keeps_the_test_case_and_refuses_torn_labels(tmp_path):
         Case(picture(tmp_path / "c.png", 2), "yes", "3", "train"),
     ]
     assert deduplicate(cases) == cases[1:]
-    torn = [replace(cases[0], label="yes"), *cases[1:]]
+    contradictory = [replace(cases[0], label="yes"), *cases[1:]]
     with pytest.raises(DataError, match=r"labels differ: no, yes"):
-        deduplicate(torn)
-    assert deduplicate(torn, refuse=False) == cases[2:]
-    [line] = contradictions(leaks(torn))
+        deduplicate(contradictory)
+    assert deduplicate(contradictory, refuse=False) == cases[2:]
+    [line] = contradictions(leaks(contradictory))
     assert "a.png" in line and "b.png" in line and "labels differ: no, yes" in line

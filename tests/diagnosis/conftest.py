@@ -8,8 +8,9 @@ from torch import nn
 
 from diagnosis import likeness
 from model import ClassificationModel3D
+from networks.header import Header
 from scans.prepare import prepare
-from studies import HEAD
+from studies import HEAD, STUDIES
 from tests import heads
 from tests.explained import randomise
 from tests.gated import scan_of
@@ -37,4 +38,8 @@ def sketched():
         likeness.sketch(prepare(scan_of(*heads.head(3.0, stripped=bare)), HEAD).tensor, HEAD)
         for bare in (False, True)
     ]
-    return SimpleNamespace(contract=HEAD, header={}, extras={"likeness.sketch": torch.stack(drawn).mean(0)})
+    return SimpleNamespace(
+        contract=HEAD,
+        header=Header(STUDIES["alzheimers"], "made"),
+        extras={"likeness.sketch": torch.stack(drawn).mean(0)},
+    )

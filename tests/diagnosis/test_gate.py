@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import string
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 import torch
 
 from diagnosis import gate, likeness
+from networks.header import Header
 from scans.prepare import prepare
 from scans.scan import Scan
-from studies import HEAD
+from studies import HEAD, STUDIES
 from tests import heads
 from tests.gated import PICTURE, codes, scan_of
+
+HEADER = Header(STUDIES["alzheimers"], "made")
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["whole", "skull-stripped"])
@@ -132,17 +136,17 @@ def test_a_noisy_head_is_doubted(sketched, share, verdict):
 
 
 def test_without_a_sketch_only_the_header_and_the_size_speak():
-    bare = SimpleNamespace(contract=HEAD, header={}, extras={})
+    bare = SimpleNamespace(contract=HEAD, header=HEADER, extras={})
     assert codes(scan_of(*heads.head(3.0)), bare) == (gate.FIT, set())
 
 
 def test_features_far_from_those_learned_from_are_doubted():
     extras = {"features.mean": torch.zeros(3), "features.precision": torch.diag(torch.tensor([1.0, 4.0, 1.0]))}
-    weights = SimpleNamespace(header={"likeness": {"threshold": 3.0}}, extras=extras)
+    weights = SimpleNamespace(header=replace(HEADER, likeness={"threshold": 3.0}), extras=extras)
     assert gate.after(torch.tensor([0.0, 1.4, 0.0]), weights) == []
     (finding,) = gate.after(torch.tensor([0.0, 2.0, 0.0]), weights)
     assert finding.code == "unlike-training" and finding.values["distance"] == pytest.approx(4.0)
-    assert gate.after(torch.zeros(3), SimpleNamespace(header={}, extras={})) == []
+    assert gate.after(torch.zeros(3), SimpleNamespace(header=HEADER, extras={})) == []
 
 
 def picture(seed=0, size=96, colour=False):
@@ -162,7 +166,7 @@ def picture_weights():
     drawn = [likeness.sketch(prepare(picture(seed), PICTURE).tensor, PICTURE) for seed in range(5)]
     return SimpleNamespace(
         contract=PICTURE,
-        header={"likeness": {"match": 0.8}},
+        header=replace(HEADER, likeness={"match": 0.8}),
         extras={"likeness.sketch": torch.stack(drawn).mean(0)},
     )
 

@@ -14,6 +14,7 @@ from learning.scoring import (
     Predictions,
     scores,
 )
+from networks.header import Header
 from studies import Contract
 from tests.scored import LABELS, STUDY, brightest, cohort
 
@@ -54,7 +55,8 @@ def test_prediction_sets_cover_new_cases_as_promised():
     predictions = Predictions(
         [""] * 2000, [str(i) for i in range(2000)], [LABELS[i].code for i in truth], logits, logits
     )
-    found = scores(predictions, replace(STUDY, labels=LABELS), fitted, rounds=3)
+    header = Header(replace(STUDY, labels=LABELS), "Brightest", calibration=fitted)
+    found = scores(predictions, header, rounds=3)
     assert found["metrics"]["coverage"]["value"] == pytest.approx(0.9, abs=0.025)
 
 

@@ -6,13 +6,13 @@ import model
 import studies
 import train
 from learning import card
+from networks.header import Header
 from tests.cohorts import VOLUME, arguments, cohort
 from tests.scored import STUDY
 
 
 def test_the_card_says_what_is_not_known():
-    header = {"study": studies.to_record(STUDY)}
-    text = card.card(header)
+    text = card.card(Header(STUDY, "Brightest"))
     assert studies.NOTICE in text
     for words in ("Not measured", "Source: unknown", "raw softmax", "## How to make it again\n\nUnknown"):
         assert words in text
@@ -29,8 +29,8 @@ def test_the_card_tells_what_the_data_are_and_what_came_before(tmp_path):
     assert train.main(arguments(VOLUME, data, tmp_path / "second", *again)) == 0
     second = tmp_path / "second" / "tiny-volume.Tiny.safetensors"
     before, after = model.read_header(first), model.read_header(second)
-    assert after["training"]["begun_with"]["command"] == before["training"]["command"]
-    assert after["training"]["settings"]["init"] == first.name  # nobody's folders go into a file for others
-    assert str(tmp_path) not in json.dumps(after)
-    for text in ("Boxes of one brightness a class.", before["training"]["command"], after["training"]["command"]):
-        assert text in after["card"]
+    assert after.training["begun_with"]["command"] == before.training["command"]
+    assert after.training["settings"]["init"] == first.name  # nobody's folders go into a file for others
+    assert str(tmp_path) not in json.dumps(after.record())
+    for text in ("Boxes of one brightness a class.", before.training["command"], after.training["command"]):
+        assert text in after.card

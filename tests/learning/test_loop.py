@@ -9,7 +9,8 @@ import torch
 import train
 from data.cases import Case
 from learning import loop
-from learning.run import begin
+from learning.run import open_run
+from learning.settings import Settings
 from tests.cohorts import VOLUME, arguments, cohort, state
 
 
@@ -28,16 +29,16 @@ def test_a_loss_that_is_no_number_ends_in_words(tmp_path, capsys):
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
-    one = loop.order(range(10), 3, 5, 4)
-    assert one == loop.order(range(10), 3, 5, 4)
-    assert one != loop.order(range(10), 3, 6, 4) and one != loop.order(range(10), 4, 5, 4)
+    one = loop.epoch_order(range(10), 3, 5, 4)
+    assert one == loop.epoch_order(range(10), 3, 5, 4)
+    assert one != loop.epoch_order(range(10), 3, 6, 4) and one != loop.epoch_order(range(10), 4, 5, 4)
     assert len(one) == 12 and set(one) == set(range(10))  # whole steps, nobody left out
-    assert len(loop.order(range(3), 0, 0, 8)) == 8
+    assert len(loop.epoch_order(range(3), 0, 0, 8)) == 8
 
 
 @pytest.mark.parametrize("schedule", loop.SCHEDULES)
 def test_schedules_rise_to_the_full_rate_and_fall(schedule):
-    rates = [loop.rate(schedule, i / 1000) for i in range(1001)]
+    rates = [loop.rate_share(schedule, i / 1000) for i in range(1001)]
     assert max(rates) == pytest.approx(1) and min(rates) > 0
     if schedule != "constant":
         peak = rates.index(max(rates))
@@ -57,13 +58,13 @@ def test_the_loss_by_hand():
 def test_class_weights_have_mean_one_over_the_cases():
     codes = ["low"] * 6 + ["mid"] * 2
     cases = [Case(Path(f"{i}"), code, str(i), "train") for i, code in enumerate(codes)]
-    weights = loop.loss_of(VOLUME, cases, {"class_weights": True, "severity_weight": 0.0}, torch.device("cpu"))
+    weights = loop.loss_of(VOLUME, cases, Settings("tiny", "data", class_weights=True), torch.device("cpu"))
     assert weights.class_weights[:2].tolist() == pytest.approx([8 / 12, 8 / 4])
 
 
 def test_only_the_ends_come_first(tmp_path):
     data = cohort(tmp_path / "data", VOLUME)
-    run, _ = begin(train.parse(arguments(VOLUME, data, tmp_path / "run", "--ends-first", "1")))
-    cases = loop.part(run.cases, "train")
+    run, _ = open_run(train.parse(arguments(VOLUME, data, tmp_path / "run", "--ends-first", "1")))
+    cases = loop.cases_of(run.cases, "train")
     assert {cases[i].label for i in run.indices(0)} == {"low", "high"}
     assert {cases[i].label for i in run.indices(1)} == {"low", "mid", "high"}

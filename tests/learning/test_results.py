@@ -2,13 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-import studies
 from learning import results
 from learning.scoring import Predictions, scores
+from networks.header import Header
 from tests.scored import STUDY
 
 
@@ -17,12 +18,9 @@ def test_every_case_has_its_row_with_cooled_probabilities(tmp_path):
     logits = np.log(np.array([[0.64, 0.04, 0.04], [0.01, 0.81, 0.01], [0.25, 0.36, 0.04]]))
     told = Predictions(files, ["a", "b", "c"], ["AD", "CN", "MCI"], logits, np.zeros((3, 1)))
     calibration = {"temperature": 2.0, "scores": [0.5] * 19, "subjects": 19, "cases": 19, "cohort": "nobody"}
-    header = {
-        "study": studies.to_record(STUDY),
-        "calibration": calibration,
-        "scores": scores(told, STUDY, calibration, rounds=10) | {"cohort": "nobody"},
-    }
-    results.write(tmp_path / "out", header, told, STUDY, tmp_path / "data")
+    header = Header(STUDY, "Brightest", calibration=calibration)
+    header = replace(header, scores=scores(told, header, rounds=10) | {"cohort": "nobody"})
+    results.write(tmp_path / "out", header, told, tmp_path / "data")
     rows = list(csv.reader((tmp_path / "out" / "predictions.csv").read_text(encoding="utf-8").splitlines()))
     assert rows[0] == ["file", "label", "prediction", "AD", "CN", "MCI"]
     assert rows[1] == ["AD/a.nii", "AD", "AD", "0.666667", "0.166667", "0.166667"]  # of .8, .2, .2
@@ -37,5 +35,5 @@ def test_every_case_has_its_row_with_cooled_probabilities(tmp_path):
 
 def test_without_test_cases_there_is_the_card_alone(tmp_path):
     nobody = Predictions([], [], [], np.empty((0, 3)), np.empty((0, 1)))
-    results.write(tmp_path, {"study": studies.to_record(STUDY)}, nobody, STUDY, tmp_path)
+    results.write(tmp_path, Header(STUDY, "Brightest"), nobody, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["card.md"]

@@ -13,7 +13,7 @@ import torch
 import model
 import train
 from learning import loop
-from learning.run import begin
+from learning.run import open_run
 from tests.cohorts import IMAGE, VOLUME, arguments, cohort, registered, same, state
 from tests.support import ROOT
 
@@ -67,8 +67,8 @@ def test_a_run_can_be_closed_early(tmp_path, monkeypatch):
     assert train.main(arguments(VOLUME, data, out, "--epochs", "50")) == 130
     assert train.main(["--resume", str(out), "--finish", "--title", "Closed early"]) == 0
     header = model.read_header(out / "tiny-volume.Tiny.safetensors")
-    assert header["training"]["epochs"] == 1 and header["title"] == "Closed early"
-    assert str(tmp_path) not in json.dumps(header)
+    assert header.training["epochs"] == 1 and header.title == "Closed early"
+    assert str(tmp_path) not in json.dumps(header.record())
 
 
 def stop_after(method, calls):
@@ -105,8 +105,8 @@ def test_leaks_are_refused_unless_allowed(tmp_path, capsys):
     assert not (out / "last.pt").exists()
     assert train.main(arguments(VOLUME, data, out, "--allow-leak", "--epochs", "1")) == 0
     header = model.read_header(out / "tiny-volume.Tiny.safetensors")
-    assert header["training"]["leaks_allowed"] == 1
-    assert "too good to be believed" in header["card"]
+    assert header.training["leaks_allowed"] == 1
+    assert "too good to be believed" in header.card
 
 
 def test_doubles_are_left_out_where_that_is_asked_for(tmp_path, capsys):
@@ -121,8 +121,8 @@ def test_doubles_are_left_out_where_that_is_asked_for(tmp_path, capsys):
     split = (out / "split.csv").read_text()
     assert "sub-001" in split and not any(name in split for name in ("sub-900", "sub-901", "sub-017"))
     header = model.read_header(out / "tiny-image.Tiny.safetensors")
-    assert "23 scans of 23 subjects (3 more left out, identical to others)" in header["card"]
-    assert header["training"]["command"].endswith("--deduplicate --epochs 1")
+    assert "23 scans of 23 subjects (3 more left out, identical to others)" in header.card
+    assert header.training["command"].endswith("--deduplicate --epochs 1")
 
 
 def test_a_few_corrupt_files_are_left_out_and_many_refused(tmp_path, capsys):
@@ -140,7 +140,7 @@ def test_a_few_corrupt_files_are_left_out_and_many_refused(tmp_path, capsys):
 def test_a_full_disk_ends_in_words_and_leaves_nothing_half_written(tmp_path, capsys):
     data, out = cohort(tmp_path / "data", VOLUME), tmp_path / "run"
     argv = arguments(VOLUME, data, out, "--epochs", "1")
-    begin(train.parse(argv))  # reads, splits, and fills the cache
+    open_run(train.parse(argv))  # reads, splits, and fills the cache
     before = (out / "last.pt").read_bytes()
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))  # the system's own “no room for so much”

@@ -15,6 +15,7 @@ from learning.scoring import (
     scores,
     with_intervals,
 )
+from networks.header import Header
 from studies import STUDIES, Label
 from tests.scored import LABELS
 
@@ -121,7 +122,7 @@ def test_the_published_measures_of_two_classes_come_with_intervals():
     logits = draw.normal(size=(40, 2)) + np.eye(2)[[study.codes.index(label) for label in labels]] * 1.5
     names = [f"{i}" for i in range(40)]
     predictions = Predictions(names, names, labels, logits, logits)
-    found = scores(predictions, study, None, rounds=50)["metrics"]
+    found = scores(predictions, Header(study, "X"), rounds=50)["metrics"]
     for name in ("sensitivity.yes", "specificity.yes", "roc_auc", "accuracy", "kappa"):
         assert found[name]["low"] < found[name]["value"] < found[name]["high"]
     # by hand: of the sick those called sick, of the healthy those called healthy, and chance taken off

@@ -44,7 +44,7 @@ def seed():
 @pytest.mark.parametrize("to_x", [False, True], ids=["x is data", "x has a gradient"])
 @pytest.mark.parametrize("name", BLOCKS)
 def test_training_equals_the_plain_modules_in_double(monkeypatch, name, to_x, slab_bytes):
-    monkeypatch.setattr(blockwise, "BYTES", slab_bytes)
+    monkeypatch.setattr(blockwise, "SLAB_BYTES", slab_bytes)
     inputs, outputs, pool, shape = BLOCKS[name]
     ours = block(inputs, outputs, pool)
     theirs = [copy.deepcopy(module).double() for module in ours]
@@ -54,7 +54,7 @@ def test_training_equals_the_plain_modules_in_double(monkeypatch, name, to_x, sl
     upstream = torch.randn(expected.shape)
     expected.backward(upstream.double())
 
-    assert blockwise.walks(x, *ours)
+    assert blockwise.can_walk(x, *ours)
     found = blockwise.train_block(x, *ours)
     found.backward(upstream)
 
@@ -89,7 +89,7 @@ def test_left_over_planes_count_in_the_statistics():
 def test_training_walk_stands_aside(why):
     conv, norm, pool = block(1, 8, 2)
     x = torch.randn(1, 1, 9, 9, 9)
-    assert blockwise.walks(x, conv, norm, pool)
+    assert blockwise.can_walk(x, conv, norm, pool)
     if why == "synchronised":
         norm = nn.SyncBatchNorm(8)
     if why == "no statistics":
@@ -97,7 +97,7 @@ def test_training_walk_stands_aside(why):
     if why == "eval":
         norm.eval()
     with torch.set_grad_enabled(why != "no gradient"), torch.autocast("cpu", enabled=why == "autocast"):
-        assert not blockwise.walks(x.double() if why == "double" else x, conv, norm, pool)
+        assert not blockwise.can_walk(x.double() if why == "double" else x, conv, norm, pool)
 
 
 class Largest(TorchDispatchMode):
@@ -116,7 +116,7 @@ class Largest(TorchDispatchMode):
 
 
 def test_training_never_holds_the_whole_conv_output(monkeypatch):
-    monkeypatch.setattr(blockwise, "BYTES", 1)
+    monkeypatch.setattr(blockwise, "SLAB_BYTES", 1)
     parts = block(1, 8, 2)
     x = torch.randn(2, 1, 42, 24, 24)
     with Largest() as largest:
@@ -153,7 +153,7 @@ def test_folded_equals_the_plain_modules(shape, planes):
 def test_folded_is_the_same_for_any_processor(monkeypatch, other):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: other)
     blocks, walk = folded()
-    assert walk.pair == (other == "AVX512")
+    assert walk.doubles_outputs == (other == "AVX512")
     x = torch.randn(1, 1, 80, 80, 80)
     with torch.no_grad():
         assert torch.allclose(walk(x), plainly(x, blocks), rtol=1e-4, atol=1e-4)

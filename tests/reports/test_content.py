@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from diagnosis import explain, gate
+from networks.header import Header
 from reports import content, pdf
 from reports.html import html
 from reports.wording import Texts
@@ -25,7 +26,7 @@ def test_a_scan_that_cannot_be_judged_gets_no_class_and_no_chart(diagnosis):
 
 
 def test_weights_without_scores_say_so(diagnosis):
-    bare = replace(diagnosis, weights=replace(diagnosis.weights, header={}))
+    bare = replace(diagnosis, weights=replace(diagnosis.weights, header=Header(diagnosis.weights.study, "made")))
     text = Reader(html(bare, None, "en", MADE)).text
     assert "no measured score" in text and "the set promises nothing" in text
     assert "AD or LMCI (not calibrated, so no coverage is promised)" in text

@@ -12,6 +12,7 @@ from pypdf import PdfReader
 from diagnosis import explain
 from diagnosis.diagnoser import Diagnosis
 from model import Weights
+from networks.header import Header
 from reports import figures, pdf
 from reports.figures import slices
 from reports.html import html
@@ -60,7 +61,7 @@ def test_an_image_study_has_one_picture_and_no_sides():
     contract = Contract(kind="image", shape=(60, 80), channels=3)
     labels = (Label("no", "nothing"), Label("yes", "something"))
     study = Study("made", "Made up", "?", labels, contract, "X", ("X",), "A test.")
-    weights = Weights("made.safetensors", "0" * 64, {}, study, torch.nn.Identity(), torch.device("cpu"))
+    weights = Weights("made.safetensors", "0" * 64, Header(study, "X"), torch.nn.Identity(), torch.device("cpu"))
     tensor = torch.rand(3, 60, 80, generator=torch.Generator().manual_seed(0))
     prepared = Prepared(tensor, np.eye(4), torch.ones(60, 80, dtype=torch.bool), np.eye(4), [], {})
     scan = Scan(tensor[0].numpy(), np.eye(4), "image", {"format": "PNG", "shape": [60, 80]})

@@ -37,8 +37,8 @@ def english() -> dict[str, str]:
         words[f"study.{study.key}"] = study.title
         words |= {f"class.{study.key}.{label.code}": label.name for label in study.labels}
     words |= {f"reason.{code}": text for code, text in gate.REASONS.items()}
-    titles = [model.read_header(path)["title"] for path in model.list_weights(ROOT / "weights")]
-    return words | {f"weights.{title}": title for title in (*titles, model.published_header("x")["title"])}
+    titles = [model.read_header(path).title for path in model.list_weights(ROOT / "weights")]
+    return words | {f"weights.{title}": title for title in (*titles, model.published_header().title)}
 
 
 @pytest.mark.parametrize("language", OTHERS)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data.files import content_hash, write_bytes, write_whole
+from scans.files import content_hash, write_bytes, write_whole
 
 
 def test_the_hash_is_sha_256(tmp_path):
