@@ -13,7 +13,7 @@ from diagnosis.explain import Map
 from reports.style import HEAT, strengths
 
 MARGIN = 8  # voxels shown around the head
-WIDTH = 1100  # pixels of the whole picture
+WIDTH = 1000  # pixels of the whole picture
 
 
 @dataclass(frozen=True, eq=False)

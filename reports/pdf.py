@@ -4,6 +4,7 @@ Lengths are points (1/72 inch), counted from the page's top left corner.
 """
 
 import logging
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -30,7 +31,8 @@ SIZES = {
 LEADING = 1.38
 TALLEST = 370.0  # of the planes
 COLUMN = 190.0  # where the second column of rows begins
-BREAKS = str.maketrans({mark: f"{mark}\u200b" for mark in "，。；：、）"})  # Chinese has no blanks to break at
+# Where a line may end: between words, and after any Chinese character that no closing mark follows
+PIECES = re.compile(r"\s+|(?:[\u3000-\u9fff\uff00-\uffef]|[^\s\u3000-\u9fff\uff00-\uffef]+)[，。；：、）！？]*")
 
 
 def pdf(
@@ -96,14 +98,23 @@ class Pages(FPDF):
     def known(self, text: str) -> str:
         """The text with a question mark for every character that the font cannot write."""
         cmap = self.current_font.cmap  # type: ignore[union-attr] (a font of our own, never a built-in one)
-        written = "".join(letter if ord(letter) in cmap else "?" for letter in text)
-        return written.translate(BREAKS) if 0x200B in cmap else written
+        return "".join(letter if ord(letter) in cmap else "?" for letter in text)
+
+    def broken(self, text: str, width: float) -> str:
+        """The known text in lines that fit; fpdf2 breaks at blanks alone, of which Chinese has none."""
+        lines = [""]
+        for piece in PIECES.findall(self.known(text)):
+            if lines[-1] and self.get_string_width(lines[-1] + piece.rstrip()) > width:
+                lines.append(piece.lstrip())
+            else:
+                lines[-1] += piece
+        return "\n".join(lines)
 
     def lines(self, x: float, width: float, text: str, size: float) -> float:
         """Wrapped text from here down; the height that it took."""
         top = self.y
         self.set_x(x)
-        self.multi_cell(width, size * LEADING, self.known(text), align="L", new_x="LEFT", new_y="NEXT")
+        self.multi_cell(width, size * LEADING, self.broken(text, width), align="L", new_x="LEFT", new_y="NEXT")
         return self.y - top
 
     def room(self, height: float) -> None:
@@ -126,7 +137,7 @@ class Pages(FPDF):
         size, above = SIZES["rows"]
         self.pen(size, INK)
         width = self.epw - COLUMN
-        lines = self.multi_cell(width, size * LEADING, self.known(value), dry_run=True, output="LINES")
+        lines = self.multi_cell(width, size * LEADING, self.broken(value, width), dry_run=True, output="LINES")
         self.room(above + size * LEADING * len(lines))
         self.y += above
         top = self.y
