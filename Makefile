@@ -2,11 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Without an NVIDIA card, Linux gets the small CPU build of torch where its index can be reached.
-CARD := $(shell test -e /dev/nvidiactl -o -e /proc/driver/nvidia && echo yes)
-UV := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python
+# Everything is installed from locks/, each file by its hash. Without an NVIDIA card, Linux gets the small CPU build of
+# torch where its index can be reached; that build has hashes of its own, so it is held by its version alone.
+CARD := $(shell test "$$(uname)" != Linux -o -e /dev/nvidiactl -o -e /proc/driver/nvidia && echo yes)
+UV := $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --python $(BIN)/python
+LOCKED := $(UV) --require-hashes -r locks
+TORCH := $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
-.PHONY: run test lint clean
+.PHONY: run test lint lock audit mutants clean
 run: .venv/run.done
 	$(BIN)/python app.py
 
@@ -17,17 +20,31 @@ lint: .venv/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-.venv/uv.done:
+# The locks and the table of licences anew, after a version was changed in requirements.txt or requirements-dev.txt.
+lock: .venv/uv.done
+	$(BIN)/python -m tools.locks
+	$(MAKE) .venv/test.done
+	$(BIN)/python -m tools.licences
+
+audit: .venv/uv.done
+	cat locks/*.txt >.venv/all.txt
+	$(BIN)/uv tool run pip-audit --disable-pip --require-hashes -r .venv/all.txt
+
+mutants: .venv/test.done
+	$(BIN)/python -m tools.mutants
+
+.venv/uv.done: locks/uv.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m pip install --quiet --require-hashes -r locks/uv.txt
 	@touch $@
 
-.venv/run.done: requirements.txt .venv/uv.done
-	$(if $(CARD),,$(UV) --torch-backend=auto -r requirements.txt 2>/dev/null ||) $(UV) -r requirements.txt
+.venv/run.done: locks/run.txt locks/torch.txt .venv/uv.done
+	$(LOCKED)/run.txt
+	$(if $(CARD),,$(UV) --torch-backend=auto $(TORCH) 2>/dev/null ||) $(LOCKED)/torch.txt
 	@touch $@
 
-.venv/test.done: requirements-dev.txt .venv/run.done
-	$(UV) -r requirements-dev.txt
+.venv/test.done: locks/dev.txt .venv/run.done
+	$(LOCKED)/dev.txt
 	@touch $@
 
 clean:

@@ -16,7 +16,17 @@ from tests.support import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
-NOT_OURS = ("__init__.py", "adni/about.txt", "card.md", "split.csv", "about.txt", "answers.csv", "index.csv", "participants.tsv", "scan.nii.gz")
+NOT_OURS = (
+    "__init__.py",
+    "adni/about.txt",
+    "card.md",
+    "split.csv",
+    "about.txt",
+    "answers.csv",
+    "index.csv",
+    "participants.tsv",
+    "scan.nii.gz",
+)
 COMMANDS = sorted(
     {
         (page, command.rstrip("\\").strip())
@@ -96,3 +106,28 @@ def test_the_figures_of_the_bundled_weights_are_those_of_their_header(row):
     value, low, high = (f"{score[part]:.{digits}f}" for part in ("value", "low", "high"))
     lines = [line for text in TEXTS.values() for line in text.splitlines() if line.startswith(f"| {row} |")]
     assert lines and all(f"{value} ({low}–{high})" in line for line in lines), (value, low, high, lines)
+
+
+def test_the_locks_hold_what_is_asked_for_by_hash():
+    locks = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "locks").glob("*.txt")}
+    assert set(locks) == {"run", "torch", "dev", "uv"}
+    for text in locks.values():
+        assert "://" not in text and "--index" not in text
+        entries = re.findall(r"^[\w.-]+==.*\n(?:    .*\n)*", text, re.M)
+        assert entries and all("--hash=sha256:" in entry for entry in entries)
+    for asked, held in (
+        ("requirements.txt", locks["run"] + locks["torch"]),
+        ("requirements-dev.txt", locks["dev"]),
+    ):
+        wanted = re.findall(r"^([\w-]+==[\w.]+)", (ROOT / asked).read_text(encoding="utf-8"), re.M)
+        locked = set(re.findall(r"^([\w.-]+==[\w.]+)", held, re.M))
+        assert [one for one in wanted if one not in locked] == [], "run `make lock`"
+
+
+def test_every_package_of_the_locks_has_its_licence_told():
+    packages = {
+        name
+        for path in (ROOT / "locks").glob("*.txt")
+        for name in re.findall(r"^([\w.-]+)==", path.read_text(), re.M)
+    }
+    assert set(re.findall(r"^\| ([\w.-]+) \| .+ \|$", TEXTS["docs/licences.md"], re.M)) - {"package"} == packages
