@@ -2,8 +2,8 @@
 
     python -m tools.licences
 
-Read from the packages' own metadata in this environment; a package of a lock that is not installed here, because it
-is for another machine, keeps the row that it had.
+Read from the packages' own metadata in this environment; a package of a lock that is not installed here, as it is
+for another machine, keeps the row that it had.
 """
 
 import re
