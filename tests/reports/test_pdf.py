@@ -1,6 +1,7 @@
 """The report as PDF: the same words, in a font that has them."""
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -36,7 +37,8 @@ def test_pdf_in_chinese_where_a_font_is_installed(diagnosis, found):
     pages = PdfReader(io.BytesIO(pdf.pdf(diagnosis, found, "zh", MADE))).pages
     assert len(pages) == 3
     assert all("No font" not in page.extract_text() for page in pages)
-    assert "阿尔茨海默病" in pages[0].extract_text().replace(" ", "")
+    letters = re.sub(r"[\0\s]", "", pages[0].extract_text())  # some fonts have wide codes, which pypdf splits
+    assert "阿尔茨海默病" in letters
 
 
 def test_letters_that_no_font_has_become_question_marks(diagnosis):
