@@ -60,8 +60,9 @@ def folds(cases: Sequence[Case], k: int, seed: int, val: float = 0.15) -> list[l
     held = "val" if any(case.split == "test" for case in cases) else "test"
     free = sorted((case for case in cases if case.split is None), key=lambda case: str(case.file))
     count = len({case.subject for case in free})
-    if not 2 <= k <= count:
-        raise DataError(f"{k} folds of {count} undivided subjects; choose from 2 to {count}")
+    most = min(count, max(Counter(case.label for case in free).values(), default=0))  # what can be stratified
+    if not 2 <= k <= most:
+        raise DataError(f"{k} folds of {count} undivided subjects; choose from 2 to {most}")
     from sklearn.model_selection import StratifiedGroupKFold  # a second to import, and needed only here
 
     draw = StratifiedGroupKFold(k, shuffle=True, random_state=seed)

@@ -50,6 +50,11 @@ def test_what_is_divided_already_stays():
     assert {case.split for case in divided if case.subject >= "009"} == {"train", "val"}
 
 
+def test_an_undivided_scan_of_a_divided_person_is_to_learn_from():
+    cases = [replace(case, split=split) for case in people(30, 1) for split in ("test", None)]
+    assert {case.split for case in assign(cases, 0)[1::2]} == {"train"}  # and is listed as a leak
+
+
 def test_folds_hold_out_every_person_once():
     cases = people(12)
     ways = folds(cases, 4, seed=0)
@@ -57,8 +62,13 @@ def test_folds_hold_out_every_person_once():
     assert held == dict.fromkeys({case.subject for case in cases}, 2)  # both scans, once
     assert all(not datasets_share(way) for way in ways)
     assert [set(way) for way in folds(cases[::-1], 4, seed=0)] == [set(way) for way in ways]
-    with pytest.raises(DataError, match="13 folds of 12 undivided subjects"):
-        folds(cases, 13, seed=0)
+    assert [len(folds(cases, k, seed=0)) for k in (2, 8)] == [2, 8]
+
+
+@pytest.mark.parametrize("k", [0, 1, 9, 13])
+def test_folds_that_cannot_be_are_refused(k):
+    with pytest.raises(DataError, match=f"^{k} folds of 12 undivided subjects; choose from 2 to 8$"):
+        folds(people(12), k, seed=0)
 
 
 def datasets_share(way: list[Case]) -> set[str]:

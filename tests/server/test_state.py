@@ -1,8 +1,14 @@
 """What the server keeps between requests: the queue, and what an earlier one left."""
 
 import concurrent.futures
+import os
+import threading
+import time
 from pathlib import Path
 
+import pytest
+
+from server.state import Busy, Pool, ServerState, Upload, Uploads
 from tests.asking import KEY, post
 from tests.support import Server, running, until
 
@@ -32,3 +38,95 @@ def test_what_a_crash_left_goes_at_the_next_start(tmp_path: Path, weights_folder
     (tmp_path / "uploads" / "left.nii.gz").write_bytes(b"x")
     with running(tmp_path, "--weights", weights_folder) as started:
         assert started.files() == []
+
+
+@pytest.fixture
+def state(tmp_path, weights_folder, diagnosis):
+    """The state of a server whose diagnoser hands out one diagnosis made by hand, and counts."""
+    made = ServerState(weights_folder, Uploads(tmp_path / "uploads", 1000), Pool(1, 2), "cpu", keep=100)
+    ((name, diagnoser),) = made.diagnosers.items()
+
+    class Counting:
+        study, weights, calls = diagnoser.study, diagnoser.weights, 0
+
+        def __call__(self, *_, **__):
+            self.calls += 1
+            return diagnosis
+
+    made.diagnosers = {name: Counting()}
+    yield made
+    made.close()
+
+
+def test_three_diagnoses_stay_in_memory_and_an_older_one_is_made_anew(state):
+    ((name, diagnoser),) = state.diagnosers.items()
+    upload = state.uploads.new("a.nii.gz")
+    first, *newer = [state.answer(upload, name) for _ in range(4)]
+    for result in newer:
+        state.diagnosis(result)
+    assert diagnoser.calls == 4
+    state.diagnosis(first)
+    assert diagnoser.calls == 5
+    state.diagnosis(newer[0])  # which that one pushed out
+    assert diagnoser.calls == 6
+
+
+def test_a_queue_has_as_many_places_as_workers_and_room():
+    pool, go = Pool(1, 2), threading.Event()
+    jobs = [pool.submit(lambda job: go.wait(60)) for _ in range(3)]
+    assert pool.full
+    with pytest.raises(Busy, match=r"^busy: 2 are before you") as busy:
+        pool.submit(lambda job: None)
+    assert busy.value.number == 3
+    until(lambda: pool.length == 2, what="the first to be begun")
+    assert [pool.ahead(job) for job in jobs] == [0, 0, 1]
+    assert [pool.waits(job) for job in jobs] == [False, True, True]
+    go.set()
+    assert [job.future.result(60) for job in jobs] == [True] * 3
+    until(lambda: not pool.full and pool.length == 0, what="the places to be free")
+    pool.close()
+
+
+def test_what_is_older_than_promised_goes_and_the_rest_stays(state):
+    ((name, _),) = state.diagnosers.items()
+    old, new = state.uploads.new("old.nii"), state.uploads.new("new.nii")
+    for upload, age in ((old, 101), (new, 50)):
+        upload.path.write_bytes(b"x")
+        os.utime(upload.path, (time.time() - age,) * 2)
+    results = [state.answer(upload, name) for upload in (old, new)]
+    object.__setattr__(results[0], "born", time.monotonic() - 101)
+    object.__setattr__(results[1], "born", time.monotonic() - 50)
+    state.purge()
+    assert [path.name for path in state.uploads.files()] == [new.path.name]
+    assert list(state.results) == [results[1].id]
+
+
+def test_a_page_that_closes_takes_its_files_with_it_but_not_the_example(state, tmp_path):
+    page, example = state.enter(), tmp_path / "example.nii"
+    mine = state.uploads.new("mine.nii")
+    for path in (mine.path, example):
+        path.write_bytes(b"x")
+    assert page.add(mine) and page.add(Upload(example, "example.nii", ours=False))
+    page.close()
+    assert example.exists() and not mine.path.exists()
+    assert page.add(mine) is None and page.token not in state.pages
+
+
+def test_a_file_is_kept_under_a_name_of_the_server_s_own(state):
+    one, other = state.uploads.new("../Some Body.NII.GZ"), state.uploads.new("../Some Body.NII.GZ")
+    assert one.path.parent == state.uploads.folder and one.path != other.path
+    assert one.path.name.endswith(".nii.gz") and "Body" not in one.path.name
+    assert one.name == "Some Body.NII.GZ"
+
+
+def test_the_folder_takes_twenty_times_the_largest_file(state):
+    for number in range(20):
+        assert state.uploads.room()
+        (state.uploads.folder / f"{number}.nii").write_bytes(bytes(1000))
+    assert not state.uploads.room()
+
+
+def test_weights_are_found_by_study_and_by_file(state):
+    (name,) = state.diagnosers
+    assert [state.for_study(asked) for asked in (None, "", "alzheimers", name)] == [name] * 4
+    assert state.for_study("covid-ct") is None
