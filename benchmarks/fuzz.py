@@ -32,13 +32,11 @@ from pathlib import Path
 
 import psutil
 
+from scans import processes
+from scans.scan import Scan, ScanError
+from tests.hostile.seeds import SEEDS
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from scans import processes  # noqa: E402
-from scans.scan import Scan, ScanError  # noqa: E402
-from tests.hostile.seeds import SEEDS  # noqa: E402
-
 SECONDS, MEMORY = 10.0, 1536 << 20
 BROKEN = ("reader-died", "too-slow", "too-much-memory")  # contained, and worth a look
 WEIGHTS_SHARE = 0.1
@@ -330,17 +328,10 @@ def _exchange(tree: object, odd: object, draw: random.Random) -> None:
 
 def fuzz_weights(count: int, seed: int) -> Found:
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            __file__,
-            "--weights-worker",
-            folder,
-            "--files",
-            str(count),
-            "--seed",
-            str(seed),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        command = [sys.executable, "-m", "benchmarks.fuzz", "--weights-worker", folder]
+        command += ["--files", str(count), "--seed", str(seed)]
+        threads = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=threads, check=False)
     if done.returncode:
         return Found(
             count, Counter(died=1), 0.0, [f"the process ended with {done.returncode}: {done.stderr[-500:]}"]

@@ -11,7 +11,7 @@ from scans.affine import axes, is_oblique
 from scans.resample import resample
 
 COARSE = 3.0  # mm; the foreground is sought on about every third voxel of a 1 mm scan
-MOST_CELLS = 1 << 23  # of the lattice, whatever the scan's size
+MOST_CELLS = 1 << 22  # of the lattice, whatever the scan's size
 BLUR = 2.5  # mm; against noise, and so that sulci do not cut the head to pieces
 HEIGHT = 118.0  # mm below the top that set the anchor's height; on both whole heads and bare brains this
 VAULT = 75.0  # lands in the middle of the brain, and the vault, above the face, sets it front to back

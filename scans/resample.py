@@ -15,6 +15,7 @@ from scans.affine import axes, is_oblique
 
 BAND = 96  # outputs along a line, worked on at once
 PLANES = 32  # worked on at once
+TAPS = 8  # that are read at least each way of an output that stands for more
 LARGE = 1 << 25  # voxels; of more only a part is turned into floats at a time
 
 
@@ -62,7 +63,8 @@ def axis_weights(step: float, start: float, size_out: int, size_in: int, smooth:
     """
     at = start + step * np.arange(size_out)
     width = max(1.0, abs(step)) if smooth else 1.0
-    near = np.floor(at - width)[:, None] + np.arange(1, int(2 * width) + 2)
+    skip = max(1, int(width) // TAPS)  # of voxels far finer than the grid some tell as much
+    near = np.floor(at - width)[:, None] + np.arange(1, int(2 * width) + 2, skip)
     share = (1 - np.abs(at[:, None] - near) / width).clip(0)
     if width > 1:  # the sampled triangle sums to `width` only on average
         share /= share.sum(1, keepdims=True).clip(1)

@@ -109,6 +109,13 @@ def oblique_and_big(side: int = 645) -> bytes:
     )
 
 
+def microscopic() -> bytes:
+    """Voxels of 0.0125 mm: each of the grid's reads tens of thousands, whose places alone took 2.7 GB."""
+    ball = np.zeros(BLOCK, np.uint8)
+    ball[::2], ball[::3] = 90, 200
+    return gzipped(nifti((256, 256, 256), 2, 8, step=0.0125), ball.tobytes(), 16)
+
+
 def claims_more_than_it_holds() -> bytes:
     """A gzip of a few bytes whose header declares a gigabyte."""
     return gzip.compress(nifti((645, 645, 645), 16, 32) + bytes(1000), mtime=0)
@@ -260,6 +267,7 @@ HOSTILE = {
     "all NaN": hostile("a.nii.gz", all_nan, "not-finite"),
     "more than it holds": hostile("a.nii.gz", claims_more_than_it_holds, "truncated"),
     "oblique and big": hostile("a.nii.gz", oblique_and_big, READ),
+    "microscopic": hostile("a.nii.gz", microscopic, READ),
     "far from zero": hostile("a.nii", far_from_zero, READ),
     "one sample called RGB": hostile("a.dcm", one_sample_called_rgb, "bad-header"),
     "stream larger than header": hostile("a.dcm", stream_larger_than_header, "bad-header"),

@@ -19,7 +19,11 @@ from tests.support import ROOT
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*"))
 SLOW = {"many files"}  # given up after a time, which is tested with less of it
-BIG = {"oblique and big": "alzheimers", "GIF of 8190": "chest-nodule"}  # and the study that prepares them
+BIG = {
+    "oblique and big": "alzheimers",
+    "microscopic": "alzheimers",
+    "GIF of 8190": "chest-nodule",
+}  # and the study that prepares them
 
 
 @pytest.mark.parametrize("what", HOSTILE)
