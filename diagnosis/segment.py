@@ -28,6 +28,7 @@ START, SHAPE = (
     (144, 208, 176),
 )  # the box of the grid that the network sees: any head's brain, and a rim
 SURE = 4.0  # a cube whose mean score for background leads by so much is background throughout
+BRIDGE, RIM = 2, 4  # cubes: half as thick as what may tie other things to the brain; kept around it, for fluid
 ROWS = 1 << 14  # cubes answered at once
 # FreeSurfer's numbers of each class: left and right, or the one of what has no side.
 NUMBERS: dict[str, tuple[int, ...]] = {
@@ -148,8 +149,9 @@ def answer(network: Segmenter, volume: Tensor) -> tuple[Tensor, Tensor, np.ndarr
     mean_weight = network.scores.weight.view(CUBE, network.classes, -1).mean(0).to(rows.dtype)
     mean_bias = network.scores.bias.view(CUBE, network.classes).mean(0)
     lead = torch.mm(mean_weight, rows.T).float() + mean_bias[:, None]  # (classes, cubes)
-    doubtful = (lead[0] - lead[1:].amax(0) < SURE).view(shape).cpu().numpy()
-    doubtful = torch.from_numpy(_largest(doubtful)).flatten()
+    doubtful = (lead[0] - lead[1:].amax(0) < SURE).view(shape).cpu()
+    brain = (lead[2:].amax(0) > lead[:2].amax(0)).view(shape).cpu().numpy()
+    doubtful = (doubtful & torch.from_numpy(around_the_brain(brain))).flatten()
     cubes = doubtful.nonzero()[:, 0]
     shares = torch.empty((CUBE, network.classes, len(cubes)), dtype=torch.uint8)
     found = torch.zeros((len(doubtful), CUBE), dtype=torch.uint8)
@@ -171,14 +173,15 @@ def _leading(scores: Tensor) -> Tensor:
     return place
 
 
-def _largest(mask: np.ndarray) -> np.ndarray:
-    """The largest connected piece, so that nothing far from the brain counts."""
-    pieces, count = ndimage.label(mask)
-    if count < 2:
-        return mask
+def around_the_brain(brain: np.ndarray) -> np.ndarray:
+    """What lies in or near the largest piece of a mask; what only thin bridges tie to it falls off."""
+    core = ndimage.binary_erosion(brain, iterations=BRIDGE)
+    pieces, count = ndimage.label(core)
+    if count == 0:
+        return brain
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return pieces == sizes.argmax()
+    return ndimage.binary_dilation(pieces == sizes.argmax(), iterations=BRIDGE + RIM)
 
 
 def between_hemispheres(classes: np.ndarray) -> np.ndarray:

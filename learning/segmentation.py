@@ -32,16 +32,21 @@ class Settings:
     steps: int = 4000
     rate: float = 2e-3
     warm_up: int = 100  # steps
-    fade_from: float = 0.6  # share of the steps after which the rate and the early weights fall
+    fall_from: float = 0.6  # share of the steps after which the rate falls
+    early_until: float = 0.6  # share of the steps after which all classes weigh the same
     decay: float = 1e-3  # of weights
     average: float = 0.995  # of the running mean of weights that is kept
     seed: int = 0
     drawn_share: float = 0.85  # of the samples, from label maps, where there are both maps and simulated heads
 
     def falling(self, step: int) -> float:
-        """1 until `fade_from`, then down to 0 at the last step."""
-        start = self.fade_from * self.steps
+        """1 until `fall_from`, then down to 0 at the last step."""
+        start = self.fall_from * self.steps
         return 1.0 if step < start else max(0.0, (self.steps - step) / (self.steps - start))
+
+    def early(self, step: int) -> float:
+        """1 at the first step, down to 0 at `early_until`."""
+        return max(0.0, 1 - step / (self.early_until * self.steps))
 
     def rate_at(self, step: int) -> float:
         return self.rate * min(1.0, (step + 1) / self.warm_up) * (0.02 + 0.98 * self.falling(step))
@@ -184,13 +189,13 @@ def train(
     early = torch.tensor([EARLY_WEIGHTS.get(name, 1.0) for name in CLASSES], device=device)
     losses, began = [], time.monotonic()
     for image, classes in loader:
-        rate, falling = settings.rate_at(step), settings.falling(step)
+        rate, weights = settings.rate_at(step), 1 + (early - 1) * settings.early(step)
         for group in optimiser.param_groups:
             group["lr"] = rate
         image, classes = image.to(device).float(), classes.to(device)
         chance = torch.Generator().manual_seed(settings.seed + step)  # so that a run that stopped goes on the same
         kept = (torch.rand(image.numel() // CUBE, generator=chance) < KEPT).to(device)
-        losses.append(take_step(network, optimiser, image, classes, 1 + (early - 1) * falling, kept))
+        losses.append(take_step(network, optimiser, image, classes, weights, kept))
         step += 1
         if math.isnan(losses[-1]):
             say(f"step {step}: its gradients are not finite, so it is left out")

@@ -64,6 +64,7 @@ CLASS_OF = torch.tensor([CLASSES.index(name) for _, name, _ in TISSUES.values()]
 OUTER = CLASS_OF == 0  # what skull stripping takes away
 FLUID = NAMES.index("fluid")
 TEXTURED = {"soft": 0.35, "scalp": 0.3, "marrow": 0.4, "bone": 0.3}  # unevenness outside the brain
+MARGIN = 70  # mm of face, neck and air kept around the brain: what is never seen is taken for brain
 SAMPLE = (112, 144, 128)  # voxels of a training sample
 
 
@@ -90,8 +91,8 @@ def labelled(name: str, tissues: Tensor, image: Tensor | None = None) -> Labelle
     brain = CLASS_OF[tissues.long()] > 1
     sides = [brain.any(a).any(b).nonzero()[:, 0] for a, b in ((2, 1), (2, 0), (1, 0))]
     low, high = [int(side[0]) for side in sides], [int(side[-1]) + 1 for side in sides]
-    start = [max(0, a - 30) for a in low]
-    stop = [min(n, b + 30) for n, b in zip(tissues.shape, high, strict=True)]
+    start = [max(0, a - MARGIN) for a in low]
+    stop = [min(n, b + MARGIN) for n, b in zip(tissues.shape, high, strict=True)]
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     tissues = tissues.clone()
     below = tissues[:, :, : low[2]]  # the brain stem; what fluid is lower lies in the spine
@@ -168,9 +169,11 @@ def _points(
     """Where each voxel of the sample is read: (3, X, Y, Z) in the head's voxels."""
     low, high, lobes = (np.array(each, float) for each in (head.low, head.high, head.lobes))
     if centre is None:
+        chance = rng.random()
         near = lobes + rng.normal(0, 12, 3)
-        spread = low + (high - low) * rng.uniform(0.3, 0.7, 3)
-        centre = near if rng.random() < 0.6 else spread
+        within = low + (high - low) * rng.uniform(0.3, 0.7, 3)
+        around = low - 40 + (high - low + 60) * rng.random(3)  # neck, face and scalp
+        centre = near if chance < 0.45 else within if chance < 0.8 else around
     scale = np.exp(rng.normal(0, 0.08 * strength) + rng.normal(0, 0.05 * strength, 3))
     shear = np.eye(3) + rng.normal(0, 0.04 * strength, (3, 3)) * (1 - np.eye(3))
     matrix = _turn(rng.normal(0, (12, 7, 7)) * strength) @ shear @ np.diag(scale)

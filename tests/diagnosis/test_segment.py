@@ -100,11 +100,16 @@ def test_the_plane_between_the_hemispheres_follows_the_head(tilt):
     assert plane @ (1, 100, 80) == pytest.approx(70, abs=0.7)
 
 
-def test_what_lies_apart_from_the_brain_does_not_count():
-    mask = np.zeros((20, 20, 20), bool)
-    mask[2:10, 2:10, 2:10] = True
-    mask[15:17, 15:17, 15:17] = True
-    assert segmenting._largest(mask).sum() == 8**3
+def test_what_lies_apart_from_the_brain_or_hangs_on_by_a_thread_does_not_count():
+    mask = np.zeros((60, 40, 40), bool)
+    mask[8:28, 8:28, 8:28] = True
+    mask[28:40, 15:18, 15:18] = True  # a bridge of three cubes to
+    mask[40:56, 10:24, 10:24] = True  # a smaller piece
+    kept = segmenting.around_the_brain(mask)
+    assert kept[8:28, 8:28, 8:28].mean() > 0.99
+    assert kept[4, 18, 18] and not kept[3, 18, 18]
+    assert not kept[40:].any()
+    assert not segmenting.around_the_brain(np.zeros((4, 4, 4), bool)).any()
 
 
 def test_input_has_no_signal_at_zero(tmp_path):
