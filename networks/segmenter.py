@@ -57,7 +57,7 @@ class ConvNorm(nn.Module):
 class Segmenter(nn.Module):
     """`widths` are the channels from the half resolution downwards, each level at half the one above."""
 
-    def __init__(self, classes: int = len(CLASSES), widths: tuple[int, ...] = (16, 32, 64, 96)):
+    def __init__(self, classes: int = len(CLASSES), widths: tuple[int, ...] = (16, 32, 64, 96), hidden: int = 96):
         super().__init__()
         self.classes = classes
         self.down = nn.ModuleList(
@@ -67,29 +67,41 @@ class Segmenter(nn.Module):
         pairs = list(pairwise(widths))
         self.across = nn.ModuleList(nn.Conv3d(below, width, 1) for width, below in pairs)
         self.up = nn.ModuleList(ConvNorm(width, width) for width, _ in pairs)
-        self.scores = nn.Linear(widths[0], CUBE * classes)
+        # A voxel is judged by where its cube lies and by its own brightness: that takes more than one layer.
+        self.mix = nn.Linear(2 * widths[0], hidden)
+        self.scores = nn.Linear(hidden, CUBE * classes)
 
     def features(self, volume: Tensor) -> Tensor:
-        """(1, X, Y, Z), no signal as 0 → (1, width, X/2, Y/2, Z/2)."""
+        """(1, X, Y, Z), no signal as 0 → (1, 2 · width, X/2, Y/2, Z/2): the last layer and the first."""
         x = to_cubes(volume).permute(0, 4, 1, 2, 3)  # (1, 8, X/2, Y/2, Z/2), channels last in memory
         with torch.autocast(volume.device.type, torch.bfloat16, enabled=fast_bf16(volume.device)):
             return self.walk(x)
 
     def walk(self, x: Tensor) -> Tensor:
         """Down the levels and up again."""
-        kept = []
-        for level, block in enumerate(self.down):
-            x = block(functional.max_pool3d(x, 2) if level else x)
-            kept.append(x)
+        first = self.down[0][0](x)
+        kept = [self.down[0][1](first)]
+        for block in self.down[1:]:
+            kept.append(block(functional.max_pool3d(kept[-1], 2)))
+        x = kept[-1]
         for level in reversed(range(len(self.up))):
             below = functional.interpolate(self.across[level](x), scale_factor=2, mode="nearest")
             x = self.up[level](kept[level] + below)
-        return x
+        return torch.cat([x, first], 1)
+
+    def mixed(self, rows: Tensor) -> Tensor:
+        """Features of M cubes (M, 2 · width) → (hidden, M): cubes last, which all that follows is quick at."""
+        return torch.addmm(self.mix.bias[:, None], self.mix.weight, rows.float().T).relu_()
 
     def answer(self, rows: Tensor) -> Tensor:
-        """Features of M cubes (M, width) → class scores (8, classes, M): cubes last, which softmax is quick at."""
-        scores = torch.addmm(self.scores.bias[:, None], self.scores.weight, rows.float().T)
+        """Features of M cubes (M, 2 · width) → class scores (8, classes, M)."""
+        scores = torch.addmm(self.scores.bias[:, None], self.scores.weight, self.mixed(rows))
         return scores.view(CUBE, self.classes, len(rows))
+
+    def mean_answer(self, rows: Tensor) -> Tensor:
+        """The scores' mean over each cube's voxels: (classes, M)."""
+        weight = self.scores.weight.view(CUBE, self.classes, -1).mean(0)
+        return torch.addmm(self.scores.bias.view(CUBE, -1).mean(0)[:, None], weight, self.mixed(rows))
 
     def forward(self, volume: Tensor) -> Tensor:
         """(1, X, Y, Z) → class scores (1, classes, X, Y, Z)."""

@@ -31,8 +31,8 @@ TISSUES: dict[str, tuple[tuple[int, ...], str, tuple]] = {
     "lesion": ((25, 57, 77), "white", ("white", "grey", 0.0, 1.0)),
     "lateral": ((4, 43), "lateral", ("csf", "grey", -0.05, 0.05)),
     "inferior_horn": ((5, 44), "inferior_horn", ("csf", "grey", -0.05, 0.10)),
-    "plexus": ((31, 63, 136, 163), "lateral", ("csf", "grey", 0.2, 0.9)),
-    "horn_plexus": ((137, 164), "inferior_horn", ("csf", "grey", 0.2, 0.9)),
+    "plexus": ((31, 63, 136, 163), "lateral", ("csf", "grey", 0.0, 0.7)),
+    "horn_plexus": ((137, 164), "inferior_horn", ("csf", "grey", 0.0, 0.7)),
     "third": ((14, 72), "third", ("csf", "grey", -0.05, 0.10)),
     "fourth": ((15,), "fourth", ("csf", "grey", -0.05, 0.10)),
     "hippocampus": ((17, 53), "hippocampus", ("grey", "white", -0.10, 0.15)),
@@ -196,7 +196,7 @@ def _brightness(rng: np.random.Generator, t1: bool) -> np.ndarray:
     """A mean for every tissue; white matter of a T1 is 1."""
     between = rng.uniform
     if t1:
-        groups = {"csf": between(0.05, 0.38), "grey": between(0.5, 0.82), "white": 1.0}
+        groups = {"csf": between(0.05, 0.5), "grey": between(0.55, 0.85), "white": 1.0}
     else:
         groups = {name: between(0.05, 1.2) for name in ("csf", "grey", "white")}
     means = []
@@ -273,7 +273,7 @@ def _scanned(image: Tensor, rng: np.random.Generator, generator: torch.Generator
 
 
 def draw(head: LabelledHead, seed: Sequence[int], shape: Sequence[int] = SAMPLE, strength: float = 1.0,
-         t1_share: float = 0.7, centre: np.ndarray | None = None) -> Sample:  # fmt: skip
+         t1_share: float = 0.75, centre: np.ndarray | None = None) -> Sample:  # fmt: skip
     """One sample of a head, from its seed alone; `strength` 0 leaves the shape as it is."""
     rng = np.random.default_rng(np.random.SeedSequence(list(seed)))
     generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))

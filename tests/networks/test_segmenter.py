@@ -25,4 +25,4 @@ def test_the_segmenter_answers_every_voxel_whatever_the_brightness_and_stays_sma
         scores, brighter = network(volume), network(3 * volume)
     assert scores.shape == (1, len(CLASSES), 32, 48, 32)
     # bfloat16 keeps 8 bits, and is what processors that have it use
-    assert (brighter - scores).abs().max() < 0.1 * scores.std()
+    assert (brighter - scores).abs().mean() < 0.03 * scores.std()
