@@ -120,6 +120,16 @@ def test_deep_tissue_darker_than_cortex_is_no_t1():
     assert flair < gate.T1_CONTRAST < t1
 
 
+def test_a_plane_of_specks_is_not_filled():
+    """The fullest plane holds 400 voxels: 20 are specks, 28 are a part of the head."""
+    foreground = torch.zeros(12, 30, 30, dtype=torch.bool)
+    foreground[3:8, 5:25, 5:25] = True
+    foreground[1, 10, 5:25] = True
+    foreground[9, 10:14, 5:12] = True
+    low, high = gate._filled(foreground, (1, 1, 1))
+    assert (low[0], high[0]) == (3, 10)  # as a slice
+
+
 def test_noise_is_measured_against_what_there_is_to_see():
     tensor = torch.from_numpy(np.random.default_rng(1).normal(0, 0.5, (1, 60, 60, 60))).float()
     assert gate.noise(SimpleNamespace(tensor=tensor)) == pytest.approx(1.0, rel=0.05)

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from tests import heads
-from tests.browser import Open, result_of, send
-from tests.support import Server, phantom, save_nifti, until
+from tests.browser import Open, result_of, send, visiting
+from tests.support import Server, phantom, running, save_nifti, until
 
 
 def pixels(page, plane: str) -> np.ndarray:
@@ -223,6 +223,19 @@ def test_a_refused_file_and_a_good_one_after_it(visit: Open, head_file: Path, tm
     page.wait_for_selector("html[data-view=start]")
     send(page, head_file)
     result_of(page)
+
+
+def test_the_page_s_uploads_have_the_limit_too(browser, tmp_path: Path, weights_folder: Path):
+    """A file of the limit itself is read, and one of a byte more is not kept."""
+    with (
+        running(tmp_path, "--weights", weights_folder, "--max-upload", "1") as server,
+        visiting(browser, server) as visit,
+    ):
+        for size, words in ((1 << 20, "No NIfTI inside"), ((1 << 20) + 1, "too large")):
+            page = visit()
+            send(page, {"name": "a.nii", "mimeType": "application/octet-stream", "buffer": bytes(size)})
+            page.wait_for_selector("html[data-view=refusal]")
+            assert words in page.inner_text("main")
 
 
 def test_several_files_make_a_table(visit: Open, head_file: Path, tmp_path: Path):
