@@ -2,14 +2,18 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import studies
+from data.cache import Cache
+from data.cases import Case, DataError
 from learning.scoring import (
     READINGS,
     Answers,
     Predictions,
     ece,
     measure,
+    readable,
     regroup,
     reliability,
     scores,
@@ -131,3 +135,19 @@ def test_the_published_measures_of_two_classes_come_with_intervals():
     assert found["sensitivity.yes"]["value"] == pytest.approx(says[truth == 1].mean())
     assert found["specificity.yes"]["value"] == pytest.approx(1 - says[truth == 0].mean())
     assert found["kappa"]["value"] == pytest.approx((agreed - chance) / (1 - chance))
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_one_bad_file_in_a_hundred_is_left_out_and_two_are_too_many(tmp_path, capsys, bad):
+    good = tmp_path / "good.png"
+    Image.effect_noise((32, 32), 80).save(good)
+    (tmp_path / "bad.png").write_bytes(b"nothing of a picture")
+    files = [tmp_path / "bad.png"] * bad + [good] * (100 - bad)
+    cases = [Case(file, "no", str(number)) for number, file in enumerate(files)]
+    cache = Cache(tmp_path / "cache", STUDIES["brain-tumour"].contract)
+    if bad > 1:
+        with pytest.raises(DataError, match="2 of 100 files cannot be read, more than 1%"):
+            readable(cases, cache, 0)
+        return
+    assert readable(cases, cache, 0) == cases[bad:]
+    assert ("1 of 100 files cannot be read and are left out" in capsys.readouterr().err) == (bad == 1)

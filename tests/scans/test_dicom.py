@@ -79,6 +79,14 @@ def test_a_single_image_is_a_picture():
     np.testing.assert_array_equal(read(to_bytes(data), "slice.dcm").voxels, ramp[::-1, ::-1])
 
 
+def test_an_old_file_without_a_preamble():
+    data = dataset(MR, "1.2.3", "1.2.4", 1)
+    pixels(data, np.add.outer(np.arange(30), np.arange(40)))
+    whole = to_bytes(data)
+    bare = whole[132:]  # from the first element of group 2 on
+    np.testing.assert_array_equal(read(bare, "slice.dcm").voxels, read(whole, "slice.dcm").voxels)
+
+
 def test_a_single_compressed_image():
     data = dataset(MR, "1.2.3", "1.2.4", 1)
     ramp = np.add.outer(np.arange(30), np.arange(40))
