@@ -10,6 +10,7 @@ drawn on top. `draw` decides a head from its seed alone, `render` makes its voxe
 
 import argparse
 import csv
+import io
 import math
 import os
 import sys
@@ -25,8 +26,10 @@ import torch
 from isal import igzip
 from tqdm import tqdm
 
+from scans.files import write_bytes
+from simulation.anatomy import AnatomyError
 from simulation.phantom import Recipe, render
-from simulation.recipes import CLASSES, draw
+from simulation.recipes import CLASSES, by_severity, draw
 
 DEMOS = {"demo": ("AD", 990001), "demo-cn": ("CN", 990002)}  # cohorts keep to seeds below 1000
 DEMO_FOLDER = Path(__file__).parent / "demodata"
@@ -51,15 +54,12 @@ def write(image: nib.Nifti1Image, path: Path, level: int = 1) -> None:
         header["scl_slope"], header["scl_inter"] = slope, 0
     header["vox_offset"], header["magic"] = 352, b"n+1"
     raw = header.binaryblock + b"\0\0\0\0" + np.asarray(image.dataobj).tobytes(order="F")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(igzip.compress(raw, compresslevel=level, mtime=0))
-    part.replace(path)
+    write_bytes(path, igzip.compress(raw, compresslevel=level, mtime=0))
 
 
 def cohort(subjects: int, seed: int, test: float) -> Iterator[tuple[str, Recipe]]:
     """File name and recipe of each subject; subject k of a seed is the same one in every cohort."""
-    codes = sorted(CLASSES, key=CLASSES.get)
+    codes = by_severity()
     for k in range(subjects):
         label, turn = codes[k % len(codes)], k // len(codes)
         held_out = math.floor((turn + 1) * test) > math.floor(turn * test)  # spread evenly, whatever N
@@ -82,13 +82,12 @@ def make(out: Path, subjects: int, seed: int, test: float, workers: int) -> None
     """Write the cohort and its truth; files that are there already are kept."""
     plan = list(cohort(subjects, seed, test))
     out.mkdir(parents=True, exist_ok=True)
-    part = out / ".truth.csv"
-    with part.open("w", newline="") as stream:
-        rows = [{"file": name, "subject": Path(name).name.split("_")[0]} | recipe.truth() for name, recipe in plan]
-        table = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
-    part.replace(out / "truth.csv")
+    rows = [{"file": name, "subject": Path(name).name.split("_")[0]} | recipe.truth() for name, recipe in plan]
+    lines = io.StringIO(newline="")
+    table = csv.DictWriter(lines, fieldnames=list(rows[0]))
+    table.writeheader()
+    table.writerows(rows)
+    write_bytes(out / "truth.csv", lines.getvalue().encode())
     (out / "about.txt").write_text(ABOUT.format(subjects, seed, test), encoding="utf-8")
     missing = [(out / name, recipe) for name, recipe in plan if not (out / name).exists()]
     bar = tqdm(total=len(plan), initial=len(plan) - len(missing), unit="head", disable=None)
@@ -150,4 +149,7 @@ def demo(label: str, seed: int) -> tuple[nib.Nifti1Image, dict[str, object]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except AnatomyError as error:
+        sys.exit(f"simulate.py: {error}")

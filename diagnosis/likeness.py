@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from studies import Contract
@@ -141,9 +142,7 @@ def _best_pose(
 
 def _posed(at: np.ndarray, pose: np.ndarray, middle: np.ndarray, mm: np.ndarray) -> np.ndarray:
     """Cells (n, 3) moved by a pose: turned and stretched about the middle, then shifted."""
-    (a, b, c), (d, e, f) = np.cos(pose[6:]), np.sin(pose[6:])
-    move = np.array([[1, 0, 0], [0, a, -d], [0, d, a]]) @ [[b, 0, e], [0, 1, 0], [-e, 0, b]]
-    move = move @ [[c, -f, 0], [f, c, 0], [0, 0, 1]] * np.exp(pose[3:6])[:, None]
+    move = Rotation.from_euler("XYZ", pose[6:]).as_matrix() * np.exp(pose[3:6])[:, None]
     move = move * mm / mm[:, None]  # between cells, by way of mm
     return np.rint((at - middle) @ move.T + (middle + pose[:3]))
 

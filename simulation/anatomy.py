@@ -30,6 +30,10 @@ HORN = ((31, -6, -26), (34, -10, -23), (37, -16, -19), (38.5, -22, -17), (39.5, 
 HIPPOCAMPUS = ((22, -8, -21, 6.5), (27, -18, -17, 6.0), (31, -28, -11, 5.5), (25, -39, 0, 3.5))
 
 
+class AnatomyError(Exception):
+    """The template cannot be had; the text says what to install."""
+
+
 def sample(volume: Tensor, index: Tensor) -> Tensor:
     """volume (C, X, Y, Z) at index (3, x, y, z) in its voxels -> (C, x, y, z); its edge goes on outside."""
     size = torch.tensor(volume.shape[1:], dtype=torch.float32).view(3, 1, 1, 1)
@@ -108,7 +112,13 @@ def _grown(mask: np.ndarray, mm: int) -> np.ndarray:
 @lru_cache(maxsize=1)
 def anatomy() -> Anatomy:
     """The ICBM 152 2009a templates that nilearn carries, and the distance maps on them."""
-    from nilearn import datasets  # heavy, and only needed here
+    try:
+        from nilearn import datasets  # heavy, and only needed here
+    except ModuleNotFoundError as error:
+        raise AnatomyError(
+            "the ICBM 152 anatomy comes with nilearn, which is not installed; install it with "
+            "`pip install nilearn` or all of requirements-dev.txt"
+        ) from error
 
     images = [f(resolution=1) for f in (datasets.load_mni152_template, datasets.load_mni152_gm_template,
                                         datasets.load_mni152_wm_template)]  # fmt: skip

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional
 
@@ -73,11 +74,7 @@ def plain(severity: float = 0.0, **changes) -> Recipe:
 
 def _rotation(degrees: tuple[float, float, float]) -> np.ndarray:
     """About x, then y, then z."""
-    a, b, c = np.deg2rad(degrees)
-    x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
-    y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
-    z = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    return z @ y @ x
+    return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
 
 
 def _toned(recipe: Recipe) -> Tensor:
@@ -181,6 +178,11 @@ class _Placed:
     inner: tuple[slice, ...]  # the brain's box in the fine grid of 2 · nodes - 1
     index: Tensor  # (3, X, Y, Z) template voxels that the fine voxels of that box are taken from
 
+    @property
+    def full(self) -> tuple[int, ...]:
+        """The shape of the nodes doubled: the fine grid and at most a voxel more."""
+        return tuple(2 * n - 1 for n in self.nodes)
+
 
 def _generator(recipe: Recipe) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence([*recipe.seed, 7]).generate_state(1)[0]))
@@ -221,32 +223,39 @@ def render(recipe: Recipe) -> nib.Nifti1Image:
     """The head of a recipe, voxel by voxel; the same recipe gives the same bytes."""
     generator = _generator(recipe)
     at = _placed(recipe, generator)
-    parts, fine, nodes, step, points, away = at.parts, at.fine, at.nodes, at.step, at.points, at.away
-    inner, index = at.inner, at.index
-    shell = {} if recipe.stripped else recipe.shell
-    brain = sample(_toned(recipe), index)[0]
-    full = tuple(2 * n - 1 for n in nodes)
-
-    if shell:
-        fields = torch.stack([away, *_around(points, away, recipe, generator)])
-        image = _covered(recipe, doubled(fields), brain, inner)
-    else:
-        image = torch.zeros(full)
-        image[inner] = brain
-    gain = waves(nodes, 90 / step, 1, generator)[0] * recipe.bias
-    if recipe.bias:
-        gain = gain + 0.1 * recipe.bias * waves(nodes, 4 / step, 1, generator)[0]
-        gain = gain + shell.get("coil", 0.0) * ((points[2] + 20) / 150).clamp(-1, 0)
-        image *= doubled(gain.exp()[None])[0]
-    keep = _mask(recipe, away, index, brain, full, inner) if recipe.stripped else None
-    image, keep = (v if v is None else _averaged(v[tuple(map(slice, fine))], parts) for v in (image, keep))
+    brain = sample(_toned(recipe), at.index)[0]
+    image = _surrounded(recipe, at, brain, generator)
+    image = _through_coil(recipe, at, image, generator)
+    keep = _mask(recipe, at, brain) if recipe.stripped else None
+    image = _averaged(image, at)
     image = image.clamp(min=0) ** recipe.gamma if recipe.gamma != 1 else image
     if recipe.noise:
         one, two = (torch.randn(image.shape, generator=generator) for _ in range(2))
         image = torch.hypot(image + recipe.noise * one, recipe.noise * two)
     if keep is not None:
-        image *= keep >= 0.5
+        image *= _averaged(keep, at) >= 0.5
     return _stored(recipe, image.numpy(), at.affine)
+
+
+def _surrounded(recipe: Recipe, at: _Placed, brain: Tensor, generator: torch.Generator) -> Tensor:
+    """The brain in its skull, or alone, on the fine grid."""
+    if recipe.stripped or not recipe.shell:
+        image = torch.zeros(at.full)
+        image[at.inner] = brain
+        return image
+    fields = torch.stack([at.away, *_around(at.points, at.away, recipe, generator)])
+    return _covered(recipe, doubled(fields), brain, at.inner)
+
+
+def _through_coil(recipe: Recipe, at: _Placed, image: Tensor, generator: torch.Generator) -> Tensor:
+    """The coil's uneven gain: slow over the head, a little of it fast, less towards the neck."""
+    gain = waves(at.nodes, 90 / at.step, 1, generator)[0] * recipe.bias
+    if not recipe.bias:
+        return image
+    gain = gain + 0.1 * recipe.bias * waves(at.nodes, 4 / at.step, 1, generator)[0]
+    coil = 0.0 if recipe.stripped else recipe.shell.get("coil", 0.0)
+    gain = gain + coil * ((at.points[2] + 20) / 150).clamp(-1, 0)
+    return image * doubled(gain.exp()[None])[0]
 
 
 STRUCTURES = ("outside", "fluid", "cortex", "white", "lateral", "inferior_horn", "third", "fourth", "hippocampus",
@@ -269,7 +278,7 @@ def structures(recipe: Recipe) -> np.ndarray:
     gap = 1.0 if recipe.stripped else recipe.shell.get("gap", 1.0)
     near = doubled(at.away[None])[0][at.inner] < gap
     brain[near & (brain == 0)] = STRUCTURES.index("fluid")
-    whole = torch.zeros(tuple(2 * n - 1 for n in at.nodes), dtype=torch.uint8)
+    whole = torch.zeros(at.full, dtype=torch.uint8)
     whole[at.inner] = brain * near
     middle = tuple(slice(p // 2, n, p) for p, n in zip(at.parts, at.fine, strict=True))
     turn = nib.orientations.ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(recipe.orientation))
@@ -295,23 +304,24 @@ def _covered(recipe: Recipe, fields: Tensor, brain: Tensor, inner: tuple[slice, 
     return image
 
 
-def _mask(recipe: Recipe, away: Tensor, index: Tensor, brain: Tensor, full: tuple[int, ...],
-          inner: tuple[slice, ...]) -> Tensor:  # fmt: skip
+def _mask(recipe: Recipe, at: _Placed, brain: Tensor) -> Tensor:
     """What skull stripping leaves: 1 or 0 on the fine grid."""
-    keep = torch.zeros(full)
+    surface = doubled(at.away[None])[0]
     if recipe.stripped == "loose":
-        return (doubled(away[None])[0] < 1.5).float()
-    inside = sample(anatomy().inside, index)[0] > 0.5
+        return (surface < 1.5).float()
+    inside = sample(anatomy().inside, at.index)[0] > 0.5
     if recipe.stripped == "tissue":
-        surface = doubled(away[None])[0][inner]
         level = 0.5 * (recipe.tones[0] + recipe.tones[1]) if recipe.tones else 0.45
-        inside &= (brain > level) | (surface < -18)
-    keep[inner] = inside.float()
+        inside &= (brain > level) | (surface[at.inner] < -18)
+    keep = torch.zeros(at.full)
+    keep[at.inner] = inside.float()
     return keep
 
 
-def _averaged(volume: Tensor, parts: tuple[int, ...]) -> Tensor:
-    return functional.avg_pool3d(volume[None], parts)[0] if max(parts) > 1 else volume
+def _averaged(volume: Tensor, at: _Placed) -> Tensor:
+    """From the fine grid to the scan's voxels."""
+    volume = volume[tuple(map(slice, at.fine))]
+    return functional.avg_pool3d(volume[None], at.parts)[0] if max(at.parts) > 1 else volume
 
 
 def _stored(recipe: Recipe, values: np.ndarray, affine: np.ndarray) -> nib.Nifti1Image:

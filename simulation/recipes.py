@@ -1,6 +1,10 @@
-"""Recipes drawn from a seed: what a hospital's heads and scanners vary, and the classes by severity."""
+"""Recipes drawn from a seed: what a hospital's heads and scanners vary, and the classes by severity.
+
+Every part draws from the same generator in the same order: a seed gives the same head for good.
+"""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,76 +14,147 @@ from studies import STUDIES
 
 CLASSES = {label.code: float(label.severity or 0) for label in STUDIES["alzheimers"].labels}
 SPREAD = 0.07  # standard deviation of severity within a class
+MOST_DEVIATIONS = 2.2  # that a person differs from the mean of others
 
 ORIENTATIONS = ("RAS", "LAS", "LPS", "LPI", "LIA", "PSR", "RPS", "ASR", "PIR", "RSA", "LSA", "ASL")
+
+# Between which bounds the surroundings of the brain vary, drawn in this order: mm, brightness, or a share.
+SHELL: dict[str, tuple[float, float]] = {
+    "gap": (0.5, 2.5), "bone": (3.5, 7), "scalp": (2.5, 7), "uneven": (0.1, 0.45), "fat": (0.7, 1.7),
+    "muscle": (0.3, 0.7), "lean": (0.2, 1.1), "hard": (0.03, 0.16), "marrow": (0.15, 0.8), "skin": (0.4, 0.9),
+    "air": (-0.7, 0.6), "stripe": (1, 3), "neck": (55, 74), "face": (-12, 10), "jaw": (-15, 15),
+    "coil": (-0.3, 1.1),
+}  # fmt: skip
+
+Numbers = np.random.Generator
+Triple = tuple[float, float, float]
+
+
+def by_severity() -> list[str]:
+    """The classes from least to most severe."""
+    return sorted(CLASSES, key=CLASSES.__getitem__)
 
 
 def draw(seed: tuple[int, ...], label: str | None = None, severity: float | None = None) -> Recipe:
     """A head from its seed alone. Without a label or a severity, both are drawn; one gives the other."""
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
-    between, normal, chance = rng.uniform, rng.normal, lambda p: bool(rng.random() < p)
-    codes = sorted(CLASSES, key=CLASSES.get)
-    drawn, around = str(rng.choice(codes)), float(np.clip(normal(), -2.2, 2.2)) * SPREAD
+    numbers = np.random.default_rng(np.random.SeedSequence(seed))
+    recipe = _person(numbers, Recipe(seed=seed), label, severity)
+    recipe = _pose(numbers, recipe)
+    spacing = _spacing(numbers)
+    low, high = _field_of_view(numbers, bool(recipe.stripped))
+    dtype = str(numbers.choice(["int16", "uint8", "float32"], p=[0.65, 0.25, 0.1]))
+    shell = {part: numbers.uniform(*bounds) for part, bounds in SHELL.items()}
+    recipe = replace(recipe, spacing=spacing, low=low, high=high, dtype=dtype, shell=shell)
+    return _scanner(numbers, recipe)
+
+
+def _chance(numbers: Numbers, share: float) -> bool:
+    return bool(numbers.random() < share)
+
+
+def _variation(numbers: Numbers) -> float:
+    """How far a person is from the mean of others, in deviations."""
+    return float(np.clip(numbers.normal(), -MOST_DEVIATIONS, MOST_DEVIATIONS))
+
+
+def _person(numbers: Numbers, recipe: Recipe, label: str | None, severity: float | None) -> Recipe:
+    """Class, severity, and how much each region lost, on which side."""
+    codes = by_severity()
+    drawn, around = str(numbers.choice(codes)), _variation(numbers) * SPREAD
     if label is None:
         label = drawn if severity is None else min(codes, key=lambda c: abs(CLASSES[c] - severity))
     severity = CLASSES[label] + around if severity is None else float(severity)
-    jitter = {region: float(np.clip(normal(), -2.2, 2.2)) * sd for region, (_, sd, _) in REGIONS.items()}
+    jitter = {region: _variation(numbers) * sd for region, (_, sd, _) in REGIONS.items()}
     amounts = {region: mm + jitter[region] for region, mm in amounts_of(severity).items()}
-    tilts = {"ventricles": (normal() * 0.08, normal() * 0.12), "horns": (normal() * 0.10, 0.0),
-             "cortex": (normal() * 0.08, normal() * 0.2)}  # fmt: skip
-    tilts = {region: tuple(float(np.clip(t, -0.3, 0.3)) for t in pair) for region, pair in tilts.items()}
+    normal = numbers.normal
+    tilts = {
+        "ventricles": (normal() * 0.08, normal() * 0.12),
+        "horns": (normal() * 0.10, 0.0),
+        "cortex": (normal() * 0.08, normal() * 0.2),
+    }
+    bounded = {region: (_bounded_tilt(right), _bounded_tilt(front)) for region, (right, front) in tilts.items()}
+    return replace(recipe, label=label, severity=severity, amounts=amounts, tilts=bounded)
 
-    stripped = str(rng.choice(["mask", "loose", "tissue"])) if chance(0.3) else ""
-    size = np.clip(normal(0.92, 0.045), 0.82, 1.04)
-    scale = tuple(float(v) for v in size * np.clip(normal(1, 0.03, 3), 0.93, 1.07))
+
+def _bounded_tilt(tilt: float) -> float:
+    return float(np.clip(tilt, -0.3, 0.3))
+
+
+def _pose(numbers: Numbers, recipe: Recipe) -> Recipe:
+    """Skull or none, the head's size and how it lies."""
+    stripped = str(numbers.choice(["mask", "loose", "tissue"])) if _chance(numbers, 0.3) else ""
+    size = np.clip(numbers.normal(0.92, 0.045), 0.82, 1.04)
+    scale = _triple(size * np.clip(numbers.normal(1, 0.03, 3), 0.93, 1.07))
     # People lie in a scanner with the nose some 10 degrees higher than in the template.
-    angles = (between(-8, 26), between(-6, 6), between(-7, 7))
+    angles = (numbers.uniform(-8, 26), numbers.uniform(-6, 6), numbers.uniform(-7, 7))
+    return replace(recipe, stripped=stripped, scale=scale, angles=angles)
 
-    kind = rng.choice(["one", "fine", "coarse", "slices"], p=[0.35, 0.15, 0.15, 0.35])
+
+def _spacing(numbers: Numbers) -> Triple:
+    """mm a voxel: one, finer, coarser, or thick slices along one axis."""
+    kind = numbers.choice(["one", "fine", "coarse", "slices"], p=[0.35, 0.15, 0.15, 0.35])
     spacing = np.ones(3)
     if kind == "fine":
-        spacing[:] = between(0.8, 1.0)
+        spacing[:] = numbers.uniform(0.8, 1.0)
     elif kind == "coarse":
-        spacing[:] = between(1.1, 2.0)
+        spacing[:] = numbers.uniform(1.1, 2.0)
     elif kind == "slices":
-        spacing[:] = between(0.86, 1.1)
-        spacing[rng.integers(3)] = rng.choice([1.2, 1.2, 1.25, 1.5, between(1.2, 2), between(2, 3)])
-    if stripped and chance(0.5):  # cropped to the brain
+        spacing[:] = numbers.uniform(0.86, 1.1)
+        thick = numbers.choice([1.2, 1.2, 1.25, 1.5, numbers.uniform(1.2, 2), numbers.uniform(2, 3)])
+        spacing[numbers.integers(3)] = thick
+    return _triple(round(float(mm), 3) for mm in spacing)
+
+
+def _field_of_view(numbers: Numbers, stripped: bool) -> tuple[Triple, Triple]:
+    """Its lower and upper corner, mm from the brain's centre."""
+    between = numbers.uniform
+    if stripped and _chance(numbers, 0.5):  # cropped to the brain
         low = (-between(74, 84), -between(90, 100), -between(66, 90))
         high = (between(74, 84), between(92, 102), between(74, 90))
-    else:
-        low = (-between(88, 128), -between(112, 132), -(between(64, 110) if chance(0.45) else between(100, 165)))
-        high = (between(88, 128), between(112, 140), between(92, 132))
-        if chance(0.12):
-            high = (high[0], between(92, 106), high[2])
-        if chance(0.08):
-            low = (low[0], -between(94, 106), low[2])
-        if chance(0.05):
-            high = (*high[:2], between(80, 90))
-    dtype = str(rng.choice(["int16", "uint8", "float32"], p=[0.65, 0.25, 0.1]))
-    shell = {
-        "gap": between(0.5, 2.5), "bone": between(3.5, 7), "scalp": between(2.5, 7), "uneven": between(0.1, 0.45),
-        "fat": between(0.7, 1.7), "muscle": between(0.3, 0.7), "lean": between(0.2, 1.1),
-        "hard": between(0.03, 0.16), "marrow": between(0.15, 0.8), "skin": between(0.4, 0.9),
-        "air": between(-0.7, 0.6), "stripe": between(1, 3), "neck": between(55, 74), "face": between(-12, 10),
-        "jaw": between(-15, 15), "coil": between(-0.3, 1.1),
-    }  # fmt: skip
-    return Recipe(
-        seed=seed, label=label, severity=severity, amounts=amounts, tilts=tilts, stripped=stripped,
-        deform=between(0.7, 1.2), scale=scale, angles=angles,
-        offset=tuple(float(v) for v in normal(0, 8, 3)),
-        oblique=tuple(float(v) for v in between(-9, 9, 3)) if chance(0.15) else (0.0, 0.0, 0.0),
-        low=tuple(map(float, low)), high=tuple(map(float, high)),
-        spacing=tuple(round(float(s), 3) for s in spacing),
-        orientation=str(rng.choice(ORIENTATIONS)) if chance(0.8) else _any_orientation(rng),
-        tones=(between(0.08, 0.36), between(0.5, 0.8), 1.0), edge=between(0.1, 0.95), sharpen=between(-0.4, 2.2),
-        gamma=float(np.exp(between(math.log(0.7), math.log(1.3)))), bias=between(0.03, 0.22),
-        noise=between(0.004, 0.045), shell=shell, dtype=dtype,
-        white=float({"int16": np.exp(between(4.8, 7.6)), "uint8": between(110, 200),
-                     "float32": np.exp(between(-2, 9))}[dtype]),
-        slope=float(rng.choice([1.0, 1.0, 1.0, between(0.05, 4)])) if dtype != "float32" else 1.0,
-    )  # fmt: skip
+        return low, high
+    left, back = -between(88, 128), -between(112, 132)
+    below = -(between(64, 110) if _chance(numbers, 0.45) else between(100, 165))
+    right, front, above = between(88, 128), between(112, 140), between(92, 132)
+    if _chance(numbers, 0.12):
+        front = between(92, 106)
+    if _chance(numbers, 0.08):
+        back = -between(94, 106)
+    if _chance(numbers, 0.05):
+        above = between(80, 90)
+    return (left, back, below), (right, front, above)
 
 
-def _any_orientation(rng: np.random.Generator) -> str:
-    return "".join(pair[rng.integers(2)] for pair in rng.permutation([*("RL", "AP", "SI")]))
+def _scanner(numbers: Numbers, recipe: Recipe) -> Recipe:
+    """What the scanner adds: contrast, noise, axis order, the stored values."""
+    between = numbers.uniform
+    deform = between(0.7, 1.2)
+    offset = _triple(numbers.normal(0, 8, 3))
+    oblique = _triple(between(-9, 9, 3)) if _chance(numbers, 0.15) else (0.0, 0.0, 0.0)
+    orientation = str(numbers.choice(ORIENTATIONS)) if _chance(numbers, 0.8) else _any_orientation(numbers)
+    recipe = replace(
+        recipe,
+        deform=deform,
+        offset=offset,
+        oblique=oblique,
+        orientation=orientation,
+        tones=(between(0.08, 0.36), between(0.5, 0.8), 1.0),
+        edge=between(0.1, 0.95),
+        sharpen=between(-0.4, 2.2),
+        gamma=float(np.exp(between(math.log(0.7), math.log(1.3)))),
+        bias=between(0.03, 0.22),
+        noise=between(0.004, 0.045),
+    )
+    white = {"int16": np.exp(between(4.8, 7.6)), "uint8": between(110, 200), "float32": np.exp(between(-2, 9))}
+    slope = 1.0
+    if recipe.dtype != "float32":
+        slope = float(numbers.choice([1.0, 1.0, 1.0, between(0.05, 4)]))
+    return replace(recipe, white=float(white[recipe.dtype]), slope=slope)
+
+
+def _any_orientation(numbers: Numbers) -> str:
+    return "".join(pair[numbers.integers(2)] for pair in numbers.permutation([*("RL", "AP", "SI")]))
+
+
+def _triple(values) -> Triple:
+    first, second, third = map(float, values)
+    return first, second, third

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import datasets
+import scans
 from data import cache as caching
 from data.cache import Cache
 from data.cases import Case, DataError
@@ -62,6 +63,18 @@ def test_an_entry_belongs_to_content_and_contract(tmp_path, cases):
     volume(file, seed=99)
     os.utime(file, ns=(1, 1))  # another time, whatever the clock's grain
     assert cache.entry(file) != before
+
+
+@pytest.mark.parametrize("name", ["prepare.py", "new_reader.py"])
+def test_an_entry_belongs_to_every_file_that_reads_and_prepares(tmp_path, cases, monkeypatch, name):
+    source = Path(shutil.copytree(Path(scans.__file__).parent, tmp_path / "scans"))
+    monkeypatch.setattr(scans, "__file__", str(source / "__init__.py"))
+    file = cases[0].file
+    before = Cache(tmp_path / "cache", VOLUME.contract).entry(file)
+    assert Cache(tmp_path / "cache", VOLUME.contract).entry(file) == before
+    with (source / name).open("a") as code:
+        code.write("# another way to read\n")
+    assert Cache(tmp_path / "cache", VOLUME.contract).entry(file) != before
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text", "gone"])

@@ -1,9 +1,12 @@
 """Atrophy on the anatomy: ventricles grow, tissue falls, each region alone."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from simulation import phantom
+from simulation.anatomy import AnatomyError, anatomy
 from tests.simulated import SEVERITIES, box, tissue, ventricles
 
 
@@ -35,3 +38,9 @@ def test_plain_heads_are_symmetric_and_tilts_are_not(aged):
     lopsided = phantom.render(phantom.plain(0.8, tilts={"ventricles": (0.25, 0.0), "horns": (-0.25, 0.0)}))
     assert ventricles(lopsided, 1) > 1.1 * ventricles(lopsided, -1)
     assert horns(lopsided, 1) < horns(lopsided, -1)
+
+
+def test_without_nilearn_a_sentence_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nilearn", None)
+    with pytest.raises(AnatomyError, match=r"install it with `pip install nilearn`"):
+        anatomy.__wrapped__()
