@@ -223,6 +223,18 @@ def test_a_marked_point_goes_there_and_back(phantom, codes):
         assert np.abs(np.array(back) - voxel).max() <= 1
 
 
+def test_a_coarse_scan_reads_a_fine_map_at_its_own_voxels():
+    """Nothing is blurred on the way back: the scan's voxel (2, 3, 4) lies on the grid's (6, 9, 12)."""
+    scan = Scan(np.zeros((10, 10, 10), np.float32), np.eye(4), "volume", {})
+    fine = np.diag([1 / 3, 1 / 3, 1 / 3, 1])
+    marked = torch.zeros(30, 30, 30)
+    marked[6, 9, 12] = 1
+    prepared = preparing.Prepared(marked[None], fine, marked > 0, fine, [], {})
+    expected = np.zeros((10, 10, 10))
+    expected[2, 3, 4] = 1
+    np.testing.assert_allclose(restore(marked, prepared, scan), expected, atol=1e-6)
+
+
 def test_a_restored_head_is_the_head(phantom, plain):
     scan = Scan(*phantom, "volume", {})
     restored = restore(plain.tensor[0], plain, scan)
