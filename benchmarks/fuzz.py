@@ -226,7 +226,7 @@ def fuzz_readers(count: int, seed: int, only: list[str], keep: Path | None, prep
         if keep is not None and (wrong or ended in BROKEN):
             (keep / f"{seed}-{number}-{ended}-{name}").write_bytes(data)
 
-    with ThreadPoolExecutor(processes.READERS.size) as pool:
+    with ThreadPoolExecutor(processes.POOL.size) as pool:
         for _ in pool.map(one, range(count)):
             pass
     return found

@@ -29,7 +29,7 @@ class Cache:
     def __init__(self, folder: str | Path, contract: Contract, limit_bytes: int = 64 << 30):
         self.folder, self.contract, self.limit = Path(folder), contract, limit_bytes
         self.folder.mkdir(parents=True, exist_ok=True)
-        code = b"".join(file.read_bytes() for file in sorted(Path(scans.__file__).parent.glob("*.py")))
+        code = b"".join(file.read_bytes() for file in sorted(Path(scans.__file__).parent.rglob("*.py")))
         self.ending = f"-{contract.hash()}-{hashlib.sha256(code).hexdigest()[:8]}.npy"
         self.contents: dict[str, tuple[int, int, str]] = {}  # path → size, mtime, hash: hashed once a process
         self.room = 0  # bytes that may still be written before the folder is measured again

@@ -305,8 +305,8 @@ def ended(number: int) -> str:
     )
 
 
-READERS = Readers()
-read, warm = READERS.read, READERS.warm
-atexit.register(READERS.close)
+POOL = Readers()
+read, warm = POOL.read, POOL.warm
+atexit.register(POOL.close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=READERS.forget)
+    os.register_at_fork(after_in_child=POOL.forget)

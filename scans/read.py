@@ -21,8 +21,8 @@ READERS = {
     ".mgz": "scans.nifti:read_mgh",
     ".mgh": "scans.nifti:read_mgh",
     **dict.fromkeys(IMAGES, "scans.pictures:read_picture"),
-    ".zip": "scans.dicom:read_zip",
-    ".dcm": "scans.dicom:read_dicom",
+    ".zip": "scans.dicom.files:read_zip",
+    ".dcm": "scans.dicom.files:read_dicom",
 }
 
 

@@ -28,7 +28,7 @@ TOGETHER = {  # modules that one test file follows through
 
 def modules(root: Path) -> dict[str, Path]:
     """Every module of ours by its dotted name; a package's own `__init__` by the package's."""
-    files = [*root.glob("*.py"), *(file for name in RANK for file in (root / name).glob("*.py"))]
+    files = [*root.glob("*.py"), *(file for name in RANK for file in (root / name).rglob("*.py"))]
     names = {
         ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): file for file in files
     }
@@ -89,7 +89,7 @@ def test_imports_run_one_way():
 def test_an_import_against_the_order_is_found(tmp_path, module, line, said):
     for file in modules(ROOT).values():
         copy = tmp_path / file.relative_to(ROOT)
-        copy.parent.mkdir(exist_ok=True)
+        copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(file.read_text(encoding="utf-8") + (f"\n{line}\n" if file == ROOT / module else ""))
     assert any(said in fault for fault in faults(tmp_path))
 
@@ -111,11 +111,16 @@ def test_every_module_has_its_test_file_where_one_would_look_for_it():
     }
     assert sorted(str(file.relative_to(ROOT)) for file in wanted if not file.is_file()) == []
     assert [name for name in TOGETHER if not (ROOT / name).is_file()] == []
-    mirrored = {file for name in RANK for file in (ROOT / "tests" / name).glob("test_*.py")}
+    mirrored = {file for name in RANK for file in (ROOT / "tests" / name).rglob("test_*.py")}
     assert sorted(str(file.relative_to(ROOT)) for file in mirrored - wanted) == []
 
 
-@pytest.mark.parametrize("package", sorted(path.parent.name for path in ROOT.glob("*/__init__.py")))
+PACKAGES = sorted(
+    str(path.parent.relative_to(ROOT)) for name in RANK for path in (ROOT / name).rglob("__init__.py")
+)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_says_what_it_may_import(package):
     docstring = ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8")))
     assert docstring and "May import" in docstring

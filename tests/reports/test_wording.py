@@ -67,7 +67,7 @@ def test_every_phrase_that_is_asked_for_is_there_and_every_one_there_is_asked_fo
         "viewer": {"axial", "coronal", "sagittal", "image"},
     }
     put_together = {f"{family}.{end}" for family, ends in families.items() for end in ends}
-    scans = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "scans").glob("*.py"))
+    scans = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "scans").rglob("*.py"))
     refusals = set(re.findall(r'ScanError\(\s*"([a-z-]+)"', scans))
     assert len(refusals) > 15
     put_together |= {f"{what}.{code}" for code in refusals for what in ("error", "remedy")}

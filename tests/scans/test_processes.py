@@ -189,7 +189,7 @@ def test_an_idle_reader_that_was_killed_is_replaced(readers):
 def test_readers_end_with_whoever_started_them():
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r}); from scans import processes; import os, signal;"
-        "processes.warm(); print(processes.READERS.idle[0].process.pid, flush=True);"
+        "processes.warm(); print(processes.POOL.idle[0].process.pid, flush=True);"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout
@@ -200,7 +200,7 @@ def test_readers_end_with_whoever_started_them():
 
 def test_no_torch_and_no_server_in_a_reader():
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import scans.reader, scans.dicom;"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import scans.reader, scans.dicom.files;"
         "print(sorted({name.split('.')[0] for name in sys.modules}))"
     )
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -235,10 +235,10 @@ def test_workers_of_training_have_readers_of_their_own(way, tmp_path):
     """They are daemons, which may have no children that `multiprocessing` makes; and a fork copies our sockets."""
     path = heads.save(tmp_path / "a.nii.gz", *heads.head(12.0))
     here = float(processes.read(path).voxels.max())
-    before = [reader.process.pid for reader in processes.READERS.idle]
+    before = [reader.process.pid for reader in processes.POOL.idle]
     loader = DataLoader(Files(path), batch_size=2, num_workers=2, multiprocessing_context=way)
     assert [value for batch in loader for value in batch.tolist()] == [here] * 6
-    assert [reader.process.pid for reader in processes.READERS.idle] == before
+    assert [reader.process.pid for reader in processes.POOL.idle] == before
     assert float(processes.read(path).voxels.max()) == here
 
 

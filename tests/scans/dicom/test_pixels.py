@@ -10,7 +10,7 @@ from PIL import Image
 from pydicom import uid
 from pydicom.encaps import encapsulate, generate_frames
 
-from scans import pixels
+from scans.dicom import pixels
 from scans.read import read
 from scans.scan import ScanError
 from tests.heads import to_bytes

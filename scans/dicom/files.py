@@ -1,4 +1,4 @@
-"""DICOM files: a zip of one series, or a single file, in; a `Scan` out. Where slices lie is `scans.series`' part.
+"""DICOM files: a zip of one series, or a single file, in; a `Scan` out. Where slices lie is `series`' part.
 
 Everything is unpacked in memory, and counted: files, bytes, data elements, frames, pixels. Only the elements of a
 header that geometry and pixels need are kept at all; the list of series in a refusal speaks in numbers.
@@ -19,10 +19,10 @@ from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
+from scans.dicom.pixels import Pixels
+from scans.dicom.series import assemble
 from scans.memory import grow
-from scans.pixels import Pixels
 from scans.scan import MAX_PIXELS, Data, Scan, ScanError, View, image, what
-from scans.series import assemble
 
 MAX_FILES = 20_000
 MAX_ELEMENTS = 500_000  # of all the files of a zip; a thousand slices have some 150,000

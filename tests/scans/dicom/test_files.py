@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from scans import dicom
+from scans.dicom import files as dicom
 from scans.read import read
 from scans.scan import ScanError
 from tests.heads import MR, RTPLAN, dataset, dicom_frames, dicom_slices, head, pixels, to_bytes, zipped

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from pydicom import Dataset
 
+from scans.dicom.pixels import Pixels
 from scans.memory import empty
-from scans.pixels import Pixels
 from scans.scan import MAX_VOXELS, Scan, ScanError, check_shape, kept_as, usable, volume
 
 FEWEST = 4  # slices

@@ -7,8 +7,8 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
-from scans import series
-from scans.pixels import Pixels
+from scans.dicom import series
+from scans.dicom.pixels import Pixels
 from scans.scan import ScanError
 
 ROWS, COLUMNS = 5, 6
