@@ -1,23 +1,29 @@
 """The server: one tornado application with the PyWebIO page and the HTTP API over the same `Diagnoser`s.
 
 `main` reads the command line, loads the weights, binds the port and runs until it is told to stop. What is
-kept between requests is in `state`, the handlers are in `server` and `receive`, the page is in `page`.
+kept between requests is in `server.state`, the handlers are in `server.http` and `server.uploads`, the page is in
+`server.page`.
 """
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import logging
+import math
 import os
+import re
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pywebio
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
+from pywebio.platform.adaptor import ws
 from pywebio.platform.tornado import webio_handler
 from pywebio.session.threadbased import ThreadBasedSession
 
@@ -25,23 +31,43 @@ from model import Weights
 from reports import wording
 from scans import processes
 from scans.read import IMAGES, READERS
-from server import http, page, uploads
-from server.state import Pool, ServerState, Uploads
+from server import http, limits, logs, page, uploads
+from server.folder import Uploads
+from server.hosts import hosts
+from server.signin import SignIn
+from server.state import Pool, ServerState
 
 RECONNECT = 90  # seconds that a phone may be out of reach before its page is given up
-SESSIONS = 64  # pages open at once
 MESSAGE = 1 << 20  # bytes of one websocket message
+GRACE = 2.0  # seconds at the stop for answers to leave, and again for work to end
 
 ROOT = Path(__file__).resolve().parent
-log = logging.getLogger("scanwise")
+PYWEBIO_FILES = Path(pywebio.__file__).parent / "html"
+# What our page loads of PyWebIO's files; the rest (table widgets among it, one of them commercial) is not served.
+PYWEBIO = (
+    "css/bs-theme/default.min.css",
+    "css/app.css",
+    "js/mustache.min.js",
+    "js/jquery.min.js",
+    "js/pywebio.min.js",
+)
 
 
-def page_handler(state: ServerState, examples: dict[str, Path | None]) -> type[tornado.web.RequestHandler]:
+def page_handler(
+    state: ServerState, examples: dict[str, Path | None], pages: limits.OpenPages
+) -> type[tornado.web.RequestHandler]:
     """PyWebIO's handler behind our guard. To be made inside the running loop."""
     ThreadBasedSession.event_mq_maxsize = 16
     base = webio_handler(page.application(state, examples), cdn=False, reconnect_timeout=RECONNECT)
 
     class Page(http.Guard, base):
+        async def get(self, *arguments: str) -> None:
+            if self.request.headers.get("Upgrade", "").lower() == "websocket":
+                await super().get(*arguments)
+                return
+            words = self.settings["words"](self.request)
+            self.render("index.html", language=words.language, notice=words("notice"))
+
         def check(self) -> None:
             if "pywebio_api" in self.request.query_arguments:
                 raise http.Refusal(400, "foreign-api", "this page talks to its own server only")
@@ -49,10 +75,39 @@ def page_handler(state: ServerState, examples: dict[str, Path | None]) -> type[t
             super().check()
             if socket_wanted:
                 self.check_origin_header(required=True)
-                if len(state.pages) >= SESSIONS:
-                    raise http.Refusal(
-                        503, "busy", "too many pages are open; try again in a minute", **{"Retry-After": "60"}
-                    )
+                why = pages.why_not(self.request.remote_ip or "") if self.is_new else None
+                if why:
+                    raise http.Refusal(503, "busy", why, **{"Retry-After": "60"})
+
+        @property
+        def is_new(self) -> bool:
+            return self.get_query_argument("session", "NEW") == "NEW"
+
+        def open(self) -> None:
+            self.page: limits.OpenPage | None = None
+            address = self.request.remote_ip or ""
+            if self.is_new and pages.why_not(address):  # several came at once
+                self.close(1013)
+                return
+            super().open()
+            if self._handler.session is not None:
+                self.page = pages.attach(self._handler.session, address, self.get_cookie(http.COOKIE, ""))
+                asyncio.get_running_loop().call_later(self.settings["timeout"], self.expect)
+
+        def expect(self) -> None:
+            """A page says something as soon as its script runs; what does not is no browser."""
+            if self.page is not None and not self.page.spoke:
+                pages.close(self.page)
+                self.close(1000)
+
+        def on_close(self) -> None:
+            if self.page is not None:
+                pages.detach(self.page)
+            if hasattr(self, "_handler"):
+                super().on_close()
+            unsent = ws._reconnect_state.session_will_messages  # of pages that never came back: PyWebIO keeps all
+            while len(unsent) > limits.PAGES:
+                del unsent[next(iter(unsent))]
 
         def write_error(self, status_code: int, **kwargs) -> None:
             if status_code == 401 and "text/html" in self.request.headers.get("Accept", ""):
@@ -67,6 +122,9 @@ def page_handler(state: ServerState, examples: dict[str, Path | None]) -> type[t
             if isinstance(message, bytes):  # only PyWebIO's own file upload sends these, and it is not used
                 self.close(1003)
                 return
+            if self.page is None:
+                return
+            self.page.spoke = True
             try:
                 super().on_message(message)
             except (ValueError, KeyError, TypeError, AttributeError):
@@ -76,22 +134,24 @@ def page_handler(state: ServerState, examples: dict[str, Path | None]) -> type[t
 
 
 def make_app(
-    state: ServerState, host: str, extra_hosts: list[str], password: str | None, examples: dict[str, Path | None]
+    options: argparse.Namespace, state: ServerState, password: str | None, examples: dict[str, Path | None]
 ) -> tornado.web.Application:
-    static = Path(pywebio.__file__).parent / "html"
+    pages = limits.OpenPages(options.behind_proxy)
     routes = [
-        (r"/", page_handler(state, examples)),
+        (r"/", page_handler(state, examples, pages)),
         *uploads.ROUTES,
         *http.ROUTES,
-        (r"/web/((?:style\.css|page\.js|viewer\.js))", http.Static, {"path": str(http.WEB)}),
-        (r"/((?:css|js|codemirror|image)/.+)", http.Static, {"path": str(static)}),
+        (r"/web/((?:style\.css|page\.js|viewer\.js|before\.js|start\.js))", http.Static, {"path": str(http.WEB)}),
+        (rf"/({'|'.join(map(re.escape, PYWEBIO))})", http.Static, {"path": str(PYWEBIO_FILES)}),
     ]
+    state.password_needed = password is not None
     return tornado.web.Application(
         routes,
         state=state,
-        hosts=http.hosts(host, extra_hosts),
-        password=password,
-        visitors=set(),
+        hosts=hosts(options.host, options.allow_host),
+        sign_in=SignIn(password),
+        open_pages=pages,
+        timeout=options.timeout,
         words=lambda request: wording.Texts(wording.language_of(request.headers.get("Accept-Language", ""))),
         template_path=str(http.WEB / "pages"),
         log_function=http.access,
@@ -127,22 +187,38 @@ async def serve(
         name: options.example or find_example(ROOT / "demodata", diagnoser.weights)
         for name, diagnoser in state.diagnosers.items()
     }
-    application = make_app(state, options.host, options.allow_host, password, examples)
-    listening = tornado.httpserver.HTTPServer(
-        application, max_body_size=1 << 16, max_header_size=1 << 15, idle_connection_timeout=300
+    application = make_app(options, state, password, examples)
+    listening = limits.Listening(
+        application,
+        max_body_size=1 << 16,
+        max_header_size=1 << 15,
+        idle_connection_timeout=options.timeout,
+        body_timeout=options.timeout,
+        xheaders=options.behind_proxy,
     )
+    listening.behind_proxy, listening.descriptors = options.behind_proxy, limits.raise_descriptors()
+    loop.set_exception_handler(listening.on_trouble)
+    application.settings["listening"] = listening
     listening.add_sockets(sockets)
     port = sockets[0].getsockname()[1]
     shown = "127.0.0.1" if options.host in ("", "0.0.0.0", "::") else options.host
     print(f"Scanwise is ready: http://{shown}:{port}/", flush=True)
     while not stop.is_set():
         try:
-            await asyncio.wait_for(stop.wait(), timeout=min(60, max(1, state.keep / 4)))
+            await asyncio.wait_for(stop.wait(), timeout=min(15, max(1, state.keep / 4)))
         except asyncio.TimeoutError:
-            state.purge()
+            state.keep_house()
     listening.stop()
+    state.give_up()
+    end = time.monotonic() + GRACE
+    while state.waiting or state.arriving:  # each takes its answer away in the loop's next turns
+        if time.monotonic() > end:
+            break
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
     state.close()
-    await listening.close_all_connections()
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(listening.close_all_connections(), GRACE / 2)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -164,7 +240,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         default=ROOT / "uploaded_img",
         metavar="DIR",
-        help="folder for scans in flight; emptied at start (%(default)s)",
+        help="folder for scans in flight, for this server alone (%(default)s)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     parser.add_argument(
@@ -183,6 +259,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="MINUTES",
         help="longest time that an upload is kept (%(default)s)",
     )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=30,
+        metavar="SECONDS",
+        help="longest time that a silent connection is waited for (%(default)s)",
+    )
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="ask for the password in this file")
     parser.add_argument(
         "--allow-host",
@@ -191,9 +274,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="another name that this server answers to, such as that of a proxy before it",
     )
+    parser.add_argument(
+        "--behind-proxy",
+        action="store_true",
+        help="believe X-Forwarded-For and X-Real-Ip, which a proxy before this server sets",
+    )
     options = parser.parse_args(argv)
-    for name in ("workers", "max_upload", "keep"):
-        if getattr(options, name) <= 0:
+    for name in ("workers", "max_upload", "keep", "timeout"):
+        if not 0 < getattr(options, name) < math.inf:
             parser.error(f"--{name.replace('_', '-')} {getattr(options, name)}: give a number above 0")
     return options
 
@@ -219,17 +307,20 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logs.begin()
     processes.warm()
+    folder = None
     try:
         password = read_password(options.password_file)
         sockets = bind(options.host, options.port)
-        uploads = Uploads(options.uploads, options.max_upload << 20)
+        folder = Uploads(options.uploads, options.max_upload << 20)
         state = ServerState(
-            options.weights, uploads, Pool(options.workers, options.queue), options.device, 60 * options.keep
+            options.weights, folder, Pool(options.workers, options.queue), options.device, 60 * options.keep
         )
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
+        if folder is not None:
+            folder.close()
         return 2
     for problem in state.broken:
         print(f"left out: {problem}", file=sys.stderr)
@@ -238,10 +329,22 @@ def main(argv: list[str] | None = None) -> int:
             f"{options.weights}: no weights file that can be used; put one in, or make one with `python train.py`",
             file=sys.stderr,
         )
+        state.close()
         return 2
     if options.host not in ("127.0.0.1", "localhost", "::1") and password is None:
         print("note: this port can be reached from other machines and no --password-file is set", file=sys.stderr)
-    asyncio.run(serve(options, state, sockets, password))
+    try:
+        asyncio.run(serve(options, state, sockets, password))
+    finally:
+        state.close()
+    end = time.monotonic() + GRACE
+    while not state.pool.idle() and time.monotonic() < end:
+        time.sleep(0.02)
+    if not state.pool.idle():  # what does not hear that it should stop is left to the system
+        processes.READERS.close()
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
     return 0
 
 

@@ -104,12 +104,17 @@ def load(path: str | Path, device: str | torch.device = "auto") -> SegmenterWeig
             f"classes {header.get('classes')}; this version has {HEAD.hash()} and other ones, "
             "so train it again"
         )
-    try:
-        network = Segmenter(**header["network"].get("arguments", {}))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise model.WeightsError(f"{path.name}: its network cannot be built ({error}); train it again") from error
     state, _ = model.read_tensors(path)
-    model.check_fits(path, network.state_dict(), state)
+    try:
+        arguments = header["network"].get("arguments", {})
+        with torch.device("meta"):  # what it would take is compared with the file before it is built
+            wanted = Segmenter(**arguments).state_dict()
+    except Exception as error:  # torch raises of every kind on a strange argument
+        shown = str(error)[:200]
+        raise model.WeightsError(f"{path.name}: its network cannot be built ({shown}); train it again") from error
+    model.check_fits(path, wanted, state)
+    model.check_finite(path, state)
+    network = Segmenter(**arguments)
     network.load_state_dict({name: value.float() for name, value in state.items()})
     network.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
     return SegmenterWeights(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), header, network, device)

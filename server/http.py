@@ -6,12 +6,9 @@ Files stream to disk as they arrive; what needs the processor goes through the s
 
 import asyncio
 import base64
-import hmac
-import ipaddress
 import json
 import logging
-import secrets
-import socket
+import math
 import threading
 import time
 import urllib.parse
@@ -22,17 +19,18 @@ import tornado.web
 
 from diagnosis.diagnoser import VERSION
 from scans.scan import ScanError
-from server import payloads
+from server import limits, payloads
+from server.hosts import host_allowed
+from server.signin import LASTS
 from server.state import Busy, Cancelled, ServerState, failure
-from studies import NOTICE, to_record
+from studies import NOTICE, to_json, to_record
 
 log = logging.getLogger("scanwise.access")
 
 WEB = Path(__file__).resolve().parent.parent / "web"
 CSP = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; manifest-src 'self' data:; connect-src 'self'; object-src 'none'; "
-    "frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
 )
 REPORT_CSP = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; "
@@ -55,6 +53,7 @@ class Guard(tornado.web.RequestHandler):
     open_to_all = False  # True: no password asked
     quiet = False  # True: no line in the access log, for what is asked every second
     streamed = False  # True: a refusal waits until the body has been read
+    kept = False  # True: the browser may keep the answer
 
     @property
     def state(self) -> ServerState:
@@ -64,9 +63,11 @@ class Guard(tornado.web.RequestHandler):
         self.set_header("Content-Security-Policy", CSP)
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("X-Frame-Options", "DENY")
-        self.set_header("Referrer-Policy", "no-referrer")
+        self.set_header("Referrer-Policy", "same-origin")  # with none, a form's own origin would come as "null"
         self.set_header("Cross-Origin-Resource-Policy", "same-origin")
         self.set_header("Server", "Scanwise")
+        if not self.kept:
+            self.set_header("Cache-Control", "no-store")
 
     def prepare(self) -> None:
         self.refusal: Refusal | None = None
@@ -77,7 +78,13 @@ class Guard(tornado.web.RequestHandler):
                 raise
             self.refusal = refusal
 
+    def head(self, *arguments: str, **named: str):
+        """As GET; tornado leaves the body out."""
+        return self.get(*arguments, **named)
+
     def check(self) -> None:
+        if self.state.stopping:
+            raise stopping()
         host = self.request.headers.get("Host", "")
         if not host_allowed(host, self.settings["hosts"]):
             raise Refusal(
@@ -104,20 +111,45 @@ class Guard(tornado.web.RequestHandler):
             raise Refusal(403, "foreign-origin", "requests from other sites' pages are not answered")
 
     def admitted(self) -> bool:
-        password = self.settings["password"]
-        if password is None:
-            return True
-        if self.get_cookie(COOKIE, "") in self.settings["visitors"]:
+        sign_in = self.settings["sign_in"]
+        if not sign_in.needed or sign_in.knows(self.get_cookie(COOKIE, "")):
             return True
         kind, _, value = self.request.headers.get("Authorization", "").partition(" ")
+        given = value.encode("latin-1", "replace")  # as tornado took the bytes of the header for text
         if kind.lower() == "basic":
             try:
-                value = base64.b64decode(value, validate=True).decode().partition(":")[2]
-            except ValueError:  # UnicodeDecodeError and binascii.Error alike
+                given = base64.b64decode(given, validate=True).partition(b":")[2]
+            except ValueError:  # binascii.Error
                 return False
         elif kind.lower() != "bearer":
             return False
-        return hmac.compare_digest(value.encode(), password.encode())
+        return self.guess(given)
+
+    def guess(self, given: bytes) -> bool:
+        """Whether this is the password; Refusal where too many wrong ones came before it."""
+        sign_in, address = self.settings["sign_in"], self.request.remote_ip or ""
+        wait = math.ceil(sign_in.wait(address))
+        if wait:
+            raise Refusal(
+                429,
+                "too-many-tries",
+                f"too many wrong passwords; try again in {wait} s",
+                **{"Retry-After": str(wait)},
+            )
+        return sign_in.right(given, address)
+
+    async def answer_of(self, job):
+        """What the pool's job gives; a server that stops meanwhile says so."""
+        future = asyncio.wrap_future(job.future)
+        self.state.waiting.add(future)
+        try:
+            return await future
+        except (asyncio.CancelledError, Cancelled) as error:
+            if self.state.stopping:
+                raise stopping() from error
+            raise Cancelled from error
+        finally:
+            self.state.waiting.discard(future)
 
     def write_error(self, status_code: int, **kwargs) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
@@ -131,7 +163,8 @@ class Guard(tornado.web.RequestHandler):
             number = failure(error)
             answer = {"code": "internal", "message": f"something went wrong here; error id {number}", "id": number}
         self.set_header("Content-Type", "application/json; charset=UTF-8")
-        self.finish(json.dumps({"error": answer}, ensure_ascii=False))
+        if not self._finished:
+            self.finish(to_json({"error": answer}))
 
     def log_exception(self, typ, value, tb) -> None:
         """Nothing: `write_error` has logged what was unforeseen, under its id."""
@@ -139,42 +172,23 @@ class Guard(tornado.web.RequestHandler):
     def answer(self, value, status: int = 200) -> None:
         self.set_status(status)
         self.set_header("Content-Type", "application/json; charset=UTF-8")
-        self.set_header("Cache-Control", "no-store")
-        self.finish(json.dumps(value, ensure_ascii=False))
+        self.finish(to_json(value))
 
 
-def host_allowed(host: str, allowed: frozenset[str]) -> bool:
-    """Names on the list, and plain addresses: a rebound name is what an attacker has, never an address."""
-    try:
-        name = urllib.parse.urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    if name in allowed:
-        return True
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return address.is_loopback or "*" in allowed
-
-
-def hosts(bound: str, extra: list[str]) -> frozenset[str]:
-    """The names that a server bound to `bound` answers to; "*" stands for any plain address."""
-    names = {"localhost", bound.lower(), *(name.lower() for name in extra)}
-    if bound in ("", "0.0.0.0", "::"):
-        names |= {"*", socket.gethostname().lower()}
-    return frozenset(names - {""})
+def stopping() -> Refusal:
+    words = "the server is being stopped; try again in a minute"
+    return Refusal(503, "stopping", words, **{"Retry-After": "60", "Connection": "close"})
 
 
 def access(handler: tornado.web.RequestHandler) -> None:
     """One line a request: method, the first step of its path, status, time. No names, no keys, no addresses."""
     if getattr(handler, "quiet", False) and handler.get_status() < 400:
         return
-    step = handler.request.path.split("/")[1][:20]
+    step = handler.request.path.partition("/")[2].partition("/")[0] if not isinstance(handler, Missing) else "?"
     log.info(
         "%s /%s %d %.0f ms",
         handler.request.method,
-        step,
+        step[:20],
         handler.get_status(),
         1000 * handler.request.request_time(),
     )
@@ -204,15 +218,19 @@ class Health(Guard):
 
     def get(self) -> None:
         first = next(iter(self.state.diagnosers.values()))
-        self.answer(
-            {
-                "live": True,
-                "ready": not self.state.pool.full,
-                "queue": self.state.pool.length,
-                "device": str(first.weights.device),
-                "version": VERSION,
-            }
-        )
+        trouble, listening = self.state.uploads.trouble, self.settings.get("listening")
+        answer = {
+            "live": True,
+            "ready": not self.state.pool.full and trouble is None,
+            "queue": self.state.pool.length,
+            "device": str(first.weights.device),
+            "version": VERSION,
+            "trouble": trouble,
+        }
+        if listening is not None:
+            answer["connections"] = {"open": listening.count(), "most": listening.most}
+            answer["descriptors"] = {"open": limits.descriptors_open(), "most": listening.descriptors}
+        self.answer(answer)
 
 
 class Metrics(Guard):
@@ -248,11 +266,13 @@ class OfResult(Guard):
     async def work(self, job):
         """Run `job` in the pool; a full queue is told as on the API."""
         try:
-            return await asyncio.wrap_future(self.state.pool.submit(lambda _: job()).future)
+            return await self.answer_of(self.state.pool.submit(lambda _: job()))
         except Busy as busy:
             raise Refusal(503, "busy", str(busy), **{"Retry-After": "5"}) from busy
         except ScanError as error:
             raise Refusal(404, "gone", "this scan is no longer kept; open it again") from error
+        except Cancelled as error:
+            raise Refusal(404, "gone", "this result was closed meanwhile; open the scan again") from error
 
 
 class Volume(OfResult):
@@ -293,8 +313,6 @@ class HeatMap(Volume):
 
         try:
             body = await self.work(job)
-        except Cancelled:
-            return
         finally:
             heard.pop(key, None)
         if suffix is None:
@@ -337,29 +355,53 @@ class Login(Guard):
     open_to_all = True
 
     def get(self) -> None:
-        self.form(wrong=False)
+        self.form(wrong="")
 
-    async def post(self) -> None:
-        given, password = self.get_body_argument("password", ""), self.settings["password"] or ""
-        if hmac.compare_digest(given.encode(), password.encode()):
-            key = secrets.token_urlsafe(24)
-            self.settings["visitors"].add(key)
+    def post(self) -> None:
+        sign_in = self.settings["sign_in"]
+        try:
+            right = not sign_in.needed or self.guess(self.get_body_argument("password", "").encode())
+        except Refusal as refusal:
+            self.set_status(429)
+            self.set_header("Retry-After", refusal.headers["Retry-After"])
+            self.form(wrong="login.wait")
+            return
+        if right:
             self.set_cookie(
-                COOKIE, key, httponly=True, samesite="Strict", path="/", secure=self.request.protocol == "https"
+                COOKIE,
+                sign_in.enter(),
+                httponly=True,
+                samesite="Strict",
+                path="/",
+                secure=self.request.protocol == "https",
+                max_age=int(LASTS),
             )
             self.redirect("/")
             return
-        await asyncio.sleep(0.5)  # guessing stays slow
         self.set_status(401)
-        self.form(wrong=True)
+        self.form(wrong="login.wrong")
 
-    def form(self, wrong: bool) -> None:
+    def form(self, wrong: str) -> None:
         words = self.settings["words"](self.request)
         self.render("login.html", wrong=wrong, t=words, language=words.language)
 
 
+class Logout(Guard):
+    """`POST /logout`: the browser's key is worth nothing from now on, and its pages close."""
+
+    open_to_all = True
+
+    def post(self) -> None:
+        key = self.get_cookie(COOKIE, "")
+        self.settings["sign_in"].leave(key)
+        self.settings["open_pages"].sign_out(key)
+        self.clear_cookie(COOKIE, path="/")
+        self.redirect("/login", status=303)
+
+
 class Static(Guard, tornado.web.StaticFileHandler):
     open_to_all = True
+    kept = True
 
     def set_extra_headers(self, path: str) -> None:
         self.set_header("Cache-Control", "no-cache")
@@ -384,4 +426,5 @@ ROUTES = [
     (r"/results/([\w-]+)/progress", Progress),
     (r"/results/([\w-]+)/report\.(html|pdf|json)", Report),
     (r"/login", Login),
+    (r"/logout", Logout),
 ]

@@ -100,7 +100,12 @@ class Visit:
         html = (
             templates()
             .load("head.html")
-            .generate(t=self.t, language=self.t.language, languages=languages().items())
+            .generate(
+                t=self.t,
+                language=self.t.language,
+                languages=languages().items(),
+                leave=self.state.password_needed,
+            )
         )
         with use_scope("head", clear=True):
             put_html(html.decode())

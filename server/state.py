@@ -1,7 +1,7 @@
-"""What the server keeps between requests: uploads on disk, the bounded pool, loaded weights, pages and results.
+"""What the server keeps between requests: the bounded pool, loaded weights, pages and results.
 
-It knows nothing of HTTP or of pages; `server` and `page` ask it, and it asks `diagnose`. Everything that comes
-from a person lives in one folder under generated names and leaves it by `remove`, `purge` or `sweep`.
+It knows nothing of HTTP or of pages; `http`, `uploads` and `page` ask it, and it asks `diagnosis`. Everything
+that comes from a person lives in the folder that `folder` looks after.
 """
 
 import logging
@@ -20,8 +20,8 @@ import prometheus_client as prometheus
 import model
 from diagnosis.diagnoser import Diagnoser, Diagnosis, error_record
 from networks.dropout import PASSES
-from scans.read import READERS, safe_name
 from scans.scan import ScanError
+from server.folder import Upload, Uploads
 
 log = logging.getLogger("scanwise")
 
@@ -36,13 +36,6 @@ class Busy(Exception):
 
 class Cancelled(Exception):
     """Whoever asked has left."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    path: Path
-    name: str  # as the person's file is called: only ever shown back to that person
-    ours: bool = True  # False for the example scan, which is not to be deleted
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,55 +56,6 @@ class Result:
         return "error" in self.record
 
 
-class Uploads:
-    """The folder of scans in flight."""
-
-    def __init__(self, folder: Path, limit: int):
-        self.folder = folder
-        self.limit = limit  # bytes of one file
-        folder.mkdir(parents=True, exist_ok=True)
-        self.sweep()
-
-    def files(self) -> list[Path]:
-        return [path for path in self.folder.iterdir() if path.is_file() and path.name != ".gitkeep"]
-
-    def room(self) -> bool:
-        """Whether the disk may take another file; a folder that only grows would fill it."""
-        return sum(path.stat().st_size for path in self.files()) < 20 * self.limit
-
-    def new(self, name: str) -> Upload:
-        """A place for a file called `name`, under a name of our own; ScanError where no reader takes its kind."""
-        shown = safe_name(name)
-        suffix = next((suffix for suffix in READERS if shown.lower().endswith(suffix)), None)
-        if suffix is None:
-            known = ", ".join(READERS)
-            raise ScanError("unknown-type", f"{shown}: not a kind of file that can be read; send {known}")
-        return Upload(self.folder / f"{secrets.token_hex(16)}{suffix}", shown)
-
-    def purge(self, seconds: float) -> None:
-        """Remove what is older than the retention time."""
-        for path in self.files():
-            try:
-                if time.time() - path.stat().st_mtime > seconds:
-                    path.unlink(missing_ok=True)
-            except FileNotFoundError:
-                continue  # its owner was quicker
-
-    def sweep(self) -> None:
-        """Remove everything: at the start, after a crash, and when the server stops."""
-        for path in self.files():
-            path.unlink(missing_ok=True)
-
-
-def remove(upload: Upload) -> None:
-    if not upload.ours:
-        return
-    try:
-        upload.path.unlink(missing_ok=True)
-    except PermissionError:  # Windows, while a job still reads it: the job's end removes it
-        log.info("an upload is still being read and goes when its job ends")
-
-
 class Job:
     """A place in the queue."""
 
@@ -128,16 +72,19 @@ class Pool:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="scan")
         self._lock = threading.Lock()
         self._waiting: list[Job] = []
-        self._running = 0
+        self._running: list[Job] = []
+        self._closed = False
 
     def submit(self, work: Callable[[Job], Any]) -> Job:
         job = Job()
         with self._lock:
-            taken = len(self._waiting) + self._running
+            if self._closed:
+                raise Busy(1)
+            taken = len(self._waiting) + len(self._running)
             if taken >= self.workers + self.room:
                 raise Busy(taken - self.workers + 1)
             self._waiting.append(job)
-        inner = self._executor.submit(self._run, job, work)
+            inner = self._executor.submit(self._run, job, work)
         job.future = inner
         inner.add_done_callback(lambda _: self._forget(job))  # also when it was cancelled before its turn
         return job
@@ -145,14 +92,14 @@ class Pool:
     def _run(self, job: Job, work: Callable[[Job], Any]) -> Any:
         self._forget(job)
         with self._lock:
-            self._running += 1
+            self._running.append(job)
         try:
             if job.stop.is_set():
                 raise Cancelled
             return work(job)
         finally:
             with self._lock:
-                self._running -= 1
+                self._running.remove(job)
 
     def _forget(self, job: Job) -> None:
         with self._lock:
@@ -176,10 +123,20 @@ class Pool:
     @property
     def full(self) -> bool:
         with self._lock:
-            return len(self._waiting) + self._running >= self.workers + self.room
+            return len(self._waiting) + len(self._running) >= self.workers + self.room
 
     def close(self) -> None:
+        """Cancel what waits and tell what runs to stop; `idle` says when it has."""
+        with self._lock:
+            self._closed = True
+            jobs = [*self._waiting, *self._running]
+        for job in jobs:
+            job.stop.set()
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def idle(self) -> bool:
+        with self._lock:
+            return not self._running
 
 
 class PageSession:
@@ -225,9 +182,9 @@ class PageSession:
             self.results.clear()
         self.state.forget(results)
         for upload in uploads:
-            remove(upload)
+            self.state.uploads.remove(upload)
             for job in self.jobs:
-                job.future.add_done_callback(lambda _, upload=upload: remove(upload))
+                job.future.add_done_callback(lambda _, upload=upload: self.state.uploads.remove(upload))
 
     def close(self) -> None:
         with self._lock:
@@ -247,6 +204,10 @@ class ServerState:
 
     def __init__(self, weights: Path, uploads: Uploads, pool: Pool, device: str = "auto", keep: float = 3600):
         self.uploads, self.pool, self.keep = uploads, pool, keep
+        self.password_needed = False
+        self.stopping = False
+        self.waiting: set[Any] = set()  # the loop's futures of work that a request waits for
+        self.arriving: set[Any] = set()  # handlers whose body is still on its way
         self.broken: list[str] = []
         self.diagnosers = self._load(weights, device)
         self.pages: dict[str, PageSession] = {}
@@ -286,7 +247,8 @@ class ServerState:
         for name, words, value in [
             ("scanwise_queue_length", "Scans that wait", lambda: self.pool.length),
             ("scanwise_pages_open", "Pages that are open", lambda: len(self.pages)),
-            ("scanwise_uploads_held", "Uploaded files on disk", lambda: len(self.uploads.files())),
+            ("scanwise_uploads_held", "Uploaded files on disk", lambda: self.uploads.count),
+            ("scanwise_uploads_bytes", "Bytes held by uploads or promised to them", lambda: self.uploads.taken),
         ]:
             prometheus.Gauge(name, words, registry=self.registry).set_function(value)
 
@@ -318,6 +280,8 @@ class ServerState:
             )
         except ScanError as error:
             self.judged.labels(study, "refused").inc()
+            if error.code == "missing" and upload.ours:
+                error = self.gone(upload)
             return error_record(upload.name, error), None
         except Cancelled:
             raise
@@ -383,19 +347,42 @@ class ServerState:
                 self._diagnoses.pop(key, None)
                 self.progress.pop(key, None)
 
-    def purge(self) -> None:
-        """What `--keep` promises: files and results alike."""
-        self.uploads.purge(self.keep)
-        with self._lock:
-            now = time.monotonic()
-            old = [key for key, result in self.results.items() if now - result.born > self.keep]
-        self.forget(old)
+    def gone(self, upload: Upload) -> ScanError:
+        """What is true of a file that arrived here and is not there any more."""
+        minutes = f"{self.keep / 60:g}"
+        return ScanError(
+            "gone",
+            f"{upload.name}: no longer kept; this server keeps files for at most {minutes} min, so send it again",
+        )
+
+    def keep_house(self) -> None:
+        """What `--keep` promises: files and results alike. Nothing that goes wrong here may stop the server."""
+        try:
+            self.uploads.keep_house(self.keep)
+            with self._lock:
+                now = time.monotonic()
+                old = [key for key, result in self.results.items() if now - result.born > self.keep]
+            self.forget(old)
+        except Exception as error:  # unforeseen: told in /healthz, found in the log
+            self.uploads.trouble = f"housekeeping failed; error id {failure(error)}"
+
+    # --- the end -----------------------------------------------------------------------------------------
+
+    def give_up(self) -> None:
+        """Answer everybody who still waits that the server stops; their handlers say it in words."""
+        self.stopping = True
+        for handler in list(self.arriving):
+            handler.stop()
+        for future in list(self.waiting):
+            future.cancel()
+        self.pool.close()
 
     def close(self) -> None:
+        self.stopping = True
         for session in list(self.pages.values()):
             session.close()
         self.pool.close()
-        self.uploads.sweep()
+        self.uploads.close()
 
 
 def failure(error: BaseException) -> str:

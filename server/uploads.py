@@ -5,48 +5,61 @@ refusal found on the way is answered once the body is through, so that the sende
 """
 
 import asyncio
+import time
 import urllib.parse
-from concurrent.futures import CancelledError
 
 import tornado.web
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 
 from diagnosis.diagnoser import error_record
 from networks.dropout import PASSES
-from scans.read import safe_name
 from scans.scan import ScanError
 from server import payloads
-from server.http import REPORT_CSP, Guard, Refusal
-from server.state import Busy, Cancelled, Job, ServerState, Upload, remove
+from server.folder import NoRoom, Upload
+from server.forms import Form, close
+from server.http import REPORT_CSP, Guard, Refusal, stopping
+from server.state import Busy, Cancelled, Job
 
 SLACK = 64 << 20  # bytes past the limit that are still read and dropped, so that the refusal can be heard
-MAX_FIELD = 4096  # bytes of a form field that is not a file
-MAX_FILES = 200  # of one request
+SLOWEST = 16 << 10  # bytes a second on the average, below which a body is given up
 
 
 @tornado.web.stream_request_body
 class Streamed(Guard):
-    """Receives a body piece by piece, up to a limit; a refusal is answered once the body is through."""
+    """Receives a body piece by piece, up to a limit; a refusal is answered once the body is through.
+
+    A body that stops on the way, or crawls, is given up and told so.
+    """
 
     streamed = True
     parts = 1  # how many times one file's limit the whole body may hold
 
     def prepare(self) -> None:
         super().prepare()
-        self.received = 0
+        self.received = self.wasted = self.promised = 0
         self.uploads: list[Upload] = []
         self.job: Job | None = None
-        limit = self.parts * self.state.uploads.limit
-        self.request.connection.set_max_body_size(limit + SLACK)
-        declared = self.request.headers.get("Content-Length", "0")
-        if declared.isdigit() and int(declared) > limit + SLACK:
+        self.limit = self.parts * self.state.uploads.limit
+        self.request.connection.set_max_body_size(self.limit + SLACK)
+        self.request.connection.set_body_timeout(self.patience + (self.limit + SLACK) / SLOWEST)
+        self.began = self.heard = time.monotonic()
+        declared = self.request.headers.get("Content-Length", "")
+        self.declared = int(declared) if declared.isdigit() else None
+        if self.declared is not None and self.declared > self.limit + SLACK:
             raise self.too_large()
+        self.state.arriving.add(self)
+        self.watch()
         try:
             if self.refusal is None:
                 self.begin()
         except Refusal as refusal:
             self.refusal = refusal
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a body may be silent."""
+        return self.settings["timeout"]
 
     def too_large(self) -> Refusal:
         megabytes = self.state.uploads.limit >> 20
@@ -63,26 +76,96 @@ class Streamed(Guard):
     def take(self, chunk: bytes) -> None:
         raise NotImplementedError
 
-    def data_received(self, chunk: bytes) -> None:
-        if self.refusal is not None or self._finished:
-            return
-        self.received += len(chunk)
+    # --- room and time -----------------------------------------------------------------------------------
+
+    def reserve(self, size: int) -> None:
+        """Have room promised for `size` bytes of this body before they come."""
         try:
+            self.state.uploads.reserve(self, size)
+        except NoRoom as error:
+            raise no_room(error) from error
+        self.promised = size
+
+    def watch(self) -> None:
+        self.watching = asyncio.get_running_loop().call_later(max(self.patience / 4, 0.05), self.look)
+
+    def look(self) -> None:
+        """Whether the body still comes; called again and again until it is through."""
+        now = time.monotonic()
+        silent, taken = now - self.heard, now - self.began
+        if silent > self.patience:
+            self.give_up(too_slow(f"nothing came for {silent:.0f} s"))
+        elif taken > 2 * self.patience and self.received < SLOWEST * (taken - self.patience):
+            self.give_up(too_slow(f"{self.received:,} bytes came in {taken:.0f} s"))
+        else:
+            self.watch()
+
+    def stop(self) -> None:
+        self.give_up(stopping())
+
+    def give_up(self, refusal: Refusal) -> None:
+        """Answer now and cut the line: the rest of the body is not waited for."""
+        self.settled()
+        self.refusal = refusal
+        self.drop()
+        if not self._finished:
+            self.set_header("Connection", "close")
+            self.send_error(refusal.status_code, exc_info=(Refusal, refusal, None))
+
+    def settled(self) -> None:
+        """The body is through, or will not be."""
+        self.state.arriving.discard(self)
+        self.watching.cancel()
+
+    # --- the body ----------------------------------------------------------------------------------------
+
+    def data_received(self, chunk: bytes) -> None:
+        if self._finished:
+            return
+        self.heard = time.monotonic()
+        self.received += len(chunk)
+        if self.refusal is not None:
+            self.wasted += len(chunk)
+            if self.wasted > SLACK:  # whoever still sends after so much does not listen
+                self.give_up(self.refusal)
+            return
+        try:
+            if self.received > self.promised:  # a body without a declared length
+                self.reserve(min(self.received + self.state.uploads.limit, self.limit + SLACK))
             self.take(chunk)
         except Refusal as refusal:
             self.refusal = refusal
             self.drop()
+        except OSError as error:
+            self.refusal = no_room(self.state.uploads.lost(error))
+            self.drop()
 
     def drop(self) -> None:
         for upload in self.uploads:
-            remove(upload)
+            self.state.uploads.remove(upload)
             if self.job is not None:
-                self.job.future.add_done_callback(lambda _, upload=upload: remove(upload))
+                self.job.future.add_done_callback(lambda _, upload=upload: self.state.uploads.remove(upload))
+        self.state.uploads.release(self)
+
+    def on_finish(self) -> None:
+        if hasattr(self, "watching"):
+            self.settled()
 
     def on_connection_close(self) -> None:
-        if self.job is not None:
-            self.job.stop.set()
-        self.drop()
+        if hasattr(self, "watching"):
+            self.settled()
+            if self.job is not None:
+                self.job.stop.set()
+            self.drop()
+        super().on_connection_close()  # which ends the wait for the rest of the body
+
+
+def no_room(error: NoRoom) -> Refusal:
+    return Refusal(507, "no-room", str(error))
+
+
+def too_slow(what: str) -> Refusal:
+    return Refusal(408, "too-slow", f"the file came too slowly ({what}); send it again over a better line")
 
 
 class PutUpload(Streamed):
@@ -93,14 +176,18 @@ class PutUpload(Streamed):
         self.session = self.state.pages.get(token)
         if self.session is None:
             raise Refusal(404, "no-page", "the page that sent this has closed; load it again")
-        if len(self.session.uploads) >= self.session.FILES or not self.state.uploads.room():
+        if len(self.session.uploads) >= self.session.FILES:
             raise Refusal(413, "too-many", "too many files are held; judge these first")
-        name = urllib.parse.unquote(self.request.headers.get("X-File-Name", "scan"))[:255]
+        limit = self.state.uploads.limit
+        self.reserve(limit if self.declared is None else min(self.declared, limit))
+        name = urllib.parse.unquote(self.request.headers.get("X-File-Name", "scan"))[-255:]
         try:
             self.uploads = [self.state.uploads.new(name)]
+            self.file = self.uploads[0].path.open("wb")
         except ScanError as error:
             raise Refusal(415, error.code, str(error)) from error
-        self.file = self.uploads[0].path.open("wb")
+        except OSError as error:
+            raise no_room(self.state.uploads.lost(error)) from error
 
     def take(self, chunk: bytes) -> None:
         if self.received > self.state.uploads.limit:
@@ -108,109 +195,33 @@ class PutUpload(Streamed):
         self.file.write(chunk)
 
     def drop(self) -> None:
-        if hasattr(self, "file"):
-            self.file.close()
+        close(getattr(self, "file", None))
         super().drop()
 
     def put(self, token: str) -> None:
+        self.settled()
         if self.refusal is not None:
             raise self.refusal
-        self.file.close()
+        uploads = self.state.uploads
+        try:
+            self.file.close()
+            uploads.reserve(self.uploads[0].path, self.received)
+        except OSError as error:
+            self.drop()
+            raise no_room(uploads.lost(error)) from error
+        except NoRoom:
+            pass  # it was promised, and is there: what follows tells
+        uploads.release(self)
+        if not uploads.arrived(self.uploads[0]):
+            self.drop()
+            gone = self.state.gone(self.uploads[0])
+            raise Refusal(410, gone.code, str(gone))
         key = self.session.add(self.uploads[0])
         if key is None:
             self.drop()
             raise Refusal(404, "no-page", "the page that sent this has closed; load it again")
+        self.uploads = []  # the page's from now on
         self.answer({"id": key})
-
-    def on_connection_close(self) -> None:
-        if not self._finished:
-            super().on_connection_close()
-
-
-class Form:
-    """A multipart body taken apart as it arrives: files straight to disk, small fields in memory."""
-
-    def __init__(self, boundary: bytes, state: ServerState, too_large):
-        self.state, self.too_large = state, too_large
-        self.fields: dict[str, str] = {}
-        self.files: list[tuple[str, Upload | None, ScanError | None]] = []
-        self.uploads: list[Upload] = []
-        self._file = None
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._part,
-                "on_header_field": self._header_name,
-                "on_header_value": self._header_value,
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._open,
-                "on_part_data": self._data,
-                "on_part_end": self._shut,
-            },
-        )
-        self._part()
-
-    def write(self, chunk: bytes) -> None:
-        self._parser.write(chunk)
-
-    def finish(self) -> None:
-        self._parser.finalize()
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _part(self) -> None:
-        self._headers: dict[str, bytes] = {}
-        self._key, self._value, self._text, self._field, self._size = b"", b"", b"", "", 0
-
-    def _header_name(self, data: bytes, start: int, end: int) -> None:
-        self._key += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        self._headers[self._key.decode("latin-1").lower()] = self._value
-        self._key = self._value = b""
-
-    def _open(self) -> None:
-        _, options = parse_options_header(self._headers.get("content-disposition", b""))
-        self._field = options.get(b"name", b"").decode("utf-8", "replace")
-        self._is_file = b"filename" in options
-        if not self._is_file:
-            return
-        if self._field not in ("file", "files"):
-            raise Refusal(422, "unknown-field", f"a file in the field {self._field[:40]!r}; use `files` or `file`")
-        if len(self.files) >= MAX_FILES or not self.state.uploads.room():
-            raise Refusal(413, "too-many", f"more than {MAX_FILES} files, or the disk's share is full")
-        name = options[b"filename"].decode("utf-8", "replace")[:255]
-        try:
-            upload = self.state.uploads.new(name)
-        except ScanError as error:
-            self.files.append((safe_name(name), None, error))
-            return
-        self.files.append((upload.name, upload, None))
-        self.uploads.append(upload)
-        self._file = upload.path.open("wb")
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        self._size += end - start
-        if self._is_file:
-            if self._size > self.state.uploads.limit:
-                raise self.too_large()
-            if self._file is not None:
-                self._file.write(memoryview(data)[start:end])
-        elif self._size > MAX_FIELD:
-            raise Refusal(413, "too-large", f"the field {self._field[:40]!r} is longer than {MAX_FIELD} bytes")
-        else:
-            self._text += data[start:end]
-
-    def _shut(self) -> None:
-        self.close()
-        if not self._is_file:
-            self.fields[self._field] = self._text.decode("utf-8", "replace")
 
 
 class Analysis(Streamed):
@@ -228,6 +239,7 @@ class Analysis(Streamed):
             self.form = Form(options[b"boundary"], self.state, self.too_large)
         except FormParserError as error:
             raise Refusal(400, "broken-form", f"the form cannot be read: {error}") from error
+        self.reserve(self.state.uploads.limit if self.declared is None else min(self.declared, self.limit))
         self.uploads = self.form.uploads
 
     def busy(self, number: int) -> Refusal:
@@ -250,6 +262,7 @@ class Analysis(Streamed):
         super().drop()
 
     async def post(self) -> None:
+        self.settled()
         try:
             await self._post()
         finally:
@@ -259,6 +272,8 @@ class Analysis(Streamed):
         if self.refusal is not None:
             raise self.refusal
         self.form.finish()
+        for upload in self.uploads:
+            self.state.uploads.arrived(upload)
         study = self.form.fields.get("study")
         weights = self.state.for_study(study)
         if weights is None:
@@ -283,15 +298,16 @@ class Analysis(Streamed):
             self.job = self.state.pool.submit(
                 lambda job: self._work(job, weights, anyway, PASSES if uncertainty else 0, wanted, language)
             )
-            records, page = await asyncio.wrap_future(self.job.future)
+            records, page = await self.answer_of(self.job)
         except Busy as busy:
             raise self.busy(busy.number) from busy
-        except (Cancelled, CancelledError):
+        except Cancelled:
             return  # nobody is listening any more
         status = 200 if any(record.get("label") for record in records) else 422
         if page is None:
             self.answer(records, status)
             return
+        self.set_status(status)
         self.set_header("Content-Type", payloads.REPORTS[wanted])
         self.set_header("Content-Security-Policy", REPORT_CSP)
         self.finish(page)
@@ -312,7 +328,7 @@ class Analysis(Streamed):
             records.append(record)
             if wanted != "json" and diagnosis is not None:
                 page = payloads.report(self.state.diagnosers[weights], diagnosis, wanted, language)
-            remove(upload)
+            self.state.uploads.remove(upload)
         return records, page
 
 

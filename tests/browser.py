@@ -56,6 +56,10 @@ def visiting(browser, server: Server) -> Iterator[Open]:
         page = context.new_page()
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on(
+            "console",
+            lambda told: "Content Security Policy" in told.text and problems.append(told.text),
+        )
+        page.on(
             "request",
             lambda request: (
                 request.url.startswith((server.url, "data:", "blob:"))

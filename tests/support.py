@@ -100,7 +100,8 @@ class Server:
             return json.load(answer)
 
     def files(self) -> list[str]:
-        return [path.name for path in self.uploads.iterdir()]
+        """What lies in the uploads folder but for its lock."""
+        return [path.name for path in self.uploads.iterdir() if not path.name.startswith(".")]
 
     def metric(self, name: str) -> float:
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=60) as answer:

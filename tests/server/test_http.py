@@ -69,9 +69,11 @@ def test_the_page_cannot_be_pointed_elsewhere(server: Server):
     status, headers, _ = ask(server, "GET", "/")
     assert status == 200
     assert "connect-src 'self'" in headers["content-security-policy"]
+    assert "script-src 'self';" in headers["content-security-policy"]
+    assert "unsafe-eval" not in headers["content-security-policy"]
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["referrer-policy"] == "same-origin"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_the_api_description_is_valid_and_complete(server: Server):
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {ANALYSIS, "/studies", "/healthz", "/openapi.json", "/metrics"}
     told = document["paths"][ANALYSIS]["post"]["responses"]
-    assert {"200", "400", "401", "413", "415", "422", "503"} <= set(told)
+    assert {"200", "400", "401", "408", "413", "415", "422", "429", "503", "507"} <= set(told)
 
 
 def test_the_log_names_no_file(server: Server, head: bytes):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests import heads
-from tests.browser import Open, result_of, send, visiting
+from tests.browser import SLOW, Open, result_of, send, visiting
 from tests.support import Server, phantom, running, save_nifti, until
 
 
@@ -363,3 +363,24 @@ def test_a_lost_server_is_told(visit: Open):
     page.evaluate("WebIO._state.CurrentSession.close_session()")
     page.wait_for_selector("#lost")
     assert "connection" in page.inner_text("#lost")
+
+
+def test_signing_in_by_the_form_and_out_again(browser, strict: Server):
+    """In a browser, whose forms carry an origin of their own making."""
+    context = browser.new_context(locale="en-GB")
+    try:
+        page = context.new_page()
+        page.set_default_timeout(SLOW)
+        page.goto(strict.url)
+        page.fill("#password", "open sesame")
+        page.click("text=Enter")
+        page.wait_for_selector("html[data-view=start]")
+        other = context.new_page()
+        other.goto(strict.url)
+        other.wait_for_selector("html[data-view=start]")
+        page.click("text=Sign out")
+        page.wait_for_selector("#password")
+        other.wait_for_selector("#lost", timeout=SLOW)
+        assert page.request.get(f"{strict.url}/studies").status == 401
+    finally:
+        context.close()

@@ -2,15 +2,19 @@
 
 import concurrent.futures
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from server.state import Busy, Pool, ServerState, Upload, Uploads
+from server.folder import Upload, Uploads
+from server.state import Busy, Pool, ServerState
 from tests.asking import KEY, post
-from tests.support import Server, running, until
+from tests.support import ROOT, Server, running, until
 
 
 def test_a_full_queue_is_503_with_a_time_to_come_back(strict: Server, head: bytes):
@@ -33,11 +37,35 @@ def test_health_answers_while_scans_are_worked_on(server: Server, head: bytes):
         assert {job.result()[0] for job in jobs} == {200}
 
 
-def test_what_a_crash_left_goes_at_the_next_start(tmp_path: Path, weights_folder: Path):
-    (tmp_path / "uploads").mkdir()
-    (tmp_path / "uploads" / "left.nii.gz").write_bytes(b"x")
-    with running(tmp_path, "--weights", weights_folder) as started:
-        assert started.files() == []
+def test_what_a_crash_left_goes_at_the_next_start_and_nothing_else(tmp_path: Path, weights_folder: Path):
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    (uploads / f"scanwise-{'0' * 32}.nii.gz").write_bytes(b"x")
+    mine = [uploads / "thesis.nii.gz", uploads / f"{'0' * 32}.nii.gz", uploads / "notes.txt"]
+    for path in mine:
+        path.write_bytes(b"mine")
+    with running(tmp_path, "--weights", weights_folder, "--keep", "0.01") as started:
+        assert sorted(started.files()) == sorted(path.name for path in mine)
+        command = [
+            sys.executable,
+            ROOT / "app.py",
+            "--port",
+            "0",
+            "--weights",
+            weights_folder,
+            "--uploads",
+            uploads,
+        ]
+        taken = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert taken.returncode == 2
+        assert f"another server (process {started.process.pid})" in taken.stderr
+        assert "--uploads" in taken.stderr and "Traceback" not in taken.stderr
+        assert sorted(started.files()) == sorted(path.name for path in mine)
+        started.process.send_signal(signal.SIGTERM)
+        assert started.process.wait(60) == 0
+        for path in mine:
+            assert path.read_bytes() == b"mine"
+            path.unlink()
 
 
 @pytest.fixture
@@ -92,11 +120,12 @@ def test_what_is_older_than_promised_goes_and_the_rest_stays(state):
     old, new = state.uploads.new("old.nii"), state.uploads.new("new.nii")
     for upload, age in ((old, 101), (new, 50)):
         upload.path.write_bytes(b"x")
+        assert state.uploads.arrived(upload)
         os.utime(upload.path, (time.time() - age,) * 2)
     results = [state.answer(upload, name) for upload in (old, new)]
     object.__setattr__(results[0], "born", time.monotonic() - 101)
     object.__setattr__(results[1], "born", time.monotonic() - 50)
-    state.purge()
+    state.keep_house()
     assert [path.name for path in state.uploads.files()] == [new.path.name]
     assert list(state.results) == [results[1].id]
 
@@ -117,13 +146,6 @@ def test_a_file_is_kept_under_a_name_of_the_server_s_own(state):
     assert one.path.parent == state.uploads.folder and one.path != other.path
     assert one.path.name.endswith(".nii.gz") and "Body" not in one.path.name
     assert one.name == "Some Body.NII.GZ"
-
-
-def test_the_folder_takes_twenty_times_the_largest_file(state):
-    for number in range(20):
-        assert state.uploads.room()
-        (state.uploads.folder / f"{number}.nii").write_bytes(bytes(1000))
-    assert not state.uploads.room()
 
 
 def test_weights_are_found_by_study_and_by_file(state):

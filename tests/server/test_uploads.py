@@ -61,6 +61,7 @@ def test_a_report_where_it_is_asked_for(server: Server, head: bytes):
     assert headers["content-type"].startswith("text/html")
     assert b"Not a medical device" in page
     assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["cache-control"] == "no-store"
     status, headers, paper = post(server, ("head.nii.gz", head), headers={"Accept": "application/pdf"})
     assert (status, headers["content-type"]) == (200, "application/pdf")
     assert paper.startswith(b"%PDF")
