@@ -3,7 +3,7 @@
     python train_segmenter.py --labelmaps FOLDER --hold-out 4 --simulated 24 --steps 4500
     python train_segmenter.py --simulated 40 --steps 4500 --out template.safetensors      the template alone
 
-It stops and goes on: the state lies beside the weights file until that is written. More --steps than before
+It stops and goes on: the state lies beside the weights file and stays there. More --steps than before
 lengthen a finished run. `benchmarks/bench_segmentation.py` measures the result on labelled heads.
 """
 
