@@ -338,15 +338,14 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         state.close()
     end = time.monotonic() + GRACE
-    while not state.pool.idle() and time.monotonic() < end:
+    while not state.pool.idle() and time.monotonic() < end:  # what does not hear that it should stop ends with us
         time.sleep(0.02)
-    if not state.pool.idle():  # what does not hear that it should stop is left to the system
-        processes.READERS.close()
-        logging.shutdown()
-        sys.stdout.flush()
-        os._exit(0)
+    processes.POOL.close()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)  # all is put away; the interpreter would wait for threads, and torch takes seconds to go

@@ -505,9 +505,11 @@ def silent_pages(server: Server, scale: float) -> Trial:
     """One client opens page after page without a word: bounded, closed, and another's page opens meanwhile."""
     trial = Trial()
     with contextlib.ExitStack() as lines:
+        began = time.monotonic()
         for _ in range(40):
             trial.seen[upgrade(server, "127.0.6.1", lines)[1]] += 1
-        trial.must(trial.seen["101"] == 16, f"{trial.seen['101']} pages were opened for one client")
+        rounds = 1 + int((time.monotonic() - began) / TIMEOUT)  # the silent ones are closed, and others may come
+        trial.must(16 <= trial.seen["101"] <= 16 * rounds, f"{trial.seen['101']} pages were opened for one client")
         _, status = upgrade(server, "127.0.6.2", lines)
         trial.must(status == "101", f"another client's page got {status}")
     with contextlib.ExitStack() as lines:  # the line is cut and the page not closed: the oldest make way
