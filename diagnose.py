@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import json
 import os
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from reports.wording import Texts, languages
 from scans import processes
 from scans.read import READERS, safe_name
 from scans.scan import ScanError
-from studies import NOTICE
+from studies import NOTICE, to_json
 
 ROOT = Path(__file__).resolve().parent
 
@@ -160,7 +159,7 @@ def main(argv: list[str] | None = None) -> int:
         records.append(record)
         lines.append(indented(record["file"], width, text))
     if options.json:
-        json.dump(records, sys.stdout, indent=2, ensure_ascii=False)
+        sys.stdout.write(to_json(records, indent=2))
         print()
     elif options.csv:
         write_csv(options.csv, records, diagnoser.study.codes)

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from learning.plots import confusion, reliability_plot, roc
 from learning.scoring import Predictions
 from networks.header import Header
 from scans.files import write_bytes
+from studies import to_json
 
 
 def write(folder: Path, header: Header, predictions: Predictions, root: Path) -> None:
@@ -22,7 +22,7 @@ def write(folder: Path, header: Header, predictions: Predictions, root: Path) ->
     if not predictions.files:
         return
     p = model.probabilities(predictions.logits, header.temperature)
-    write_bytes(folder / "metrics.json", json.dumps(header.scores, indent=1).encode())
+    write_bytes(folder / "metrics.json", to_json(header.scores, indent=1).encode())
     lines, answers = io.StringIO(newline=""), []
     table = csv.writer(lines)
     table.writerow(["file", "label", "prediction", *study.codes])
@@ -39,7 +39,7 @@ def write(folder: Path, header: Header, predictions: Predictions, root: Path) ->
             }
         )
     write_bytes(folder / "predictions.csv", lines.getvalue().encode())
-    write_bytes(folder / "predictions.json", json.dumps(answers, indent=1).encode())
+    write_bytes(folder / "predictions.json", to_json(answers, indent=1).encode())
     write_bytes(folder / "confusion.png", confusion(np.array(header.scores["confusion"]), study))
     write_bytes(folder / "roc.png", roc(predictions.targets(study), p, study))
     write_bytes(folder / "reliability.png", reliability_plot(header.scores["reliability"]))

@@ -1,7 +1,6 @@
 """The report of a diagnosis as files in a folder: HTML, PDF, JSON and pictures."""
 
 import itertools
-import json
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from reports.content import data
 from reports.figures import slices
 from reports.html import html
 from reports.pdf import pdf
+from studies import to_json
 
 
 def write(diagnosis: Diagnosis, heat_map: Map | None, folder: Path, language: str = "en") -> list[Path]:
@@ -21,7 +21,7 @@ def write(diagnosis: Diagnosis, heat_map: Map | None, folder: Path, language: st
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     made = datetime.now(timezone.utc)
-    text = json.dumps(data(diagnosis, heat_map, language, made), indent=1, ensure_ascii=False, allow_nan=False)
+    text = to_json(data(diagnosis, heat_map, language, made), indent=1)
     parts = {
         ".html": html(diagnosis, heat_map, language, made).encode(),
         ".pdf": pdf(diagnosis, heat_map, language, made),

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import json
 import logging
 import os
 import socket
@@ -18,6 +17,7 @@ import tornado.iostream
 import tornado.netutil
 
 from server.signin import network
+from studies import to_json
 
 try:
     import resource
@@ -97,7 +97,7 @@ class Listening(tornado.httpserver.HTTPServer):
 
     async def _turn_away(self, stream: tornado.iostream.IOStream, words: str) -> None:
         """Hear the request's head first: who is cut off while sending does not read the answer."""
-        body = json.dumps({"error": {"code": "busy", "message": words}}).encode()
+        body = to_json({"error": {"code": "busy", "message": words}}).encode()
         head = (
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json; charset=UTF-8\r\n"
             f"Content-Length: {len(body)}\r\nRetry-After: 60\r\nConnection: close\r\n\r\n"

@@ -7,7 +7,6 @@ A binary is a little-endian uint32, the length of a JSON header padded to a mult
 the bytes in C order (x, y, z), gzipped.
 """
 
-import json
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +22,7 @@ from reports.html import html
 from reports.style import HEAT, strengths
 from reports.wording import ranked_regions
 from scans.prepare import restore
+from studies import to_json
 
 try:
     from isal import igzip as gzip
@@ -50,7 +50,7 @@ def wanted(accept: str) -> str:
 
 
 def pack(header: dict[str, Any], values: np.ndarray) -> bytes:
-    text = json.dumps(header).encode()
+    text = to_json(header).encode()
     text += b" " * (-len(text) % 4)
     return gzip.compress(struct.pack("<I", len(text)) + text + values.tobytes(), compresslevel=1)
 

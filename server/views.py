@@ -1,6 +1,5 @@
 """What the page's templates show of a result, of several, and of a refusal: values in the visitor's words."""
 
-import json
 from typing import Any
 
 from diagnosis import gate
@@ -13,6 +12,7 @@ from reports.wording import Texts
 from server import payloads
 from server.details import details, file_name
 from server.state import Result
+from studies import to_json
 
 MARKS = {gate.FIT: "fit", gate.DOUBTFUL: "doubtful", gate.UNFIT: "unfit"}  # verdict → class of the style sheet
 IN_VIEWER = ("viewer.", "map.", "region.", "warning.")  # texts that the viewer's script needs
@@ -46,7 +46,7 @@ def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any
         "methods": payloads.methods(),
         "volume": weights.contract.kind == "volume",
         "heat": HEAT,
-        "viewer_texts": json.dumps(t.starting(*IN_VIEWER)),
+        "viewer_texts": to_json(t.starting(*IN_VIEWER)),
         "by": t.weights_title(weights),
         "details": details(t, result, weights),
         "card": weights.header.card,
