@@ -150,6 +150,6 @@ def demo(label: str, seed: int) -> tuple[nib.Nifti1Image, dict[str, object]]:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        main()
     except AnatomyError as error:
         sys.exit(f"simulate.py: {error}")

@@ -92,8 +92,8 @@ def to_record(study: Study) -> dict[str, Any]:
 
 def from_record(record: dict[str, Any]) -> Study:
     """The study that `to_record` wrote; unknown or missing fields raise TypeError or KeyError."""
-    contract = {k: tuple(v) if isinstance(v, list) else v for k, v in record["contract"].items()}
-    fields = record | {
+    contract: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["contract"].items()}
+    fields: dict[str, Any] = record | {
         "labels": tuple(Label(**label) for label in record["labels"]),
         "contract": Contract(**contract),
         "networks": tuple(record["networks"]),

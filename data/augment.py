@@ -7,6 +7,7 @@ whole head costs a third of a training step on a CPU. Nothing here reads files o
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -107,7 +108,7 @@ def _image(x: Tensor, numbers: torch.Generator) -> Tensor:
     return x * gain + offset * x.std()
 
 
-def _resample(x: Tensor, matrix: Tensor, shift: list[float], flip: bool, air: Tensor) -> Tensor:
+def _resample(x: Tensor, matrix: Tensor, shift: Sequence[float], flip: bool, air: Tensor) -> Tensor:
     """x through one affine about its centre, in voxels, with the mirror folded in: interpolated only once."""
     sizes = torch.tensor(x.shape[1:], dtype=torch.float32)
     half = (sizes - 1) / 2

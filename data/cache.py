@@ -70,7 +70,7 @@ class Cache:
             values = np.load(entry, mmap_mode="r")
             with entry.open("rb") as file:
                 file.seek(-4, os.SEEK_END)
-                right = file.read(4) == zlib.crc32(values).to_bytes(4, "big")
+                right = file.read(4) == zlib.crc32(values.data).to_bytes(4, "big")
             os.utime(entry)  # used now
         except (FileNotFoundError, ValueError, EOFError):  # ValueError is numpy's word for damage
             return None
@@ -79,7 +79,7 @@ class Cache:
     def _keep(self, entry: Path, values: np.ndarray) -> None:
         def fill(out):
             np.save(out, values)
-            out.write(zlib.crc32(values).to_bytes(4, "big"))
+            out.write(zlib.crc32(values.data).to_bytes(4, "big"))
 
         size = values.nbytes + 132
         if size > self.limit:

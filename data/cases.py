@@ -71,7 +71,7 @@ def find(
 def check_labels(cases: Sequence[Case], study: Study | None, where: str | Path) -> None:
     """Refuse labels that the study does not know; without a study any will do."""
     stray = Counter(case.label for case in cases if study and case.label not in study.codes)
-    if stray:
+    if study and stray:
         listed = first_few(f"{label!r} ({n})" for label, n in sorted(stray.items()))
         raise DataError(
             f"{where}: unknown labels: {listed}; the classes of {study.key} are "
@@ -100,13 +100,14 @@ def _from_folders(
     data: Path, study: Study | None, pattern: re.Pattern | None, usual_patterns: Sequence[str]
 ) -> list[Case]:
     """`DIR/CLASS/…` and `DIR/SPLIT/CLASS/…`; what lies in train/ counts as undivided, so that a val can be cut."""
-    cases, strays = [], []
-    places = [(folder, None) for folder in _folders(data)]
+    cases: list[Case] = []
+    strays: list[str] = []
+    places: list[tuple[Path, str | None]] = [(folder, None) for folder in _folders(data)]
     for folder, _ in list(places):
         if folder.name.lower() in SPLITS and not (study and folder.name in study.codes):
             places.remove((folder, None))
-            split = SPLITS[folder.name.lower()]
-            places += [(inner, split if split != "train" else None) for inner in _folders(folder)]
+            part = SPLITS[folder.name.lower()]
+            places += [(inner, part if part != "train" else None) for inner in _folders(folder)]
     for folder, split in places:
         if study and folder.name not in study.codes:
             strays.append(folder.relative_to(data).as_posix())
@@ -115,7 +116,7 @@ def _from_folders(
         if not files:
             raise DataError(f"{folder}: no scans in it; known file types: {', '.join(_suffixes(study))}")
         cases += [Case(file, folder.name, _subject(file, data, pattern, usual_patterns), split) for file in files]
-    if strays:
+    if study and strays:
         raise DataError(
             f"{data}: no class is named {first_few(strays)}; the classes of {study.key} are "
             f"{', '.join(study.codes)}, a folder each: rename these folders, or take them out"

@@ -93,7 +93,7 @@ def leaks(cases: Sequence[Case], prints: Prints | None = None) -> Leaks:
             for one, other in _across(group, True)
         ]
     groups = tuple(tuple(case for case, _ in group) for group in pictures.values() if len(group) > 1)
-    failed = tuple((case, prints[case.file][2]) for case in cases if prints[case.file][2])
+    failed = tuple((case, why) for case in cases if (why := prints[case.file][2]))
     return Leaks(tuple(pairs), groups, failed)
 
 
@@ -133,7 +133,7 @@ def _fingerprint(file: Path) -> tuple[str, str | None, str | None]:
     if voxels.shape[-1] == 3 and (voxels == voxels[..., :1]).all():
         voxels = voxels[..., 0]
     digest = hashlib.sha256(str(voxels.shape).encode())
-    digest.update(np.ascontiguousarray(voxels, np.float32) + np.float32(0))  # −0 becomes 0
+    digest.update((np.ascontiguousarray(voxels, np.float32) + np.float32(0)).data)  # −0 becomes 0
     return content, digest.hexdigest(), None
 
 

@@ -32,14 +32,14 @@ def assign(cases: Sequence[Case], seed: int, val: float = 0.15, test: float = 0.
     has = {case.split for case in cases}
     shares = {"test": 0.0 if "test" in has else test, "val": 0.0 if "val" in has else val}
     taken = {case.subject for case in cases if case.split}  # undivided scans of these stay in train: a leak
-    people = defaultdict(Counter)
+    people: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for case in cases:
         if case.split is None and case.subject not in taken:
             people[case.subject][case.label] += 1
     strata = defaultdict(list)
     for subject, labels in people.items():
         strata[max(sorted(labels), key=labels.__getitem__)].append(subject)
-    split = {}
+    split: dict[str, str] = {}
     for label, subjects in strata.items():
         subjects.sort()
         random.Random(f"{seed}/{label}").shuffle(subjects)

@@ -31,7 +31,7 @@ from learning.plots import curves
 from learning.processes import Halt, world
 from learning.settings import Settings, TrainError
 from learning.transfer import AfterStem, StemOutputs, copy_fitting, stem_key, stem_outputs
-from networks.base import Network
+from networks.base import Network, in_memory_format
 from networks.forward import Forward
 from scans.files import write_bytes
 from studies import Study
@@ -141,7 +141,7 @@ def new_state(study: Study, settings: Settings, device: torch.device, precision:
         network = model.NETWORKS[settings.network](len(study.labels), **settings.arguments).to(device)
     except TypeError as error:
         raise TrainError(f"{settings.network} does not take {settings.arguments}: {error}") from error
-    network.to(memory_format=memory_format(study))
+    in_memory_format(network, memory_format(study))
     if settings.init:
         left = copy_fitting(network, Path(settings.init))
         if left is None:
@@ -172,7 +172,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def batches(scans: datasets.Scans, indices: Sequence[int], size: int, workers: int) -> Iterator[list[Tensor]]:
+def batches(
+    scans: datasets.Scans | StemOutputs, indices: Sequence[int], size: int, workers: int
+) -> Iterator[list[Tensor]]:
     own = torch.Generator().manual_seed(0)  # loading draws nothing from the generator that dropout uses
     return iter(DataLoader(scans, sampler=indices, batch_size=size, num_workers=workers, generator=own))
 
@@ -193,9 +195,9 @@ class Trainer:
 
     def indices(self, epoch: int) -> list[int]:
         """The training cases that an epoch sees: at first only the ends of the order, if so asked."""
-        severities = {label.code: label.severity for label in self.study.labels}
-        keep = set(severities)
+        keep = set(self.study.codes)
         if epoch < self.settings.ends_first and self.study.ordered:
+            severities = {label.code: label.severity or 0.0 for label in self.study.labels}
             ends = min(severities.values()), max(severities.values())
             keep = {code for code, severity in severities.items() if severity in ends}
         chosen = [i for i, case in enumerate(cases_of(self.cases, "train")) if case.label in keep]
@@ -271,6 +273,7 @@ class Trainer:
         """One pass over the training cases; loss and accuracy on the way, the means over all processes."""
         settings, state, device = self.settings, self.state, self.device
         rank, many = world()
+        alone = network.no_sync if isinstance(network, nn.parallel.DistributedDataParallel) else nullcontext
         network.train()
         sums = torch.zeros(2, device=device)  # of losses, of shares answered rightly
         title = f"epoch {state.epoch + 1}/{settings.epochs}"
@@ -288,7 +291,7 @@ class Trainer:
                 )
                 y = y.to(device, non_blocking=True)
                 last = turn == settings.accumulate - 1
-                with nullcontext() if many == 1 or last else network.no_sync(), autocast(self.precision, device):
+                with nullcontext() if last else alone(), autocast(self.precision, device):
                     logits = network(x)  # (B, K)
                     value = loss(logits, y) / settings.accumulate
                     state.scaler.scale(value).backward()

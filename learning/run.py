@@ -25,6 +25,7 @@ from learning.provenance import header_of
 from learning.results import write as write_results
 from learning.scoring import Predictions, predict, readable, scores
 from learning.settings import MOVABLE, Given, Settings, TrainError, from_record, on_grid, settle, shown
+from networks.base import in_memory_format
 from networks.header import Header
 from scans.files import write_bytes
 from scans.scan import ScanError
@@ -89,7 +90,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
         raise TrainError("no epoch is done yet, so there is nothing to write; go on with --resume")
     network = state.network
     network.load_state_dict(state.best)
-    network.to(memory_format=torch.contiguous_format).eval()
+    in_memory_format(network, torch.contiguous_format).eval()
     weights = model.Weights("", "", header_of(run), network, run.device)
     predictions = {
         split: predict(

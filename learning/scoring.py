@@ -242,7 +242,7 @@ def regroup(answers: Answers, groups: dict[str, tuple[str, ...]]) -> tuple[Answe
     """The answers by coarser classes, and which cases belong to any: probabilities summed, then shared out."""
     codes = [label.code for label in answers.labels]
     member = np.array([[code in group for code in codes] for group in groups.values()])  # (G, K)
-    rows = np.flatnonzero(member.any(0)[answers.truth])
+    rows = np.flatnonzero(np.any(member, 0)[answers.truth])
     p = answers.p[rows] @ member.T  # (m, G)
     severity = [
         np.mean([label.severity for label in answers.labels if label.code in group]) for group in groups.values()

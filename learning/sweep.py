@@ -46,8 +46,8 @@ def sweep(given: Given) -> int:
     for number, (one, plan) in enumerate(zip(chosen, plans, strict=True), 1):
         name = ",".join(f"{key}={value}" for key, value in one.items())
         folder, state = out / name, "done"
-        known = " (there already)" if finished(folder) else ""
-        print(f"run {number} of {len(chosen)}: {name}{known}", flush=True)
+        there = " (there already)" if finished(folder) else ""
+        print(f"run {number} of {len(chosen)}: {name}{there}", flush=True)
         if not finished(folder):
             broken_off = (folder / "last.pt").is_file()
             try:
@@ -146,7 +146,7 @@ def drawing(rows: list[dict[str, Any]], names: list[str]) -> bytes:
             others = [other for other in names if other not in (name, "network")]
             for rest in sorted({tuple(row[other] for other in others) for row in mine}):
                 points = sorted(
-                    (number(row[name]), float(row["val_loss"]))
+                    (float(row[name]), float(row["val_loss"]))
                     for row in mine
                     if tuple(row[other] for other in others) == rest
                 )
@@ -154,7 +154,7 @@ def drawing(rows: list[dict[str, Any]], names: list[str]) -> bytes:
                 axes.plot(*zip(*points, strict=True), marker="o", label=label or None)
                 if label:
                     axes.legend(fontsize="small")
-            places = sorted({number(row[name]) for row in rows})
+            places = sorted({float(row[name]) for row in rows})
             if places[0] > 0:
                 axes.set_xscale("log")
             axes.set_xticks(places, [f"{place:g}" for place in places], minor=False)

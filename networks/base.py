@@ -4,15 +4,40 @@ A new network implements `base`, `head` and `cam_layer`; it overrides the rest w
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 
 Block = tuple[nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d]
 
 
 class WeightsError(ValueError):
     """A weights file, device or precision that cannot be used; the message says why and what to do."""
+
+
+def present(value: T | None) -> T:
+    """A part that torch calls optional and that every layer here has."""
+    if value is None:
+        raise TypeError("a layer without bias or running statistics; networks here have both")
+    return value
+
+
+def pool_size(pool: nn.MaxPool3d) -> int:
+    """The side of a cubic pool."""
+    size = pool.kernel_size
+    if not isinstance(size, int):
+        raise TypeError(f"a pool of {size}; networks here have cubic ones, given by one number")
+    return size
+
+
+def in_memory_format(module: M, layout: torch.memory_format) -> M:
+    """The module with its weights in a memory format, which torch's own types for `to` do not know of."""
+    return module.to(memory_format=layout)  # type: ignore[call-overload]
 
 
 class Network(nn.Module):
@@ -85,3 +110,7 @@ class Network(nn.Module):
     def trunk(self) -> nn.Module:
         """The part that ImageNet weights fit."""
         raise NotImplementedError
+
+    def start_from(self, file: Path | None) -> int:
+        """Begin with ImageNet weights from a file, or else a download; how many tensors fit."""
+        raise ValueError(f"{type(self).__name__} has no ImageNet weights; train it from the start")

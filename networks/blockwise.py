@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from networks.base import pool_size, present
+
 CHANNELS_LAST = torch.channels_last_3d
 FIRST_BLOCK_PLANES = 3  # planes of block 1 at a time in the fast forward
 SLAB_BYTES = 16 << 20  # of one slab's conv output: more leaves the cache, and malloc hands it back to the system
@@ -49,19 +51,20 @@ class Folded:
     """
 
     def __init__(self, blocks: Sequence[tuple[nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d]], dtype: torch.dtype):
-        self.layers = []  # (weight, bias, pool)
+        self.layers: list[tuple[Tensor, Tensor, int]] = []  # (weight, bias, pool)
         for conv, norm, pool in blocks:
-            scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+            mean, variance = present(norm.running_mean), present(norm.running_var)
+            scale = norm.weight.double() / (variance.double() + norm.eps).sqrt()
             weight = conv.weight.double() * _per_output(scale)
-            bias = (conv.bias.double() - norm.running_mean) * scale + norm.bias
+            bias = (present(conv.bias).double() - mean) * scale + norm.bias
             self.layers.append(
-                (channels_last(weight.detach()).to(dtype), bias.detach().to(dtype), pool.kernel_size)
+                (channels_last(weight.detach()).to(dtype), bias.detach().to(dtype), pool_size(pool))
             )
         self.dtype = dtype
-        weight, bias, pool = self.layers[0]
+        weight, bias, first_pool = self.layers[0]
         # Eight outputs fill half an AVX-512 register: do two neighbours along the last axis as sixteen.
         self.doubles_outputs = (
-            pool == 2 and len(weight) == 8 and torch.backends.cpu.get_cpu_capability() == "AVX512"
+            first_pool == 2 and len(weight) == 8 and torch.backends.cpu.get_cpu_capability() == "AVX512"
         )
         if self.doubles_outputs:
             both = torch.cat([F.pad(weight, (0, 1)), F.pad(weight, (1, 0))])  # (16, 1, 3, 3, 4)
@@ -76,7 +79,9 @@ class Folded:
         x = channels_last(x.to(self.dtype))
         pool_1, pool_2 = self.layers[0][2], self.layers[1][2]
         depth = ((x.shape[2] - 2) // pool_1 - 2) // pool_2  # 26
-        done, kept, slabs = 0, [], []
+        done = 0
+        kept: list[Tensor] = []
+        slabs: list[Tensor] = []
         for start in range(0, depth, planes):
             stop = pool_2 * min(start + planes, depth) + 2  # of block 1's planes
             for at in range(done, stop, FIRST_BLOCK_PLANES):
@@ -117,7 +122,7 @@ def _max_in_place(a: Tensor, b: Tensor) -> Tensor:
 # --- training ---------------------------------------------------------------------------------------------
 
 
-def can_walk(x: Tensor, conv: nn.Module, norm: nn.Module, pool: nn.Module) -> bool:
+def can_walk(x: Tensor, conv: nn.Conv3d, norm: nn.BatchNorm3d, pool: nn.MaxPool3d) -> bool:
     """Whether `train_block` can stand in for the modules: CPU, float32, plain 3-D kernels, batch statistics."""
     return (
         x.device.type == "cpu"
@@ -132,19 +137,20 @@ def can_walk(x: Tensor, conv: nn.Module, norm: nn.Module, pool: nn.Module) -> bo
         and conv.kernel_size == (3, 3, 3)
         and conv.bias is not None
         and torch.backends.mkldnn.is_available()
-        and min(x.shape[2:]) >= pool.kernel_size + 2
+        and min(x.shape[2:]) >= pool_size(pool) + 2
     )
 
 
 def train_block(x: Tensor, conv: nn.Conv3d, norm: nn.BatchNorm3d, pool: nn.MaxPool3d) -> Tensor:
     """`pool(relu(norm(conv(x))))` in training, running statistics updated as the module does."""
     out, mean, variance = _Block.apply(
-        x, conv.weight, conv.bias, norm.weight, norm.bias, pool.kernel_size, norm.eps
+        x, conv.weight, conv.bias, norm.weight, norm.bias, pool_size(pool), norm.eps
     )
     with torch.no_grad():
-        norm.num_batches_tracked += 1
-        norm.running_mean.lerp_(mean, norm.momentum)
-        norm.running_var.lerp_(variance, norm.momentum)
+        momentum = present(norm.momentum)
+        present(norm.num_batches_tracked).add_(1)
+        present(norm.running_mean).lerp_(mean, momentum)
+        present(norm.running_var).lerp_(variance, momentum)
     return out
 
 
@@ -243,8 +249,11 @@ class _Block(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad, *_):
-        *tensors, sign = ctx.saved_tensors[:11]
-        known = _Saved(*tensors, ctx.saved_tensors[11:], ctx.slabs, ctx.rest, ctx.pool, ctx.count)
+        x, out, pooled, weight, bias, products, patch, mean, inverse, scale, sign, *places = ctx.saved_tensors
+        known = _Saved(
+            x, out, pooled, weight, bias, products, patch, mean, inverse, scale, places,
+            ctx.slabs, ctx.rest, ctx.pool, ctx.count,
+        )  # fmt: skip
         walk = _backward_with_input if ctx.needs_grad_x else _backward_weights_only
         grad_x, grad_w, sums, dots = walk(known, grad)
         grad_w, grad_gamma = (grad_w * _per_output(sign)).float(), (sign * known.inverse * dots).float()

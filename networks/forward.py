@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from networks import blockwise, dropout
-from networks.base import Network, WeightsError
+from networks.base import Network, WeightsError, in_memory_format
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -31,7 +31,7 @@ class Forward:
             for module in self.network.modules():
                 if isinstance(module, nn.Conv2d | nn.Conv3d):
                     last = torch.channels_last_3d if isinstance(module, nn.Conv3d) else torch.channels_last
-                    module.to(memory_format=last)
+                    in_memory_format(module, last)
             return
         if precision == "bf16" and not blockwise.has_bf16():
             raise WeightsError(

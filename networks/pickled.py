@@ -110,7 +110,7 @@ def _check(stream: io.BytesIO) -> None:
                 raise pickle.UnpicklingError(f"its pickle has more than {MOST_STEPS:,} steps")
             if step.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
                 raise pickle.UnpicklingError(f"its pickle uses {step.name}, which torch's never do")
-            if step.name == "GLOBAL" and (name := argument.replace(" ", ".")) not in NAMES:
+            if step.name == "GLOBAL" and (name := str(argument).replace(" ", ".")) not in NAMES:
                 raise pickle.UnpicklingError(f"GLOBAL {name} is not on the list")
         if not stream.read(1):
             return

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from networks.base import Network
+from networks.base import Network, present
 
 
 class PictureNetwork(Network):
@@ -122,12 +122,12 @@ class VGGFeatures(PictureNetwork):
         super().__init__()
         from torchvision.models.vgg import cfgs, make_layers
 
-        self.vgg = nn.Module()  # without the dense layers of 120 million numbers, which nothing here needs
-        self.vgg.features = make_layers(cfgs["D"])
-        for conv in self.vgg.features:
+        # Without the dense layers of 120 million numbers, which nothing here needs.
+        self.vgg = nn.ModuleDict({"features": make_layers(cfgs["D"])})
+        for conv in self.vgg["features"].children():
             if isinstance(conv, nn.Conv2d):  # as torchvision begins them
                 nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(conv.bias)
+                nn.init.zeros_(present(conv.bias))
         self.vgg.requires_grad_(False)
         self.dense_1 = nn.Linear(512 * (shape[0] // 32) * (shape[1] // 32), 512)  # 25088 at full size
         self.norm_1 = nn.BatchNorm1d(512)
@@ -142,7 +142,7 @@ class VGGFeatures(PictureNetwork):
         return [self.vgg]
 
     def through_stem(self, x: Tensor) -> Tensor:
-        return self.vgg.features(x).flatten(1)  # (N, 512, 7, 7) → (N, 25088)
+        return self.vgg["features"](x).flatten(1)  # (N, 512, 7, 7) → (N, 25088)
 
     def thaw(self, frozen: Tensor) -> Tensor:
         """The trained layers' features of what `frozen` gave."""

@@ -264,8 +264,8 @@ def growth(amounts: dict[str, float], tilts: dict[str, tuple[float, float]]) -> 
     loss = amounts.get("hippocampi", 0.0)
     if loss:  # the surface moves inwards and what lies outside is drawn after it
         right, _ = tilts.get("hippocampi", (0.0, 0.0))
-        fade = torch.exp(-known.distances["hippocampi"].clamp(min=0) / HIPPOCAMPAL_FADE)
-        inwards = loss * (1 + right * torch.tanh(x / 8)) * fade
+        near = torch.exp(-known.distances["hippocampi"].clamp(min=0) / HIPPOCAMPAL_FADE)
+        inwards = loss * (1 + right * torch.tanh(x / 8)) * near
         moves["horns"] = moves["horns"] + known.directions["hippocampi"] * inwards
     # The ventricles push everything; horns and cortex then move from where that left them.
     first = moves["ventricles"]

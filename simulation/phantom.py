@@ -43,6 +43,11 @@ class Recipe:
     white: float = 1.0  # stored value of white matter
     slope: float = 1.0
 
+    @property
+    def fluid(self) -> float:
+        """How bright fluid is."""
+        return FLUID if self.tones is None else self.tones[0]
+
     def truth(self) -> dict[str, object]:
         """A row of truth.csv, without the file's name."""
         row: dict[str, object] = {"class": self.label, "severity": round(self.severity, 4)}
@@ -130,12 +135,12 @@ def _around(points: Tensor, away: Tensor, recipe: Recipe, generator: torch.Gener
     for side in (-1, 1):
         orbit = ball(side * 33, 52 + face / 2, -36, 19, 23, 18)
         deep = torch.where(orbit < 0, 0.9 * s["fat"], deep)
-        deep = torch.where(ball(side * 33, 60 + face / 2, -36, 12, 12, 12) < 0, recipe.tones[0] * 0.9, deep)
+        deep = torch.where(ball(side * 33, 60 + face / 2, -36, 12, 12, 12) < 0, recipe.fluid * 0.9, deep)
     spine = (x**2 + (y + 46 + 0.2 * (z + 72)) ** 2).sqrt()
     below_stem = z < -66
     column = ((x / 22) ** 2 + ((y + 36 + 0.25 * (z + 90)) / 20) ** 2 < 1) & below_stem
     deep = torch.where(column, torch.where((z / 9).sin() + grain > -0.6, s["marrow"], s["hard"]), deep)
-    deep = torch.where(below_stem & (spine < 10), recipe.tones[0], deep)
+    deep = torch.where(below_stem & (spine < 10), recipe.fluid, deep)
     deep = torch.where(below_stem & (spine < 5.5), 0.9, deep)
     # Under the brain the bone is thin and mixed: `floor` is its share there.
     floor = torch.sigmoid(-below / 5)
@@ -289,7 +294,7 @@ def _covered(recipe: Recipe, fields: Tensor, brain: Tensor, inner: tuple[slice, 
     """Brain, fluid, bone, scalp, flesh and air put together; fields (5, X, Y, Z): away and what `_around` says."""
     s = recipe.shell
     away, depth, deep, thick, hard = fields
-    fluid = recipe.tones[0]
+    fluid = recipe.fluid
     past = away - s["gap"]
     scalp = s["fat"] + (s["muscle"] - s["fat"]) * (depth > 0.65 * s["scalp"])
     image = torch.where(depth < s["scalp"], scalp, deep)

@@ -61,11 +61,13 @@ def _person(numbers: Numbers, recipe: Recipe, label: str | None, severity: float
     """Class, severity, and how much each region lost, on which side."""
     codes = by_severity()
     drawn, around = str(numbers.choice(codes)), _variation(numbers) * SPREAD
-    if label is None:
-        label = drawn if severity is None else min(codes, key=lambda c: abs(CLASSES[c] - severity))
-    severity = CLASSES[label] + around if severity is None else float(severity)
+    if severity is None:
+        label = label or drawn
+        severity = CLASSES[label] + around
+    asked = float(severity)
+    label = label or min(codes, key=lambda code: abs(CLASSES[code] - asked))
     jitter = {region: _variation(numbers) * sd for region, (_, sd, _) in REGIONS.items()}
-    amounts = {region: mm + jitter[region] for region, mm in amounts_of(severity).items()}
+    amounts = {region: mm + jitter[region] for region, mm in amounts_of(asked).items()}
     normal = numbers.normal
     tilts = {
         "ventricles": (normal() * 0.08, normal() * 0.12),
@@ -73,7 +75,7 @@ def _person(numbers: Numbers, recipe: Recipe, label: str | None, severity: float
         "cortex": (normal() * 0.08, normal() * 0.2),
     }
     bounded = {region: (_bounded_tilt(right), _bounded_tilt(front)) for region, (right, front) in tilts.items()}
-    return replace(recipe, label=label, severity=severity, amounts=amounts, tilts=bounded)
+    return replace(recipe, label=label, severity=asked, amounts=amounts, tilts=bounded)
 
 
 def _bounded_tilt(tilt: float) -> float:
