@@ -159,4 +159,4 @@ Seed {training["seed"]}; {versions}; commit {training["commit"] or "unknown"}; {
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

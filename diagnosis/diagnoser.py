@@ -55,7 +55,7 @@ class Diagnosis:
     @property
     def name(self) -> str | None:
         names = {label.code: label.name for label in self.weights.study.labels}
-        return names.get(self.label)
+        return names[self.label] if self.label else None
 
     @property
     def severity(self) -> float | None:
@@ -63,7 +63,7 @@ class Diagnosis:
         study = self.weights.study
         if self.probabilities is None or not study.ordered:
             return None
-        return sum(self.probabilities[label.code] * label.severity for label in study.labels)
+        return sum(self.probabilities[label.code] * (label.severity or 0.0) for label in study.labels)
 
     def record(self) -> dict[str, Any]:
         return {
@@ -199,6 +199,8 @@ class Diagnoser:
         return model.probabilities(logits, self.weights.header.temperature)
 
     def _intervals(self, base: torch.Tensor, passes: int) -> dict[str, tuple[float, float]] | None:
+        if self.forward.passes is None:
+            return None
         chances = self._probabilities(self.forward.passes(base, passes))  # (passes, K)
         if not np.isfinite(chances).all():
             return None
@@ -231,7 +233,8 @@ def check_fits(weights: model.Weights) -> None:
             f"{weights.name}: its network does not take the {'×'.join(map(str, shape))} that its contract "
             f"prepares ({str(error)[:120]}); train the file again"
         ) from error
-    width, wanted = features.shape[-1], {}
+    width = features.shape[-1]
+    wanted: dict[str, tuple[int, ...]] = {}
     if header.likeness.get("threshold") is not None:
         wanted |= {"features.mean": (width,), "features.precision": (width, width)}
     if "likeness.sketch" in weights.extras:

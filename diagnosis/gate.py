@@ -146,7 +146,7 @@ def _head(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
     ml = int(torch.count_nonzero(prepared.foreground)) * math.prod(contract.spacing) / 1000
     if not low <= ml <= high:
         findings.append(Finding(UNFIT, "wrong-size", {"ml": ml, "low": low, "high": high}))
-    shift = (0.0, 0.0, 0.0)
+    shift: tuple[float, ...] = (0.0, 0.0, 0.0)
     template = weights.extras.get("likeness.sketch")
     if template is not None:
         sketched = likeness.sketch(prepared.tensor, contract)
@@ -260,7 +260,7 @@ def _image(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
     if scan.voxels.ndim == 3:
         step = 1 + max(rows, columns) // 2048  # of a huge picture some pixels tell as much
         colours = scan.voxels[::step, ::step].astype(np.float32)
-        if float(np.ptp(colours, axis=2).mean()) > COLOUR_SHARE * float(max(np.ptp(colours), 1)):
+        if float(np.ptp(colours, axis=2).mean()) > COLOUR_SHARE * max(float(np.ptp(colours)), 1.0):
             findings.append(Finding(DOUBTFUL, "coloured"))
     template = weights.extras.get("likeness.sketch")
     if template is not None:

@@ -73,7 +73,7 @@ def place(cam: Tensor, cells: Cells, shape: torch.Size) -> Tensor:
     for axis, ((start, step), size) in enumerate(zip(cells, shape, strict=True)):
         count = cam.shape[axis]
         centres = start + step * np.arange(count)
-        mix = np.stack([np.interp(np.arange(size), centres, row) for row in np.eye(count)], 1)  # (size, count)
-        mix = torch.as_tensor(mix, dtype=cam.dtype, device=cam.device)
+        shares = np.stack([np.interp(np.arange(size), centres, row) for row in np.eye(count)], 1)  # (size, count)
+        mix = torch.as_tensor(shares, dtype=cam.dtype, device=cam.device)
         cam = torch.tensordot(mix, cam, ([1], [axis])).movedim(0, axis)
     return cam

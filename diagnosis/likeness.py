@@ -91,18 +91,18 @@ def match(sketched: Tensor, template: Tensor, contract: Contract) -> Match:
     """How well a sketch fits the mean training sketch, upright and turned over."""
     x = np.pad(sketched.float().numpy(), EDGE_CELLS)  # what lies outside is 0
     where, template = core(contract), template.float()
-    turns = {None: (), **(TURNS if contract.kind == "volume" else {})}
-    by_turn = {}
-    for name, axes in turns.items():
-        at, values = (
-            np.argwhere(where.flip(axes).numpy()) + EDGE_CELLS,
-            template.flip(axes)[where.flip(axes)].numpy(),
-        )
-        score, shift = _best_shift(x, at, values)
-        by_turn[name] = score, (shift, at, values)
-    score, shift = _best_pose(x, *by_turn.pop(None)[1], contract)
-    if not by_turn:
+
+    def turned(axes: tuple[int, ...]) -> tuple[float, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """How well the template fits once it is turned over: the best shift's score, and where a pose goes on."""
+        at = np.argwhere(where.flip(axes).numpy()) + EDGE_CELLS
+        values = template.flip(axes)[where.flip(axes)].numpy()
+        score, start = _best_shift(x, at, values)
+        return score, (start, at, values)
+
+    score, shift = _best_pose(x, *turned(())[1], contract)
+    if contract.kind != "volume":
         return Match(score, math.inf, None, shift)
+    by_turn = {name: turned(axes) for name, axes in TURNS.items()}
     best = max(by_turn, key=lambda name: by_turn[name][0])
     margin = score - _best_pose(x, *by_turn[best][1], contract)[0]
     return Match(score, margin, best if margin < 0 else None, shift)

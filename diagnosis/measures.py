@@ -142,7 +142,8 @@ def _volume(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found
 
 def _share_of(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found: Segmentation) -> Triple:
     part, whole = (known[name] for name in asked.of)
-    return tuple(100 * each / max(whole[0], 1e-6) for each in part)
+    value, low, high = (100 * each / max(whole[0], 1e-6) for each in part)
+    return value, low, high
 
 
 def _asymmetry(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found: Segmentation) -> Triple:
@@ -171,7 +172,8 @@ def _temporal(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, fou
 
 def _cortical(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found: Segmentation) -> Triple:
     fluid, inside = (known[name] for name in asked.of)
-    return tuple(_graded(CORTICAL, each / max(inside[0], 1e-6)) for each in fluid)
+    value, low, high = (_graded(CORTICAL, each / max(inside[0], 1e-6)) for each in fluid)
+    return value, low, high
 
 
 def _evans(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found: Segmentation) -> Triple:

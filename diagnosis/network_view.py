@@ -9,10 +9,11 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.overrides import TorchFunctionMode
 
-from networks.base import Network
+from networks.base import Network, pool_size, present
 from networks.blockwise import SLAB_BYTES, channels_last, convolve
 
 CONVS = (nn.Conv2d, nn.Conv3d)
@@ -26,8 +27,8 @@ class FoldedBlock:
     the next one those `step` further on."""
 
     def __init__(self, conv: nn.Conv3d, pool: nn.MaxPool3d):
-        self.weight, self.bias = channels_last(conv.weight), conv.bias
-        self.step, self.field = pool.kernel_size, pool.kernel_size + 2
+        self.weight, self.bias = channels_last(conv.weight), present(conv.bias)
+        self.step, self.field = pool_size(pool), pool_size(pool) + 2
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.max_pool3d(convolve(x, self.weight, self.bias), self.step).relu_()
@@ -57,9 +58,13 @@ class NetworkView:
         self.base = base  # what `Network.base` made of the input, where that is known already
         self.first, pairs, self.cells = survey(network, shape)
         for before, norm in pairs:
-            folded, bn = self.network.get_submodule(before), self.network.get_submodule(norm)
-            fuse = fuse_linear_bn_eval if isinstance(folded, nn.Linear) else fuse_conv_bn_eval
-            self.network.set_submodule(before, fuse(folded, bn))
+            layer, bn = self.network.get_submodule(before), self.network.get_submodule(norm)
+            if isinstance(layer, nn.Linear) and isinstance(bn, _BatchNorm):
+                self.network.set_submodule(before, fuse_linear_bn_eval(layer, bn))
+            elif isinstance(layer, nn.Conv2d | nn.Conv3d) and isinstance(bn, _BatchNorm):
+                self.network.set_submodule(before, fuse_conv_bn_eval(layer, bn))
+            else:
+                raise TypeError(f"{before}: a {type(layer).__name__} cannot take up a {type(bn).__name__}")
             self.network.set_submodule(norm, nn.Identity())
         self.network.requires_grad_(False)
         self.blocks = [FoldedBlock(conv, pool) for conv, _, pool in self.network.blocks()]
@@ -97,7 +102,9 @@ class _Cells(TorchFunctionMode):
         source = source[0] if isinstance(source, list | tuple) and source else source  # torch.cat
         cells = getattr(source, "cells", None)
         if cells and isinstance(made, Tensor):
-            made.cells = [self.move(name, axis, cell, args, kwargs or {}) for axis, cell in enumerate(cells)]
+            made.cells = [  # type: ignore[attr-defined]  # a mark on the tensor itself
+                self.move(name, axis, cell, args, kwargs or {}) for axis, cell in enumerate(cells)
+            ]
         return made
 
     @staticmethod
@@ -140,7 +147,7 @@ def survey(network: Network, shape: torch.Size) -> tuple[str, list[tuple[str, st
     for name, module in ghost.named_modules():
         module.register_forward_hook(look(name))
     x = torch.empty(shape, device="meta")
-    x.cells = [(0.0, 1.0)] * (len(shape) - 2)
+    x.cells = [(0.0, 1.0)] * (len(shape) - 2)  # type: ignore[attr-defined]
     with torch.no_grad(), _Cells():
         ghost(x)
     return layers[0], pairs, cam_cells[0]

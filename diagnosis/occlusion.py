@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,8 +60,9 @@ def occlusion(
     return values, whole.item()
 
 
-def cut(spot: Iterable[tuple[int, int]]) -> tuple[slice, ...]:
-    return tuple(slice(*side) for side in spot)
+def cut(spot: Iterable[tuple[int, int]], *before: Any) -> tuple[Any, ...]:
+    """A range as an index, behind what indexes the axes before it."""
+    return (*before, *(slice(*side) for side in spot))
 
 
 def patch_size(patch: float, prepared: Prepared, shape: torch.Size) -> tuple[int, ...]:
@@ -98,12 +100,12 @@ def occluded(view: NetworkView, levels: list[Tensor], filled: Tensor, spots: lis
 
     Of a network in blocks only the cells that see the patch are computed anew, block by block.
     """
-    parts, places = [filled[(0, ..., *cut(spot))] for spot in spots], spots
+    parts, places = [filled[cut(spot, 0, ...)] for spot in spots], spots
     for block, below, above in zip(view.blocks, levels[:-1], levels[1:], strict=True):
         places, parts = _recomputed(block, below, above.shape[2:], parts, places)
     copies = levels[-1].repeat(len(spots), *[1] * (filled.ndim - 1))
     for row, part, spot in zip(copies, parts, places, strict=True):
-        row[(..., *cut(spot))] = part
+        row[cut(spot, ...)] = part
     return view.tail(copies)
 
 
@@ -126,11 +128,11 @@ def _recomputed(
         places.append(tuple((a, a + count) for a, count in zip(first, counts, strict=True)))
         seen = [(block.step * a, block.step * (b - 1) + block.field) for a, b in places[-1]]
         both = [(max(a, c), max(a, c, min(b, d))) for (a, b), (c, d) in zip(spot, seen, strict=True)]
-        piece.copy_(below[(0, ..., *cut(seen))])  # (C, X, Y, Z)
-        piece[(..., *_within(both, seen))] = part[(..., *_within(both, spot))]
+        piece.copy_(below[cut(seen, 0, ...)])  # (C, X, Y, Z)
+        piece[_within(both, seen)] = part[_within(both, spot)]
     return places, list(block(channels_last(pieces)))
 
 
-def _within(inner: Iterable[tuple[int, int]], outer: Iterable[tuple[int, int]]) -> tuple[slice, ...]:
-    """A range's place in a larger one."""
-    return tuple(slice(a - start, b - start) for (a, b), (start, _) in zip(inner, outer, strict=True))
+def _within(inner: Iterable[tuple[int, int]], outer: Iterable[tuple[int, int]]) -> tuple[Any, ...]:
+    """A range's place in a larger one, on the last axes."""
+    return cut(((a - start, b - start) for (a, b), (start, _) in zip(inner, outer, strict=True)), ...)

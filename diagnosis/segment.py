@@ -16,6 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 import model
+from networks.base import in_memory_format
 from networks.segmenter import CLASSES, CUBE, Segmenter, from_cubes
 from scans.prepare import Prepared
 from scans.resample import resample
@@ -116,7 +117,7 @@ def load(path: str | Path, device: str | torch.device = "auto") -> SegmenterWeig
     model.check_finite(path, state)
     network = Segmenter(**arguments)
     network.load_state_dict({name: value.float() for name, value in state.items()})
-    network.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)
+    in_memory_format(network.to(device), torch.channels_last_3d).eval().requires_grad_(False)
     return SegmenterWeights(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), header, network, device)
 
 

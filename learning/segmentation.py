@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 import model
 from diagnosis.measures import volumes_by_class
 from diagnosis.segment import KIND, SHAPE, Segmentation, answer
+from networks.base import in_memory_format
 from networks.segmenter import CLASSES, CUBE, Segmenter, to_cubes
 from simulation.labelled import SAMPLE, LabelledHead, draw
 from studies import HEAD, STUDIES, to_record
@@ -87,7 +88,7 @@ class Samples(Dataset):
         rng = np.random.default_rng((self.settings.seed, number))
         share = self.settings.drawn_share if self.simulated else 1.0
         heads = self.maps if self.maps and rng.random() < share else self.simulated
-        head = heads[rng.integers(len(heads))]
+        head = heads[int(rng.integers(len(heads)))]
         drawn = draw(head, (self.settings.seed, number, 1), self.shape)
         return drawn.image.half(), drawn.classes
 
@@ -142,7 +143,7 @@ def train(
 ) -> tuple[Segmenter, dict]:
     """The network of running means after `settings.steps`; goes on from `state` where that file lies."""
     torch.manual_seed(settings.seed)
-    network = Segmenter().to(device, memory_format=torch.channels_last_3d)
+    network = in_memory_format(Segmenter().to(device), torch.channels_last_3d)
     mean = Segmenter().to(device).requires_grad_(False)
     mean.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(

@@ -79,8 +79,9 @@ class Segmenter(nn.Module):
 
     def walk(self, x: Tensor) -> Tensor:
         """Down the levels and up again."""
-        first = self.down[0][0](x)
-        kept = [self.down[0][1](first)]
+        enter, stay = self.down[0].children()
+        first = enter(x)
+        kept = [stay(first)]
         for block in self.down[1:]:
             kept.append(block(functional.max_pool3d(kept[-1], 2)))
         x = kept[-1]
