@@ -23,6 +23,7 @@ import pywebio
 import tornado.httpserver
 import tornado.netutil
 import tornado.web
+import tornado.websocket
 from pywebio.platform.adaptor import ws
 from pywebio.platform.tornado import webio_handler
 from pywebio.session.threadbased import ThreadBasedSession
@@ -117,6 +118,12 @@ def page_handler(
 
         def get_compression_options(self):
             return None
+
+        def write_message(self, message: str | bytes, binary: bool = False) -> None:
+            with contextlib.suppress(
+                tornado.websocket.WebSocketClosedError
+            ):  # it closed meanwhile; `on_close` knows
+                super().write_message(message, binary)
 
         def on_message(self, message: str | bytes) -> None:
             if isinstance(message, bytes):  # only PyWebIO's own file upload sends these, and it is not used
