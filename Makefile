@@ -19,6 +19,7 @@ test: .venv/test.done
 lint: .venv/test.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # The locks and the table of licences anew, after a version was changed in requirements.txt or requirements-dev.txt.
 lock: .venv/uv.done

@@ -17,7 +17,9 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import Any, cast
 
 import pywebio
 import tornado.httpserver
@@ -61,10 +63,10 @@ def page_handler(
     ThreadBasedSession.event_mq_maxsize = 16
     base = webio_handler(page.application(state, examples), cdn=False, reconnect_timeout=RECONNECT)
 
-    class Page(http.Guard, base):
+    class Page(http.Guard, base):  # type: ignore[misc, valid-type]  # a class that PyWebIO makes
         async def get(self, *arguments: str) -> None:
             if self.request.headers.get("Upgrade", "").lower() == "websocket":
-                await super().get(*arguments)
+                await cast(Awaitable[None], super().get(*arguments))
                 return
             words = self.settings["words"](self.request)
             self.render("index.html", language=words.language, notice=words("notice"))
@@ -144,7 +146,7 @@ def make_app(
     options: argparse.Namespace, state: ServerState, password: str | None, examples: dict[str, Path | None]
 ) -> tornado.web.Application:
     pages = limits.OpenPages(options.behind_proxy)
-    routes = [
+    routes: list[Any] = [
         (r"/", page_handler(state, examples, pages)),
         *uploads.ROUTES,
         *http.ROUTES,

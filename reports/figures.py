@@ -60,7 +60,8 @@ def planes(diagnosis: Diagnosis, heat_map: Map | None) -> list[Plane]:
     for axis, letters in ((2, "RL"), (1, "RL"), (0, "AP")):
         place = (*box[:axis], int(cuts[axis]), *box[axis + 1 :])
         # (first, second) axis → rows from the top down, columns mirrored: right and front lie on the left
-        plane, heat = (None if part is None else part[place].T[::-1, ::-1] for part in (grey, strength))
+        plane = grey[place].T[::-1, ::-1]
+        heat = None if strength is None else strength[place].T[::-1, ::-1]
         across, up = (n for n in range(3) if n != axis)
         sides = (letters[0], letters[1]) if known else ("", "")
         views.append(Plane(shown(plane), heat, (spacing[across], spacing[up]), sides))

@@ -7,6 +7,7 @@ import logging
 import re
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from fpdf import FPDF
 
@@ -97,7 +98,7 @@ class Pages(FPDF):
 
     def known(self, text: str) -> str:
         """The text with a question mark for every character that the font cannot write."""
-        cmap = self.current_font.cmap  # type: ignore[union-attr] (a font of our own, never a built-in one)
+        cmap = self.current_font.cmap  # type: ignore[union-attr]  # a font of our own, never a built-in one
         return "".join(letter if ord(letter) in cmap else "?" for letter in text)
 
     def broken(self, text: str, width: float) -> str:
@@ -137,7 +138,9 @@ class Pages(FPDF):
         size, above = SIZES["rows"]
         self.pen(size, INK)
         width = self.epw - COLUMN
-        lines = self.multi_cell(width, size * LEADING, self.broken(value, width), dry_run=True, output="LINES")
+        lines: Any = self.multi_cell(
+            width, size * LEADING, self.broken(value, width), dry_run=True, output="LINES"
+        )
         self.room(above + size * LEADING * len(lines))
         self.y += above
         top = self.y

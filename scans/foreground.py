@@ -58,7 +58,7 @@ def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
     sample = np.ascontiguousarray(lattice, dtype=np.float32)
 
     air = float(np.percentile(sample, 0.5))
-    high = np.percentile(sample[sample > air], 99.9) if (sample > air).any() else air
+    high = float(np.percentile(sample[sample > air], 99.9)) if (sample > air).any() else air
     threshold = air + 0.6 * (_otsu(sample, air, high) - air)
     cell = affine[:3, :3] @ to_scan[:3, :3]
     blur = BLUR / np.linalg.norm(cell, axis=0)
@@ -93,9 +93,11 @@ def find_foreground(voxels: np.ndarray, affine: np.ndarray) -> Foreground:
 def _otsu(sample: np.ndarray, air: float, high: float) -> float:
     """Otsu's threshold of what lies above the air."""
     floor = air + 0.01 * (high - air)
+    if not high > air:
+        return air
     seen = sample[sample > floor].astype(np.float64)  # or 256 bins find no room far from zero
-    counts, edges = np.histogram(seen, 256, (float(floor), float(high))) if high > air else (None, None)
-    if counts is None or not counts.sum():
+    counts, edges = np.histogram(seen, 256, (floor, high))
+    if not counts.sum():
         return air
     middle = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts)[:-1]
@@ -104,10 +106,10 @@ def _otsu(sample: np.ndarray, air: float, high: float) -> float:
     possible = (below > 0) & (above > 0)
     if not possible.any():  # one brightness alone
         return float(mass[-1] / counts.sum())
-    low = mass[:-1] / np.maximum(below, 1)
-    high = (mass[-1] - mass[:-1]) / np.maximum(above, 1)
-    best = int(np.argmax(np.where(possible, below * above * (high - low) ** 2, -1)))
-    return float(low[best] + high[best]) / 2  # steadier than the edge of a bin
+    darker = mass[:-1] / np.maximum(below, 1)
+    brighter = (mass[-1] - mass[:-1]) / np.maximum(above, 1)
+    best = int(np.argmax(np.where(possible, below * above * (brighter - darker) ** 2, -1)))
+    return float(darker[best] + brighter[best]) / 2  # steadier than the edge of a bin
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

@@ -10,13 +10,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 try:
     import resource
 except ImportError:  # Windows has no such limits
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 SLACK = 256 << 20  # bytes beside the file and what it declares: code paths, small copies, headers
 AT_ONCE = 1 << 27  # bytes of a block whose pages are taken beforehand; of a larger one as they are filled
@@ -69,7 +70,7 @@ def grow(size: int) -> None:
     BUDGET.grow(int(size))
 
 
-def empty(shape: tuple[int, ...], dtype: np.dtype, order: str = "C") -> np.ndarray:
+def empty(shape: tuple[int, ...], dtype: np.dtype, order: Literal["C", "F"] = "C") -> np.ndarray:
     """An array for the voxels of a scan, its size declared by a header that has been checked."""
     dtype = np.dtype(dtype)
     block = BUDGET.empty(max(1, int(np.prod(shape, dtype=object)) * dtype.itemsize))

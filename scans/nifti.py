@@ -5,6 +5,7 @@ nibabel knows the headers; the voxels are streamed here, because nibabel's own w
 
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -27,10 +28,12 @@ from scans.scan import (
     what,
 )
 
+inflate: Any
 try:
     from isal import isal_zlib as inflate
 except ImportError:  # no wheel for this machine; zlib gives the same bytes, slower
     inflate = zlib
+INFLATE_ERROR: type[Exception] = inflate.error
 
 CHUNK = 1 << 20  # bytes given at once
 FED = 1 << 18  # bytes of a compressed file inflated at once
@@ -45,7 +48,7 @@ class Stream:
         self.data, self.name, self.limit = memoryview(data), name, limit
         self.given = self.fed = 0  # bytes of what it unpacks to, and of the file
         self.inflater = inflate.decompressobj(wbits=31) if data[:2] == b"\x1f\x8b" else None
-        self.left = b""  # fed and not yet inflated
+        self.left: bytes | memoryview = b""  # fed and not yet inflated
 
     def take(self, size: int) -> bytes:
         """The next bytes: `size` of them, or fewer where the file ends."""
@@ -64,9 +67,9 @@ class Stream:
 
     def _next(self, size: int) -> bytes | memoryview:
         if self.inflater is None:
-            part = self.data[self.fed : self.fed + size]
-            self.fed += len(part)
-            return part
+            plain = self.data[self.fed : self.fed + size]
+            self.fed += len(plain)
+            return plain
         while not self.inflater.eof:
             if not self.left and self.fed < len(self.data):
                 self.left = self.data[self.fed : self.fed + FED]
@@ -74,7 +77,7 @@ class Stream:
             ending = not self.left
             try:
                 part = self.inflater.decompress(self.left, size)
-            except (zlib.error, inflate.error) as error:
+            except (zlib.error, INFLATE_ERROR) as error:
                 raise ScanError(
                     "truncated",
                     f"{self.name}: the compressed data are damaged after {self.given:,} "
@@ -193,9 +196,11 @@ def read_nifti(data: Data, name: str, series: str | None, limit: int) -> Scan:
         if len(head) < 540:
             stream.finish()
             raise ScanError("truncated", f"{name}: {len(head)} bytes end inside the header; copy it again")
-        header, magic = nibabel.Nifti2Header(head, check=False), head[4:7]
+        magic = head[4:7]
+        header: nibabel.Nifti1Header = nibabel.Nifti2Header(head, check=False)
     else:
-        header, magic = nibabel.Nifti1Header(head, check=False), head[344:347]
+        magic = head[344:347]
+        header = nibabel.Nifti1Header(head, check=False)
     if not sizes & {348, 540}:
         stream.finish()
         if magic in (b"n+1", b"ni1"):

@@ -1,5 +1,7 @@
 """Pictures such as PNG and JPEG: bytes in, a `Scan` of kind "image" out; Pillow decodes them."""
 
+from typing import BinaryIO, cast
+
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -13,7 +15,7 @@ BYTES = 16  # a pixel, while it is decoded, turned and copied
 def read_picture(data: Data, name: str, series: str | None, limit: int) -> Scan:
     """One picture; of a moving one the first."""
     try:
-        picture = Image.open(View(data), formats=FORMATS)
+        picture: Image.Image = Image.open(cast(BinaryIO, View(data)), formats=FORMATS)
         if picture.width * picture.height > MAX_PIXELS:
             raise ScanError(
                 "too-large",

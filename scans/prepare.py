@@ -122,10 +122,8 @@ def prepare_image(scan: Scan, contract: Contract) -> Prepared:
     wanted = (covering if contract.place == "crop" else target).astype(int)
     start = (wanted - target) // 2
     if scan.voxels.ndim == 3 and contract.channels == 1:
-        grey = sum(
-            scan.voxels[..., band].astype(np.float32) * np.float32(share) for band, share in enumerate(LUMA)
-        )
-        bands = [grey]
+        shares = (scan.voxels[..., band].astype(np.float32) * np.float32(share) for band, share in enumerate(LUMA))
+        bands = [np.asarray(sum(shares))]
     else:
         bands = [scan.voxels] if scan.voxels.ndim == 2 else [scan.voxels[..., band] for band in range(3)]
     low, high = 0.0, 1.0

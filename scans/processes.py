@@ -84,7 +84,8 @@ class Reader:
     def _wait(self, seconds: float, cancelled: Callable[[], object]) -> tuple[dict[str, Any], list[int]]:
         until, poll = time.monotonic() + seconds, select.poll()
         poll.register(self.end, select.POLLIN)
-        data, descriptors = b"", []
+        data = b""
+        descriptors: list[int] = []
         try:
             while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
                 left = until - time.monotonic()

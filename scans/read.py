@@ -7,6 +7,7 @@ import importlib
 import re
 import warnings
 from pathlib import Path
+from typing import TypeGuard, cast
 
 from scans.scan import Data, Scan, ScanError
 
@@ -40,13 +41,13 @@ def read(file: str | Path | bytes, name: str | None = None, series: str | None =
     """
     shown = check(file, name, limit)
     try:
-        data = bytes(file) if in_memory(file) else Path(file).read_bytes()
+        data = Path(file).read_bytes() if isinstance(file, str | Path) else bytes(file)
     except OSError as error:
         raise ScanError("missing", f"{shown}: it cannot be opened ({error.strerror}); check its rights") from error
     return parse(data, shown, series, limit)
 
 
-def in_memory(file: str | Path | bytes) -> bool:
+def in_memory(file: str | Path | bytes) -> TypeGuard[bytes]:
     return isinstance(file, bytes | bytearray | memoryview)
 
 
@@ -56,11 +57,11 @@ def suffix_of(name: str) -> str | None:
 
 def check(file: str | Path | bytes, name: str | None, limit: int) -> str:
     """What can be refused before a file is opened; the name to show for it."""
-    inside = in_memory(file)
-    shown = safe_name(name or ("" if inside else Path(file).name))
-    if not inside and not Path(file).is_file():
+    path = Path(file) if isinstance(file, str | Path) else None
+    shown = safe_name(name or (path.name if path else ""))
+    if path and not path.is_file():
         raise ScanError("missing", f"{shown}: no such file; check the path")
-    size = len(file) if inside else Path(file).stat().st_size
+    size = path.stat().st_size if path else len(cast(bytes, file))
     if size == 0:
         raise ScanError("empty", f"{shown}: the file is empty (0 bytes); copy or export it again")
     if suffix_of(shown) is None:
@@ -77,7 +78,7 @@ def check(file: str | Path | bytes, name: str | None, limit: int) -> str:
 
 def parse(data: Data, shown: str, series: str | None, limit: int) -> Scan:
     """The scan in a file's content. Libraries meet bytes here that nobody foresaw, and raise what they like."""
-    module, function = READERS[suffix_of(shown)].split(":")
+    module, function = READERS[suffix_of(shown) or ""].split(":")
     reader = getattr(importlib.import_module(module), function)
     try:
         with warnings.catch_warnings():

@@ -12,7 +12,7 @@ import signal
 import socket
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -66,11 +66,11 @@ def answer(asked: dict[str, Any], descriptor: int) -> tuple[dict[str, Any], list
 def handed_over(scan: Scan) -> tuple[dict[str, Any], list[int]]:
     """A scan's record, and its voxels where the other side can map them: there already, or else copied once."""
     voxels = scan.voxels
-    order = "F" if voxels.flags.f_contiguous and not voxels.flags.c_contiguous else "C"
+    order: Literal["C", "F"] = "F" if voxels.flags.f_contiguous and not voxels.flags.c_contiguous else "C"
     descriptor = memory.BUDGET.blocks.get(memory.address(voxels))
     in_place = voxels.flags.f_contiguous or voxels.flags.c_contiguous
     if descriptor is None or not in_place:
-        voxels = np.asarray(voxels, voxels.dtype.newbyteorder("="), order=order)
+        voxels = np.asarray(voxels, dtype=voxels.dtype.newbyteorder("="), order=order)
         block = memory.BUDGET.empty(voxels.nbytes)
         block[:] = voxels.reshape(-1, order=order).view(np.uint8)
         descriptor = memory.BUDGET.blocks[memory.address(block)]

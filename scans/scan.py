@@ -6,6 +6,7 @@ date or description goes further.
 
 import io
 import mmap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ class Scan:
 Data = bytes | mmap.mmap  # a file's content, in memory or mapped
 
 
-def dims(shape: tuple[int, ...]) -> str:
+def dims(shape: Iterable[object]) -> str:
     return "×".join(map(str, shape))
 
 
@@ -233,7 +234,7 @@ def image(pixels: np.ndarray, name: str, form: str, **more: Any) -> Scan:
 class View(io.RawIOBase):
     """Bytes that lie in memory, a mapped file among them, as a file to read from, without a copy."""
 
-    def __init__(self, data: Data):
+    def __init__(self, data: Data | bytearray | memoryview):
         super().__init__()
         self.data, self.at = memoryview(data), 0
 

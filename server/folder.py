@@ -11,7 +11,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from scans.scan import ScanError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
     import msvcrt
 
 log = logging.getLogger("scanwise")
@@ -195,6 +195,10 @@ class Uploads:
             if upload.path in self._taken:
                 self._taken[upload.path] = size
         return True
+
+    def remover(self, upload: Upload) -> Callable[[object], None]:
+        """What removes the upload once a job is done with it."""
+        return lambda _: self.remove(upload)
 
     def remove(self, upload: Upload) -> None:
         if upload.ours:

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import urllib.parse
+from typing import BinaryIO
 
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -27,7 +28,7 @@ class Form:
         self.fields: dict[str, str] = {}
         self.files: list[tuple[str, Upload | None, ScanError | None]] = []
         self.uploads: list[Upload] = []
-        self._file = None
+        self._file: BinaryIO | None = None
         self.count = -1  # of parts; one is begun before the first
         self._parser = MultipartParser(
             boundary,

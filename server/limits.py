@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from studies import to_json
 try:
     import resource
 except ImportError:  # Windows, which sets no such limit
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 log = logging.getLogger("scanwise")
 
@@ -75,7 +75,7 @@ class Listening(tornado.httpserver.HTTPServer):
 
     def handle_stream(self, stream: tornado.iostream.IOStream, address: tuple) -> None:
         client = network(str(address[0])) if address else ""
-        if self.count() >= self.most or stream.fileno().fileno() >= self.descriptors - SPARE:
+        if self.count() >= self.most or stream.socket.fileno() >= self.descriptors - SPARE:
             self.turn_away(stream, "too many connections are open; try again in a minute")
         elif not self.behind_proxy and Counter(self.streams.values())[client] >= self.a_client:
             self.turn_away(stream, "your machine has too many connections open; close some of its pages")
@@ -110,7 +110,7 @@ class Listening(tornado.httpserver.HTTPServer):
         finally:
             stream.close()
 
-    def add_sockets(self, sockets: list[socket.socket]) -> None:
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         for sock in sockets:
             self._sockets[sock.fileno()] = sock
             self._handlers[sock.fileno()] = tornado.netutil.add_accept_handler(sock, self._handle_connection)
@@ -167,7 +167,7 @@ class OpenPages:
             if mine and self.behind_proxy:
                 continue
             counted = [page for page in self.pages.values() if not mine or page.address == client]
-            gone = sorted((page for page in counted if page.lost is not None), key=lambda page: page.lost)
+            gone = sorted((page for page in counted if page.lost is not None), key=lambda page: page.lost or 0.0)
             while len(counted) >= most and gone:
                 page = gone.pop(0)
                 counted.remove(page)

@@ -27,7 +27,7 @@ from studies import to_json
 try:
     from isal import igzip as gzip
 except ImportError:  # no wheel for this machine; the same, slower
-    import gzip
+    import gzip  # type: ignore[no-redef]
 
 REPORTS = {"html": "text/html; charset=UTF-8", "pdf": "application/pdf"}
 

@@ -184,7 +184,7 @@ class PageSession:
         for upload in uploads:
             self.state.uploads.remove(upload)
             for job in self.jobs:
-                job.future.add_done_callback(lambda _, upload=upload: self.state.uploads.remove(upload))
+                job.future.add_done_callback(self.state.uploads.remover(upload))
 
     def close(self) -> None:
         with self._lock:

@@ -7,10 +7,12 @@ refusal found on the way is answered once the body is through, so that the sende
 import asyncio
 import time
 import urllib.parse
+from typing import cast
 
 import tornado.web
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
+from tornado.http1connection import HTTP1Connection
 
 from diagnosis.diagnoser import error_record
 from networks.dropout import PASSES
@@ -41,8 +43,9 @@ class Streamed(Guard):
         self.uploads: list[Upload] = []
         self.job: Job | None = None
         self.limit = self.parts * self.state.uploads.limit
-        self.request.connection.set_max_body_size(self.limit + SLACK)
-        self.request.connection.set_body_timeout(self.patience + (self.limit + SLACK) / SLOWEST)
+        connection = cast(HTTP1Connection, self.request.connection)
+        connection.set_max_body_size(self.limit + SLACK)
+        connection.set_body_timeout(self.patience + (self.limit + SLACK) / SLOWEST)
         self.began = self.heard = time.monotonic()
         declared = self.request.headers.get("Content-Length", "")
         self.declared = int(declared) if declared.isdigit() else None
@@ -144,7 +147,7 @@ class Streamed(Guard):
         for upload in self.uploads:
             self.state.uploads.remove(upload)
             if self.job is not None:
-                self.job.future.add_done_callback(lambda _, upload=upload: self.state.uploads.remove(upload))
+                self.job.future.add_done_callback(self.state.uploads.remover(upload))
         self.state.uploads.release(self)
 
     def on_finish(self) -> None:
@@ -216,7 +219,7 @@ class PutUpload(Streamed):
             self.drop()
             gone = self.state.gone(self.uploads[0])
             raise Refusal(410, gone.code, str(gone))
-        key = self.session.add(self.uploads[0])
+        key = self.session and self.session.add(self.uploads[0])
         if key is None:
             self.drop()
             raise Refusal(404, "no-page", "the page that sent this has closed; load it again")
@@ -278,11 +281,13 @@ class Analysis(Streamed):
         weights = self.state.for_study(study)
         if weights is None:
             known = ", ".join(sorted({d.study.key for d in self.state.diagnosers.values()}))
-            raise Refusal(422, "unknown-study", f"no weights for the study {study[:60]!r}; there are: {known}")
+            raise Refusal(
+                422, "unknown-study", f"no weights for the study {(study or '')[:60]!r}; there are: {known}"
+            )
         if not self.form.files:
             raise Refusal(422, "no-file", "the form holds no file; send scans in the field `files`")
         if not self.uploads:
-            kinds = [error for _, _, error in self.form.files]
+            kinds = [error for _, _, error in self.form.files if error]
             raise Refusal(415, kinds[0].code, str(kinds[0]))
         wanted = payloads.wanted(self.request.headers.get("Accept", ""))
         if wanted != "json" and len(self.form.files) > 1:
@@ -291,8 +296,9 @@ class Analysis(Streamed):
             self.form.fields.get(key, "").lower() in ("1", "true", "yes", "on")
             for key in ("judge_anyway", "uncertainty")
         )
-        if uncertainty and self.state.diagnosers[weights].why_no_uncertainty:
-            raise Refusal(422, "no-dropout", self.state.diagnosers[weights].why_no_uncertainty)
+        reason = self.state.diagnosers[weights].why_no_uncertainty
+        if uncertainty and reason:
+            raise Refusal(422, "no-dropout", reason)
         language = self.form.fields.get("language", "en")
         try:
             self.job = self.state.pool.submit(
@@ -321,8 +327,9 @@ class Analysis(Streamed):
 
         records, page = [], None
         for name, upload, error in self.form.files:
-            if upload is None:
+            if error is not None:
                 records.append(error_record(name, error))
+            if upload is None:
                 continue
             record, diagnosis = self.state.judge(upload, weights, anyway, passes, step)
             records.append(record)

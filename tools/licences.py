@@ -23,8 +23,8 @@ HEAD = """# Licences of what is installed
 Written by `make lock` from the metadata of each package in `locks/`. None of these packages is part of this
 repository; each is installed under its own licence. Versions stand in the locks.
 
-Two are copyleft: `fpdf2` (LGPL-3), which draws the PDF, and `pylibjpeg-libjpeg` (GPL-3), which decodes DICOM's JPEG
-and JPEG-LS in a process of its own. Whoever passes Scanwise on together with them has their terms to keep, or
+Two are copyleft: `fpdf2` (LGPL-3), which draws the PDF, and `pylibjpeg-libjpeg` (GPL-3), which decodes DICOM's
+JPEG and JPEG-LS in a process of its own. Whoever passes Scanwise on together with them has their terms to keep, or
 leaves the second out: such files are then refused, all others are read.
 """
 

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from pydicom import Dataset, uid
@@ -18,6 +18,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.errors import BytesLengthException
 from pydicom.filereader import read_dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.tag import BaseTag
 
 from scans.dicom.pixels import Pixels
 from scans.dicom.series import assemble
@@ -33,8 +34,8 @@ CHUNK = 1 << 20
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00010: "PixelData"}
 UNDEFINED = 0xFFFFFFFF  # the length of what ends with a delimiter: compressed pixels
 WIDE_HEADER = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")  # value types with four bytes for their length
-KEPT = [
-    tag_for_keyword(keyword)
+KEPT: list[BaseTag | int] = [
+    cast(int, tag_for_keyword(keyword))
     for keyword in (
         "SpecificCharacterSet",
         "ImageType",
@@ -100,7 +101,7 @@ class File:
 class Counted(View):
     """A file's content that counts how often it is read: about twice for each data element, nested ones too."""
 
-    def __init__(self, data: Data | memoryview, count: Callable[[int], None]):
+    def __init__(self, data: Data | bytearray | memoryview, count: Callable[[int], None]):
         super().__init__(data)
         self.count = count
 
@@ -168,7 +169,7 @@ class Reading:
     def _parse(self, raw: Data | bytearray, start: int) -> File:
         stream = Counted(raw, self.count)
         stream.seek(start)
-        meta = read_dataset(stream, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
+        meta = read_dataset(cast(BinaryIO, stream), False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
         syntax = uid.UID(str(meta.get("TransferSyntaxUID", "") or uid.ImplicitVRLittleEndian))
         if syntax == uid.DeflatedExplicitVRLittleEndian:
             raw, syntax = self.inflate(memoryview(raw)[stream.tell() :]), uid.ExplicitVRLittleEndian
@@ -184,7 +185,7 @@ class Reading:
                 found.append((int(tag), vr, length))
             return int(tag) >= 0x7FE00008
 
-        header = read_dataset(stream, implicit, little, stop_when=at_pixels, specific_tags=KEPT)
+        header = read_dataset(cast(BinaryIO, stream), implicit, little, stop_when=at_pixels, specific_tags=KEPT)
         if not found or "Rows" not in header:
             return File(header, None)
         tag, vr, length = found[0]
@@ -296,21 +297,26 @@ def choose(images: list[File], name: str, series: str | None) -> list[File]:
         keyed[key if taken[key] == 1 else f"{key}-{taken[key]}"] = group
     if series in keyed:
         return keyed[series]
-    some = sorted(keyed.items(), key=lambda item: (len(item[0]), item[0]))
+    ordered = sorted(keyed.items(), key=lambda item: (len(item[0]), item[0]))
     listed = "; ".join(
-        f"{key}: {len(group)} images {group[0].pixels.rows}×{group[0].pixels.columns} "
-        f"{modality(group[0].header)}".rstrip()
-        for key, group in some[:SERIES_SHOWN]
+        f"{key}: {len(group)} images {rows_and_columns(group[0])} {modality(group[0].header)}".rstrip()
+        for key, group in ordered[:SERIES_SHOWN]
     )
-    listed += f"; and {len(some) - SERIES_SHOWN} more" if len(some) > SERIES_SHOWN else ""
+    listed += f"; and {len(ordered) - SERIES_SHOWN} more" if len(ordered) > SERIES_SHOWN else ""
     asked = f"no series {series[:16]} in it" if series is not None else f"{len(keyed)} series in it"
     raise ScanError("several-series", f"{name}: {asked} ({listed}); name one by its number, or zip one alone")
+
+
+def rows_and_columns(file: File) -> str:
+    return f"{file.pixels.rows}×{file.pixels.columns}" if file.pixels else "of no size"
 
 
 def volume_of(files: list[File], name: str, limit: int) -> Scan:
     """The volume that the images of one series make up."""
     try:
-        return assemble([(file.header, file.pixels) for file in files], name, modality(files[0].header), limit)
+        return assemble(
+            [(file.header, file.pixels) for file in files if file.pixels], name, modality(files[0].header), limit
+        )
     except ScanError:
         raise
     except ODD_HEADERS as error:

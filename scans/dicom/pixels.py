@@ -52,7 +52,7 @@ class Pixels:
         return otherwise if value is None or str(value) == "" else int(value)
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """What all of it takes, unpacked."""
         return self.rows * self.columns * self.frames * self.samples * max(1, self.bits // 8)
 

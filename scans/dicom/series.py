@@ -83,7 +83,7 @@ def check_files(files: list[tuple[Dataset, Pixels]], name: str, limit: int) -> N
                 f"{name}: the slices lie side by side in one image (a mosaic); convert it with "
                 "dcm2niix and upload the .nii.gz",
             )
-    size = sum(pixels.bytes for _, pixels in files)
+    size = sum(pixels.size for _, pixels in files)
     count = sum(pixels.rows * pixels.columns * pixels.frames for _, pixels in files)
     if size > limit or count > MAX_VOXELS:
         raise ScanError(
