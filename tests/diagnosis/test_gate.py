@@ -200,3 +200,13 @@ def test_every_reason_is_a_sentence_with_a_way_out(code):
     assert text[0].isupper() and text.endswith(".")
     assert len([part for part in text.split(". ") if part]) >= 2 or ";" in text
     assert list(string.Formatter().parse(text))
+
+
+def test_the_brain_is_looked_for_as_many_millimetres_off_as_the_sketch_lies_cells_off(sketched, monkeypatch):
+    """Cells of HEAD are 3 × 4 × 4 voxels of 1.2 × 1 × 1 mm."""
+    looked = []
+    monkeypatch.setattr(gate.likeness, "match", lambda *_: likeness.Match(0.9, 0.3, None, (1.0, -2.0, 0.5)))
+    monkeypatch.setattr(gate, "_outside", lambda *given: looked.append(given[-1]) or 0.0)
+    scan = scan_of(*heads.head(3.0))
+    gate.before(scan, prepare(scan, HEAD), sketched)
+    assert looked == [pytest.approx((3.6, -8.0, 2.0))]

@@ -49,3 +49,11 @@ def test_a_picture_is_only_shifted():
     drawn = torch.randn(48, 48, generator=torch.Generator().manual_seed(0))
     found = likeness.match(torch.roll(drawn, (2, -3), (0, 1)), drawn, PICTURE)
     assert found.shift == (2, -3) and found.score > 0.95 and found.margin == math.inf
+
+
+def test_the_distance_is_from_the_mean_of_what_was_learned_from():
+    extras = {
+        "features.mean": torch.tensor([1.0, 2.0]),
+        "features.precision": torch.diag(torch.tensor([1.0, 4.0])),
+    }
+    assert likeness.distance(torch.tensor([4.0, 4.0]), extras) == pytest.approx(5)  # √(3² + 4 · 2²)

@@ -1,18 +1,22 @@
 """Scores by their definitions, with intervals over people."""
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
+import model
 import studies
 from data.cache import Cache
-from data.cases import Case, DataError
+from data.cases import Case, DataError, find
+from diagnosis import likeness
 from learning.scoring import (
     READINGS,
     Answers,
     Predictions,
     ece,
     measure,
+    predict,
     readable,
     regroup,
     reliability,
@@ -21,7 +25,7 @@ from learning.scoring import (
 )
 from networks.header import Header
 from studies import STUDIES, Label
-from tests.scored import LABELS
+from tests.scored import LABELS, STUDY, brightest, cohort
 
 FIVE = studies.STUDIES["alzheimers"].labels
 
@@ -151,3 +155,17 @@ def test_one_bad_file_in_a_hundred_is_left_out_and_two_are_too_many(tmp_path, ca
         return
     assert readable(cases, cache, 0) == cases[bad:]
     assert ("1 of 100 files cannot be read and are left out" in capsys.readouterr().err) == (bad == 1)
+
+
+def test_predictions_are_the_network_s_case_by_case(tmp_path, monkeypatch):
+    weights = model.load(brightest(tmp_path, monkeypatch), "cpu")
+    cases = find(cohort(tmp_path / "data", 2), STUDY)
+    found = predict(weights, cases, batch=5)
+    values = np.stack([nibabel.load(case.file).get_fdata().ravel() for case in cases])
+    assert found.files == [case.file.as_posix() for case in cases] and found.subjects[:2] == ["sub-000"] * 2
+    assert found.labels == [case.label for case in cases] and found.sketches is None
+    np.testing.assert_allclose(found.features, np.stack([values.mean(1), values.max(1)], 1), rtol=1e-5)
+    np.testing.assert_allclose(found.logits, -4 * (values.mean(1)[:, None] - (1, 2, 3)) ** 2, atol=1e-4)
+    monkeypatch.setattr(likeness, "sketch", lambda tensor, contract: tensor[0].mean())
+    asked = predict(weights, cases, sketches=True)
+    np.testing.assert_allclose(asked.sketches, values.mean(1), rtol=1e-3)  # kept with half the digits

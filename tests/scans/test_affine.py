@@ -1,6 +1,7 @@
 """Axes and slants of an affine, against closed forms."""
 
 import numpy as np
+import pytest
 
 from scans.affine import axes, is_oblique, straighten
 from tests.support import turn
@@ -14,3 +15,9 @@ def test_axes_and_obliqueness():
     straight = straighten(bent)
     assert not is_oblique(straight)
     np.testing.assert_allclose(np.linalg.norm(straight[:3, :3], axis=0), (1, 1.5, 2), rtol=0.02)
+
+
+@pytest.mark.parametrize("size", [0.1, 1, 20])
+@pytest.mark.parametrize("degrees, slanted", [(4, True), (0.05, False)])  # the bound is 0.002, or 0.11°
+def test_a_slant_is_an_angle_whatever_the_voxels_size(size, degrees, slanted):
+    assert is_oblique(turn(degrees, 0) @ np.diag([size, size, size, 1])) == slanted

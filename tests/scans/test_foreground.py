@@ -28,3 +28,26 @@ def test_odd_scans_have_some_foreground(voxels):
     found = find_foreground(voxels.astype(np.float32), np.eye(4))
     assert np.isfinite([found.air, found.threshold, found.mean, found.deviation, *found.anchor]).all()
     assert found.mask.any() and found.deviation > 0
+
+
+def test_the_threshold_lies_between_air_and_the_midst_of_dark_and_bright():
+    """A dark shell around a bright ball: Otsu parts them half way, at 70, and six tenths of that is 42."""
+    points = (np.indices((60, 60, 60)) - 29.5) * 3.0
+    radius = np.linalg.norm(points, axis=0)
+    voxels = np.where(radius < 50, 100.0, np.where(radius < 65, 40.0, 0.0))
+    assert find_foreground(voxels, np.diag([3.0, 3, 3, 1])).threshold == pytest.approx(42, abs=0.5)
+
+
+def test_intensities_are_those_within_50_mm_of_the_middle_of_the_brain():
+    """The middle lies 6 mm behind the anchor."""
+    points = (np.indices((60, 70, 60)) - 29.5) * 3.0
+    head = np.linalg.norm(points, axis=0) < 80
+    affine = np.diag([3.0, 3, 3, 1])
+    affine[:3, 3] = -88.5
+    anchor, behind = np.zeros(3), np.array([0, -6, 0])
+    for _ in range(2):  # the brightness moves the anchor a little, the second time no more
+        away = np.linalg.norm(points - (anchor + behind).reshape(3, 1, 1, 1), axis=0)
+        found = find_foreground(np.where(head, np.where(away < 50, 100.0, 60.0), 0.0), affine)
+        change, anchor = np.abs(found.anchor - anchor).max(), found.anchor
+    assert change < 0.01
+    assert (found.mean, found.deviation) == (100, 1)  # one brightness alone, whose spread counts as 1

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform
 
+from scans import resample as resampling
 from scans.affine import is_oblique
 from scans.resample import resample
 from tests.support import turn
@@ -68,3 +69,22 @@ def test_a_coarser_grid_keeps_a_constant():
     matrix = np.diag([2.7, 1.9, 3.1, 1])
     matrix[:3, 3] = 6
     np.testing.assert_allclose(resample(even, matrix, (9, 9, 9)), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(15, 16, 18), (1, 16, 18), (5, 1, 1)])
+def test_a_big_scan_is_read_in_parts_with_the_same_result(monkeypatch, shape):
+    """Both ways, with the bound so low that the small scan counts as big and is halved to the end."""
+    monkeypatch.setattr(resampling, "LARGE", 100)
+    values = torch.from_numpy(VALUES)
+    for matrix in (turn(20, 0), turn(-35, 1) @ turn(10, 2), np.vstack([ALIGNED["turned"], [0, 0, 0, 1]])):
+        moved = matrix.copy()
+        moved[:3, 3] += 2
+        np.testing.assert_allclose(resample(values, moved, shape), scipys(moved, shape), atol=1e-3)
+    assert not resample(values, turn(20, 0) + np.pad([[100.0]], ((0, 3), (3, 0))), shape).any()  # beside the scan
+
+
+def test_the_scan_itself_stays_as_it_is():
+    values = torch.from_numpy(VALUES.copy())
+    for matrix in (np.eye(4), turn(20, 0)):
+        resample(values, matrix, VALUES.shape, offset=-0.5, factor=3.0)
+    np.testing.assert_array_equal(values, VALUES)

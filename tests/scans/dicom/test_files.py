@@ -209,3 +209,52 @@ def test_damaged_pixels(phantom):
 def test_real_series(name, shape, modality):
     scan = read(next(path for path in HERE if path.name == name))
     assert sorted(scan.facts["shape"]) == sorted(shape) and scan.facts["modality"] == modality
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [pydicom.uid.ImplicitVRLittleEndian, pydicom.uid.DeflatedExplicitVRLittleEndian],
+    ids=lambda uid: uid.name,
+)
+def test_other_ways_to_write_the_same_picture(syntax):
+    data = dataset(MR, "1.2.3", "1.2.4", 1)
+    ramp = np.add.outer(np.arange(30), np.arange(40))
+    pixels(data, ramp)
+    data.file_meta.TransferSyntaxUID = syntax
+    np.testing.assert_array_equal(read(to_bytes(data), "slice.dcm").voxels, ramp)
+
+
+def test_pixels_may_be_floats():
+    data = dataset(MR, "1.2.3", "1.2.4", 1)
+    ramp = np.add.outer(np.arange(30), np.arange(40)) / 7
+    pixels(data, ramp)
+    del data.PixelData, data.BitsStored, data.HighBit, data.PixelRepresentation
+    data.BitsAllocated, data.FloatPixelData = 32, ramp.astype("<f4").tobytes()
+    np.testing.assert_array_equal(read(to_bytes(data), "slice.dcm").voxels, ramp.astype(np.float32))
+
+
+@pytest.mark.parametrize("missing", ["Rows", "PixelData"])
+def test_half_of_a_picture_is_none(missing):
+    data = dataset(MR, "1.2.3", "1.2.4", 1)
+    pixels(data, np.add.outer(np.arange(30), np.arange(40)))
+    delattr(data, missing)
+    error = refusal(to_bytes(data), "slice.dcm")
+    assert error.code == "no-image" and "without a picture (MR)" in str(error)
+
+
+def test_a_sequence_counts_by_its_length_though_it_is_parsed_later():
+    """Each 16 bytes of it as one read: a data element of a nested header has at least 8, and takes two."""
+
+    def counted(items):
+        data = dataset(MR, "1.2.3", "1.2.4", 1)
+        pixels(data, np.add.outer(np.arange(30), np.arange(40)))
+        item = pydicom.Dataset()
+        item.LUTDescriptor, item.LUTData = [200, 0, 16], bytes(400)
+        data.VOILUTSequence = pydicom.Sequence([item] * items)
+        whole, reading = to_bytes(data), dicom.Reading("a.dcm", 1 << 30)
+        before = reading.reads
+        assert reading.parse(whole).pixels is not None
+        return before - reading.reads, len(whole)
+
+    (few, short), (many, long) = counted(10), counted(110)
+    assert many - few == pytest.approx((long - short) / 16, abs=1)

@@ -98,3 +98,25 @@ def test_a_jpeg_larger_than_its_header_is_refused_before_it_is_decoded(monkeypat
 def test_every_decoder_is_there():
     for syntax, plugin in pixels.DECODERS.items():
         assert plugin in pixels.get_decoder(syntax).available_plugins
+
+
+def frames_of(count: int) -> pixels.Pixels:
+    header = slice_of(side=4, NumberOfFrames=count)
+    values = np.arange(16 * count, dtype="<u2").tobytes()
+    return pixels.Pixels(header, "PixelData", uid.ExplicitVRLittleEndian, memoryview(values), False)
+
+
+def test_each_frame_is_its_own_bytes():
+    three = frames_of(3)
+    for index in (0, 1, 2):
+        np.testing.assert_array_equal(three.frame(index, "a.dcm").ravel(), np.arange(16) + 16 * index)
+
+
+@pytest.mark.parametrize("syntax", [None, uid.RLELossless])
+def test_what_unpacking_may_take_is_given_back(syntax, monkeypatch):
+    asked = []
+    data = slice_of(syntax)
+    one = pixels.Pixels(data, "PixelData", data.file_meta.TransferSyntaxUID, data.PixelData, syntax is not None)
+    monkeypatch.setattr(pixels, "grow", asked.append)
+    one.frame(0, "a.dcm")
+    assert sum(asked) == 0 and max(asked) == (4 * 2 * 32 * 32 if syntax else 0)

@@ -1,5 +1,6 @@
 """Slices put together: places by closed forms, and what makes up no volume refused in words."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -98,3 +99,63 @@ def test_the_size_is_counted_before_a_pixel_is_looked_at():
     with pytest.raises(ScanError, match="480,000 bytes, and the limit is 400,000") as refused:
         put_together(files, limit=400_000)
     assert refused.value.code == "too-large"
+
+
+@pytest.mark.parametrize(
+    ("signed", "intercept", "dtype"),
+    [  # twelve bits hold 0 to 4,095, or −2,048 to 2,047; sixteen −32,768 to 32,767
+        (0, -32_768, np.int16),
+        (0, -32_769, np.float32),
+        (0, 28_672, np.int16),
+        (0, 28_673, np.float32),
+        (1, -30_720, np.int16),
+        (1, -30_721, np.float32),
+        (1, 30_720, np.int16),
+        (1, 30_721, np.float32),
+    ],
+)
+def test_a_shift_stays_whole_as_long_as_it_fits(signed, intercept, dtype):
+    files = straight([0, 1, 2, 3], RescaleIntercept=intercept, BitsStored=12, PixelRepresentation=signed)
+    scan = put_together(files)
+    assert scan.voxels.dtype == dtype and scan.voxels[0, 0, 1] == 100 + intercept
+
+
+def framed(shared: bool) -> tuple[pydicom.Dataset, Pixels]:
+    """One file of five frames 4 mm apart; what all have in common is said once, or by each."""
+    header, _ = one((0, 0, 0), NumberOfFrames=5)
+    common = pydicom.Dataset()
+    plane, measures = pydicom.Dataset(), pydicom.Dataset()
+    plane.ImageOrientationPatient = header.ImageOrientationPatient
+    measures.PixelSpacing = header.PixelSpacing
+    common.PlaneOrientationSequence, common.PixelMeasuresSequence = [plane], [measures]
+    del header.ImagePositionPatient, header.ImageOrientationPatient, header.PixelSpacing
+    frames = []
+    for number in range(5):
+        frame, place = pydicom.Dataset() if shared else copy.deepcopy(common), pydicom.Dataset()
+        place.ImagePositionPatient = [10, 20, 4 * number]
+        frame.PlanePositionSequence = [place]
+        frames.append(frame)
+    if shared:
+        header.SharedFunctionalGroupsSequence = [common]
+    header.PerFrameFunctionalGroupsSequence = frames
+    values = memoryview(np.arange(5 * ROWS * COLUMNS, dtype="<u2").tobytes())
+    return header, Pixels(header, "PixelData", ExplicitVRLittleEndian, values, False)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_frames_say_of_themselves_or_share(shared):
+    scan = put_together([framed(shared)])
+    assert scan.voxels.shape == (COLUMNS, ROWS, 5) and scan.voxels[2, 1, 3] == 3 * ROWS * COLUMNS + COLUMNS + 2
+    np.testing.assert_allclose(scan.affine @ [1, 1, 1, 1], [-13, -22, 4, 1])
+
+
+@pytest.mark.parametrize("empty", [{"RescaleSlope": None}, {"RescaleSlope": ""}, {}])
+def test_a_scale_that_is_not_given_is_one(empty):
+    assert put_together(straight([0, 1, 2, 3], RescaleIntercept=5, **empty)).voxels[0, 0, 1] == 105
+
+
+def test_rows_that_differ_are_no_volume():
+    files = straight([0, 4, 8, 12, 16])
+    files[4][1].rows -= 1
+    with pytest.raises(ScanError, match=f"{ROWS}×{COLUMNS} and of {ROWS - 1}×{COLUMNS}"):
+        put_together(files)
