@@ -5,8 +5,8 @@
 A fault is a comparison turned or made strict, plus for minus, `and` for `or`, a `not` left out, a truth value or a
 number changed. The sample is drawn over all such places of MODULES by a hash of what is changed: for one seed it
 stays the same where the code does. Every fault is tried in a copy of the repository, with the test file that
-mirrors the module (or those of TESTS); it lives where those tests pass all the same. What changes nothing that anybody
-could see is in ARGUED, with the reason. Last comes the share that was noticed.
+mirrors the module (or those of TESTS); it lives where those tests pass all the same. What changes nothing that
+anybody could see is in ARGUED, with the reason. Last comes the share that was noticed.
 """
 
 import argparse
