@@ -144,3 +144,10 @@ def test_housekeeping_survives_files_that_cannot_be_removed(uploads, monkeypatch
 def test_a_name_of_any_length_keeps_its_suffix(uploads):
     upload = uploads.new("x" * 300 + ".nii.gz")
     assert upload.path.name.endswith(".nii.gz") and folder.OURS.fullmatch(upload.path.name)
+
+
+def test_what_never_came_is_let_go_of_without_trouble(uploads):
+    upload = uploads.new("a.nii")
+    uploads.reserve(upload.path, 20 * MB)
+    uploads.remove(upload)
+    assert uploads.trouble is None and uploads.taken == 0
