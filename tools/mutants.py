@@ -138,8 +138,8 @@ def faults(module: str) -> list[Fault]:
     return found
 
 
-def with_fault(fault: Fault) -> str:
-    tree = ast.parse((ROOT / fault.module).read_text(encoding="utf-8"))
+def with_fault(text: str, fault: Fault) -> str:
+    tree = ast.parse(text)
     turn(next(node for place, node in enumerate(ast.walk(tree)) if place == fault.place))
     return ast.unparse(ast.fix_missing_locations(tree))
 
@@ -169,7 +169,7 @@ def tried(copy: Path, faults_of: list[Fault]) -> Iterator[tuple[Fault, str]]:
     limit = 30 + SLOWEST * (time.monotonic() - start)
     original = (copy / module).read_text(encoding="utf-8")
     for fault in faults_of:
-        (copy / module).write_text(with_fault(fault), encoding="utf-8")
+        (copy / module).write_text(with_fault(original, fault), encoding="utf-8")
         alive = passes(copy, module, limit)
         (copy / module).write_text(original, encoding="utf-8")
         yield fault, "LIVED" if alive else "noticed"
