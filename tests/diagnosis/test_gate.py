@@ -194,6 +194,16 @@ def test_pictures_of_the_kind_pass_and_others_do_not(picture_weights):
     assert codes(picture(9, size=24), picture_weights)[1] >= {"tiny"}
 
 
+@pytest.mark.parametrize(("less", "coloured"), [(0, False), (11, False), (16, True)])
+def test_a_tint_is_no_colour(picture_weights, less, coloured):
+    """Brightness 20 to 240, one channel `less`: 11 of 231 are 5 %, 16 of 236 are 7, and 6 are the bound."""
+    scan = picture(9)
+    voxels = np.interp(scan.voxels, (scan.voxels.min(), scan.voxels.max()), (20, 240))
+    voxels[..., 0] -= less
+    _, found = codes(dataclasses.replace(scan, voxels=voxels.astype(np.uint8)), picture_weights)
+    assert ("coloured" in found) == coloured
+
+
 @pytest.mark.parametrize("code", gate.REASONS)
 def test_every_reason_is_a_sentence_with_a_way_out(code):
     text = gate.REASONS[code]

@@ -1,5 +1,10 @@
 """Bounds on open pages, with a clock that the test turns."""
 
+from types import SimpleNamespace
+
+import pytest
+from tornado.httpserver import HTTPServer
+
 from server import limits
 from server.limits import OpenPages
 
@@ -65,3 +70,47 @@ def test_behind_a_proxy_all_share_an_address_and_only_the_whole_is_bounded():
         assert pages.why_not("127.0.0.1") is None
         pages.attach(Session(), "127.0.0.1", "")
     assert pages.why_not("127.0.0.1") is not None
+
+
+class Stream:
+    """As much of a connection as is asked for."""
+
+    def __init__(self, descriptor: int):
+        self.socket, self.over = SimpleNamespace(fileno=lambda: descriptor), False
+
+    def closed(self) -> bool:
+        return self.over
+
+
+@pytest.fixture
+def listening(monkeypatch):
+    """A server with a thousand descriptors that tells who was heard and who was turned away."""
+    made = limits.Listening(lambda request: None)
+    made.descriptors, made.heard, made.turned = 1000, [], []
+    monkeypatch.setattr(made, "turn_away", lambda stream, words: made.turned.append((stream, words)))
+    monkeypatch.setattr(HTTPServer, "handle_stream", lambda self, stream, address: self.heard.append(stream))
+    return made
+
+
+def test_the_last_64_descriptors_are_for_no_connection(listening):
+    first, last, over = Stream(10), Stream(935), Stream(936)
+    for stream in (first, last, over):
+        listening.handle_stream(stream, ("192.0.2.1", 1))
+    assert listening.heard == [first, last]
+    assert listening.turned == [(over, "too many connections are open; try again in a minute")]
+
+
+def test_half_of_the_descriptors_may_be_connections_and_a_quarter_of_those_one_clients(listening):
+    streams = [Stream(10 + number) for number in range(501)]
+    for number, stream in enumerate(streams[:126]):
+        listening.handle_stream(stream, ("192.0.2.1", number))
+    assert len(listening.heard) == 125 and "your machine has too many" in listening.turned[0][1]
+    for number, stream in enumerate(streams[126:], 126):
+        listening.handle_stream(stream, (f"192.0.2.{2 + number // 100}", number))
+    assert len(listening.heard) == 500 and len(listening.turned) == 1
+    late = Stream(900)
+    listening.handle_stream(late, ("192.0.2.99", 1))
+    assert listening.turned[1] == (late, "too many connections are open; try again in a minute")
+    streams[0].over = True
+    listening.handle_stream(late, ("192.0.2.99", 1))
+    assert listening.heard[-1] is late

@@ -4,6 +4,7 @@ import json
 import tempfile
 import zipfile
 from io import BytesIO
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -258,3 +259,14 @@ def test_a_sequence_counts_by_its_length_though_it_is_parsed_later():
 
     (few, short), (many, long) = counted(10), counted(110)
     assert many - few == pytest.approx((long - short) / 16, abs=1)
+
+
+def test_series_are_listed_in_the_order_of_their_numbers():
+    images = []
+    for number, count in ((12, 2), (3, 5), (11, 4)):
+        header = pydicom.Dataset()
+        header.SeriesNumber, header.SeriesInstanceUID, header.Modality = number, f"1.2.{number}", "MR"
+        images += [dicom.File(header, SimpleNamespace(rows=4, columns=6))] * count
+    with pytest.raises(ScanError) as refused:
+        dicom.choose(images, "a.zip", None)
+    assert "3 series in it (3: 5 images 4×6 MR; 11: 4 images 4×6 MR; 12: 2 images 4×6 MR)" in str(refused.value)
