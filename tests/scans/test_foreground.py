@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scans.foreground import find_foreground, on_grid
+from scans.foreground import _otsu, find_foreground, on_grid
 
 
 def test_the_foreground_is_the_ball_and_not_the_speck():
@@ -51,3 +51,9 @@ def test_intensities_are_those_within_50_mm_of_the_middle_of_the_brain():
         change, anchor = np.abs(found.anchor - anchor).max(), found.anchor
     assert change < 0.01
     assert (found.mean, found.deviation) == (100, 1)  # one brightness alone, whose spread counts as 1
+
+
+def test_the_threshold_parts_where_the_spread_between_is_largest():
+    """Of 100 at 20, 100 at 40 and 5 at 100: 100 · 105 · (42.86 − 20)² is more than 200 · 5 · (100 − 30)²."""
+    sample = np.repeat([0.0, 20.0, 40.0, 100.0], [50, 100, 100, 5])
+    assert _otsu(sample, 0.0, 100.0) == pytest.approx((20 + 4500 / 105) / 2, abs=0.4)  # a bin is 0.39 wide

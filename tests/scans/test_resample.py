@@ -38,10 +38,11 @@ def test_along_the_axes(name, order):
 
 
 @pytest.mark.parametrize("matrix", [turn(20, 0), turn(-35, 1) @ turn(10, 2), turn(3, 2)])
-def test_across_the_axes(matrix):
+@pytest.mark.parametrize("shape", [(15, 16, 18), (2 * resampling.PLANES + 3, 5, 6)])
+def test_across_the_axes(matrix, shape):
     assert is_oblique(matrix)
-    read = resample(torch.from_numpy(VALUES), matrix, (15, 16, 18))
-    np.testing.assert_allclose(read, scipys(matrix, (15, 16, 18)), atol=1e-3)
+    read = resample(torch.from_numpy(VALUES), matrix, shape)
+    np.testing.assert_allclose(read, scipys(matrix, shape), atol=1e-3)
 
 
 def test_offset_and_factor():
