@@ -66,6 +66,7 @@ def test_every_command_has_the_options_that_a_page_gives_it(monkeypatch, page, c
     rest = words[3 if words[1] == "-m" else 2 :]
     command_of = [rest[0]] if name == "datasets" else []
     monkeypatch.setattr(sys, "argv", [name, *command_of, "--help"])
+    monkeypatch.delitem(sys.modules, name, raising=False)  # another test may have imported it
     out = io.StringIO()
     with contextlib.redirect_stdout(out), pytest.raises(SystemExit) as ended:
         runpy.run_module(name, run_name="__main__", alter_sys=False)
