@@ -39,7 +39,9 @@ def save(picture: bytes, path: Path) -> None:
     """A PNG of few colours, made smaller until it is below the limit."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     while True:
-        image.quantize(192, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(path, optimize=True)
+        image.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.FLOYDSTEINBERG).save(
+            path, optimize=True
+        )
         if path.stat().st_size <= LIMIT:
             break
         image = image.resize((image.width * 9 // 10, image.height * 9 // 10), Image.Resampling.LANCZOS)
