@@ -109,10 +109,10 @@ def trainer(folder: Path, out: Path, batch: int, augment: str, device: str) -> l
 def ours(run: loop.Trainer, batch: int, epoch: int) -> float:
     """One epoch of train.py's own loop over the training cases."""
     cases = loop.cases_of(run.cases, "train")
-    scans = datasets.Scans(cases, run.study, run.cache, run.settings["augment"], 0)
+    scans = datasets.Scans(cases, run.study, run.cache, run.settings.augment, 0)
     scans.set_epoch(epoch)
     plan = loop.epoch_order(range(len(cases)), 0, epoch, batch)
-    loader = loop.batches(scans, plan, batch, run.settings["workers"])
+    loader = loop.batches(scans, plan, batch, run.settings.workers)
     loss = loop.loss_of(run.study, cases, run.settings, run.device)
     return run.epoch(run.state.network, loader, len(plan) // batch, 10**6, loss, Halt())
 

@@ -108,8 +108,8 @@ class Diagnoser:
 
     def __init__(self, weights: str | Path, device: str = "auto", precision: str = "fp32"):
         self.weights = model.load(weights, device)
-        check_fits(self.weights)
         self.forward = Forward(self.weights.network, precision)
+        check_fits(self.weights, self.forward)
         self._explaining = threading.Lock()  # gradients and hooks are not for two at once
 
     @property
@@ -219,15 +219,12 @@ class Diagnoser:
             return explain(self.weights, diagnosis.prepared, target, method, progress, diagnosis.base)
 
 
-def check_fits(weights: model.Weights) -> None:
-    """That the network takes what the contract prepares, and that the likeness tables fit both; on no data."""
+def check_fits(weights: model.Weights, forward: Forward) -> None:
+    """That the network takes what the contract prepares, by one pass, and that the likeness tables fit both."""
     contract, header = weights.contract, weights.header
     shape = (contract.planes or contract.shape[0], *contract.shape[1:])
     try:
-        network = model.blank(header.network, weights.study, header.arguments)
-        with torch.no_grad():
-            features = network.eval().features(torch.empty(1, contract.channels, *shape, device="meta"))
-        logits = tuple(network.head(features).shape)
+        logits, features = forward(torch.zeros(1, contract.channels, *shape))
     except Exception as error:  # torch raises of every kind where shapes do not fit
         raise model.WeightsError(
             f"{weights.name}: its network does not take the {'×'.join(map(str, shape))} that its contract "
@@ -250,9 +247,10 @@ def check_fits(weights: model.Weights) -> None:
             raise model.WeightsError(
                 f"{weights.name}: extras.{name} is {found} instead of {right}; train it again"
             )
-    if logits != (1, len(weights.study.labels)):
+    if logits.shape != (1, len(weights.study.labels)):
         raise model.WeightsError(
-            f"{weights.name}: its network gives {logits} for {len(weights.study.labels)} classes; train it again"
+            f"{weights.name}: its network gives {tuple(logits.shape)} for {len(weights.study.labels)} classes; "
+            "train it again"
         )
 
 
