@@ -214,7 +214,7 @@ class Undrawn(TorchFunctionMode):
 
 
 def blank(name: str, study: Study, arguments: Mapping[str, Any]) -> Network:
-    """A network without numbers, for what a file fills, and for asking what shapes it takes."""
+    """A network without numbers, for a file to fill."""
     with torch.device("meta"), Undrawn():
         return NETWORKS[name](len(study.labels), **arguments)
 
