@@ -64,6 +64,14 @@ CLASS_OF = torch.tensor([CLASSES.index(name) for _, name, _ in TISSUES.values()]
 OUTER = CLASS_OF == 0  # what skull stripping takes away
 FLUID = NAMES.index("fluid")
 TEXTURED = {"soft": 0.35, "scalp": 0.3, "marrow": 0.4, "bone": 0.3}  # unevenness outside the brain
+# What may grow or shrink in a sample apart from all else, by up to so many mm, and how far around it that is felt.
+GROWING: dict[str, tuple[tuple[str, ...], float, float]] = {
+    "lateral": (("lateral", "plexus"), -1.5, 6.0),
+    "inferior_horn": (("inferior_horn", "horn_plexus"), -0.7, 2.5),
+    "hippocampus": (("hippocampus",), -1.2, 0.7),
+}
+FELT = 8.0  # mm, to 1/e
+GROWN_SHARE = 0.6  # of the samples, for each of them
 MARGIN = 70  # mm of face, neck and air kept around the brain: what is never seen is taken for brain
 SAMPLE = (112, 144, 128)  # voxels of a training sample
 
@@ -77,6 +85,7 @@ class LabelledHead:
     low: tuple[int, int, int]  # of the brain, voxels
     high: tuple[int, int, int]
     lobes: tuple[float, float, float]  # the middle of the hippocampi, voxels
+    outward: Tensor  # float16 (3 · len(GROWING), X/2, Y/2, Z/2): away from each growing structure, fading
     image: Tensor | None = None  # (X, Y, Z) as rendered, no signal as 0; None where brightness is to be drawn
 
 
@@ -103,7 +112,28 @@ def labelled(name: str, tissues: Tensor, image: Tensor | None = None) -> Labelle
         raise ValueError(f"{name}: no voxel is numbered 17 or 53 (hippocampus); give maps numbered as FreeSurfer")
     shift = lambda at: tuple(a - b for a, b in zip(at, start, strict=True))  # noqa: E731
     image = None if image is None else image[box].contiguous()
-    return LabelledHead(name, tissues, shift(low), shift(high), tuple(hippocampi.mean(0).tolist()), image)
+    lobes = tuple(hippocampi.mean(0).tolist())
+    return LabelledHead(name, tissues, shift(low), shift(high), lobes, outward(tissues.numpy()), image)
+
+
+def outward(tissues: np.ndarray) -> Tensor:
+    """Directions away from each growing structure, of length 1 at its edge: (3 · len(GROWING), X/2, Y/2, Z/2)."""
+    field = torch.zeros(3 * len(GROWING), *((n + 1) // 2 for n in tissues.shape), dtype=torch.float16)
+    for number, (names, _, _) in enumerate(GROWING.values()):
+        there = np.isin(tissues, [NAMES.index(name) for name in names])
+        places = np.argwhere(there)
+        if not len(places):
+            continue
+        start = np.maximum(places.min(0) - 3 * int(FELT), 0) // 2 * 2
+        box = tuple(slice(a, b + 3 * int(FELT)) for a, b in zip(start, places.max(0), strict=True))
+        away = ndimage.distance_transform_edt(~there[box]) - ndimage.distance_transform_edt(there[box])
+        away = ndimage.gaussian_filter(away.astype(np.float32), 1.0)
+        direction = np.stack(np.gradient(away))[:, ::2, ::2, ::2]
+        direction /= np.maximum(np.linalg.norm(direction, axis=0), 0.3)
+        direction *= np.exp(-np.abs(away[::2, ::2, ::2]) / FELT)
+        inner = tuple(slice(a // 2, a // 2 + n) for a, n in zip(start, direction.shape[1:], strict=True))
+        field[(slice(3 * number, 3 * number + 3), *inner)] = torch.from_numpy(direction).half()
+    return field
 
 
 def read_map(path: Path) -> LabelledHead:
@@ -189,6 +219,14 @@ def _points(
     ) + torch.from_numpy(centre).float().view(3, 1, 1, 1)
     for cell, mm in ((36, 3.0), (18, 1.6), (9, 0.7)):
         points += strength * mm * float(rng.uniform(0.3, 1.3)) * waves(tuple(half), cell / 2, 3, generator)
+    amounts = [
+        strength * float(rng.uniform(least, most)) if rng.random() < GROWN_SHARE else 0.0
+        for _, least, most in GROWING.values()
+    ]
+    if any(amounts):
+        moves = sample(head.outward.float(), points / 2)
+        for number, amount in enumerate(amounts):
+            points -= amount * moves[3 * number : 3 * number + 3]
     return doubled(points)[:, : shape[0], : shape[1], : shape[2]]
 
 

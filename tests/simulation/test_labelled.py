@@ -71,3 +71,20 @@ def test_every_tissue_is_learned_as_a_class_and_numbers_stand_once():
     assert len(numbers) == len(set(numbers))
     assert {name for _, name, _ in labelled.TISSUES.values()} == set(CLASSES)
     assert labelled.OUTER[NAMES.index("bone")]
+
+
+@pytest.mark.parametrize(("name", "amount", "grows"), [("lateral", 1.5, True), ("hippocampus", -1.5, False)])
+def test_one_structure_grows_or_shrinks_and_the_others_stay(head, monkeypatch, name, amount, grows):
+    def counts(mm):
+        table = {each: (row[0], *((mm, mm) if each == name else (0, 0))) for each, row in labelled.GROWING.items()}
+        monkeypatch.setattr(labelled, "GROWING", table)
+        monkeypatch.setattr(labelled, "GROWN_SHARE", 1.0)
+        still = labelled.draw(head, (4, 2), (64, 64, 64), centre=np.full(3, 38.0))
+        return torch.bincount(still.classes.flatten().long(), minlength=len(CLASSES))
+
+    monkeypatch.setattr(labelled, "waves", lambda shape, cell, channels, generator: torch.zeros(channels, *shape))
+    monkeypatch.setattr(labelled, "_turn", lambda angles: np.diag([1.0, 1.0, 1.0]))
+    before, after = counts(0.0), counts(amount)
+    ratio = (after / before.clamp(min=1))[CLASSES.index(name)]
+    assert ratio > 1.2 if grows else ratio < 0.8
+    assert 0.9 < (after / before)[CLASSES.index("white")] < 1.1
