@@ -137,7 +137,7 @@ def from_csv(
     usual_patterns: Sequence[str] = SUBJECTS,
 ) -> list[Case]:
     """The cases of a table with file and label, and perhaps subject and split."""
-    rows = _rows(table)
+    rows = rows_of(table)
     column = _label_column(table, rows[0], label_column)
     if "file" not in rows[0]:
         raise DataError(f"{table}: no column 'file'; it has {', '.join(rows[0])}")
@@ -152,22 +152,14 @@ def from_csv(
         subject = row.get("subject", "")
         subject = _subject(file, root, pattern, usual_patterns) if subject in ABSENT else subject
         cases.append(Case(file, row[column], subject, SPLITS.get(split)))
-    missing = [str(case.file) for case in cases if not case.file.is_file()]
-    if missing:
-        raise DataError(
-            f"{table}: {len(missing)} of its {len(cases)} files do not exist: {first_few(missing)}; "
-            f"paths count from {root}"
-        )
-    twice = [str(file) for file, n in Counter(case.file for case in cases).items() if n > 1]
-    if twice:
-        raise DataError(f"{table}: listed more than once: {first_few(twice)}; keep one row for each")
+    check_files(table, root, [case.file for case in cases])
     return cases
 
 
 def _from_bids(data: Path, study: Study | None, label_column: str | None) -> list[Case]:
     """`participants.tsv` and `sub-…/[ses-…/]anat/`; of volumes the T1-weighted ones, where any is named so."""
     table = data / "participants.tsv"
-    rows = _rows(table)
+    rows = rows_of(table)
     column = _label_column(table, rows[0], label_column)
     if "participant_id" not in rows[0]:
         raise DataError(f"{table}: no column 'participant_id'; it has {', '.join(rows[0])}")
@@ -193,7 +185,20 @@ def _from_bids(data: Path, study: Study | None, label_column: str | None) -> lis
     return cases
 
 
-def _rows(table: Path) -> list[dict[str, str]]:
+def check_files(table: Path, root: Path, files: Sequence[Path]) -> None:
+    """Refuse a table that names files which are not there, or one of them more than once."""
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise DataError(
+            f"{table}: {len(missing)} of its {len(files)} files do not exist: {first_few(missing)}; "
+            f"paths count from {root}"
+        )
+    twice = [str(file) for file, n in Counter(files).items() if n > 1]
+    if twice:
+        raise DataError(f"{table}: listed more than once: {first_few(twice)}; keep one row for each")
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
     """The rows of a CSV or TSV as dictionaries without stray blanks."""
     with table.open(newline="", encoding="utf-8-sig") as lines:
         reader = csv.DictReader(lines, delimiter="\t" if table.suffix == ".tsv" else ",")

@@ -24,6 +24,7 @@ NOT_OURS = (
     "about.txt",
     "answers.csv",
     "index.csv",
+    "norms.json",
     "participants.tsv",
     "scan.nii.gz",
 )

@@ -16,7 +16,7 @@ ORDER = [
     {"diagnosis", "data"},
     {"reports", "datasets"},
     {"learning", "server"},
-    {"app", "diagnose", "evaluate", "simulate", "train", "train_segmenter"},
+    {"app", "diagnose", "evaluate", "norms", "simulate", "train", "train_segmenter"},
 ]
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 COMMANDS = ORDER[-1]
