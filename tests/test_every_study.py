@@ -16,8 +16,8 @@ from reports.wording import Texts
 from studies import STUDIES, Study
 from tests.asking import post
 from tests.browser import result_of, send
-from tests.cohorts import cohort, same
 from tests.support import Server, running
+from tests.tiny_cohorts import cohort, same
 
 PAIRS = [(study, network) for study in STUDIES.values() for network in study.networks]
 NAMES = [f"{study.key}-{network}" for study, network in PAIRS]

@@ -8,7 +8,7 @@ from PIL import Image
 
 import model
 import train
-from tests.cohorts import (
+from tests.tiny_cohorts import (
     FULL,
     IMAGE,
     VOLUME,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.cohorts import registered
+from tests.tiny_cohorts import registered
 
 
 @pytest.fixture(autouse=True)

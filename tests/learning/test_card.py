@@ -7,8 +7,8 @@ import studies
 import train
 from learning import card
 from networks.header import Header
-from tests.cohorts import VOLUME, arguments, cohort
 from tests.scored import STUDY
+from tests.tiny_cohorts import VOLUME, arguments, cohort
 
 
 def test_the_card_says_what_is_not_known():

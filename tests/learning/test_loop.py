@@ -11,7 +11,7 @@ from data.cases import Case
 from learning import loop
 from learning.run import open_run
 from learning.settings import Settings
-from tests.cohorts import VOLUME, arguments, cohort, state
+from tests.tiny_cohorts import VOLUME, arguments, cohort, state
 
 
 def test_patience_ends_early(tmp_path):

@@ -9,8 +9,8 @@ import pytest
 
 import train
 from learning import loop
-from tests.cohorts import VOLUME, arguments, cohort, state
 from tests.support import ROOT
+from tests.tiny_cohorts import VOLUME, arguments, cohort, state
 
 
 def test_a_signal_that_reached_the_reading_processes_too_is_no_fault(tmp_path, monkeypatch, capsys):
@@ -31,7 +31,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     assert train.main(arguments(VOLUME, data, tmp_path / "one", *more)) == 0
     launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launched, "-m", "tests.cohorts", *arguments(VOLUME, data, tmp_path / "two", *more)],
+        [*launched, "-m", "tests.tiny_cohorts", *arguments(VOLUME, data, tmp_path / "two", *more)],
         capture_output=True,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )

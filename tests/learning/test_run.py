@@ -14,8 +14,8 @@ import model
 import train
 from learning import loop
 from learning.run import open_run
-from tests.cohorts import IMAGE, VOLUME, arguments, cohort, registered, same, state
 from tests.support import ROOT
+from tests.tiny_cohorts import IMAGE, VOLUME, arguments, cohort, registered, same, state
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, whole):
     wanted, data = whole
     argv = arguments(VOLUME, data, tmp_path / "run", "--epochs", "3")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.cohorts", *argv],
+        [sys.executable, "-m", "tests.tiny_cohorts", *argv],
         env=os.environ | {"KILL_AT": "6", "PYTHONPATH": str(ROOT)},
         capture_output=True,
     )

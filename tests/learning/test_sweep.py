@@ -9,7 +9,7 @@ from PIL import Image
 
 import train
 from learning import loop, sweep
-from tests.cohorts import IMAGE, arguments, cohort
+from tests.tiny_cohorts import IMAGE, arguments, cohort
 
 
 def rows(out):

@@ -8,7 +8,7 @@ import torch
 import model
 import studies
 import train
-from tests.cohorts import VOLUME, arguments, cohort
+from tests.tiny_cohorts import VOLUME, arguments, cohort
 
 
 def test_training_on_frozen_layers_is_training_with_them_kept(tmp_path):
