@@ -27,13 +27,14 @@ import numpy as np
 
 from scans import memory
 from scans import read as plain
+from scans.origin import Acquisition, Series, Source
 from scans.scan import MAX_VOXELS, Scan, ScanError
 
 SECONDS = 10.0  # that reading a file may take
 STARTING = 60.0  # seconds that a reader may take to start
 IDLE = 60.0  # seconds after which a reader that nobody needed ends; one is kept
 LOOK = 0.05  # seconds between two looks at whether somebody still wants the answer
-MESSAGE = 1 << 20  # bytes of an answer without its voxels
+MESSAGE = 8 << 20  # bytes of an answer without its voxels: a list of instances is the most of it
 ROOT = Path(__file__).resolve().parent.parent
 TYPES = ("u1", "i1", "u2", "i2", "i4", "f4")  # of voxels and pixels that may come back
 SUPPORTED = hasattr(socket, "send_fds") and hasattr(select, "poll")
@@ -84,7 +85,7 @@ class Reader:
     def _wait(self, seconds: float, cancelled: Callable[[], object]) -> tuple[dict[str, Any], list[int]]:
         until, poll = time.monotonic() + seconds, select.poll()
         poll.register(self.end, select.POLLIN)
-        data = b""
+        data = bytearray()
         descriptors: list[int] = []
         try:
             while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "little"):
@@ -99,7 +100,8 @@ class Reader:
                     more, got, _, _ = socket.recv_fds(self.end, 1 << 16, 1)
                 if not more or len(data) > MESSAGE:
                     raise Gone
-                data, descriptors = data + more, descriptors + got
+                data += more
+                descriptors += got
             return json.loads(data[4:]), descriptors
         except BaseException:
             for descriptor in descriptors:
@@ -283,7 +285,15 @@ def scan_of(told: dict[str, Any], descriptors: list[int], shown: str) -> Scan:
             raise ScanError("reader-died", f"{shown}: its reader gave too little; export the scan again")
         block = memory.mapped(descriptors[0], count * dtype.itemsize)
         voxels = np.ndarray(shape, dtype, buffer=block, order=told["order"])
-        return Scan(voxels, np.array(told["affine"], dtype=float), str(told["kind"]), dict(told["facts"]))
+        return Scan(
+            voxels,
+            np.array(told["affine"], dtype=float),
+            str(told["kind"]),
+            dict(told["facts"]),
+            told["acquisition"] and Acquisition.of(told["acquisition"]),
+            tuple(Series.of(record) for record in told["series"]),
+            told["source"] and Source.of(told["source"]),
+        )
     finally:
         for descriptor in descriptors:
             os.close(descriptor)

@@ -81,6 +81,9 @@ def handed_over(scan: Scan) -> tuple[dict[str, Any], list[int]]:
         "kind": scan.kind,
         "affine": scan.affine.tolist(),
         "facts": scan.facts,
+        "acquisition": scan.acquisition and scan.acquisition.record(),
+        "series": [one.record() for one in scan.series],
+        "source": scan.source and scan.source.record(),
     }, [descriptor]
 
 

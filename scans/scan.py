@@ -1,19 +1,20 @@
 """The `Scan` that every reader makes of a file, the `ScanError` that refuses one, and what all of them must pass.
 
-Every refusal names the offending value, then the remedy. Of a header only geometry and numbers are kept: no name,
-date or description goes further.
+Every refusal names the offending value, then the remedy. Of a header only geometry, numbers and words of our own
+are kept: no name, date or description goes further but in `source`, which goes nowhere but into DICOM results.
 """
 
 import io
 import mmap
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from scans.affine import is_oblique
 from scans.memory import parts
+from scans.origin import Acquisition, Series, Source
 
 MAX_VOXELS = 1 << 28
 MAX_PIXELS = 1 << 26
@@ -53,6 +54,9 @@ class Scan:
     affine: np.ndarray  # (4, 4) voxel → world mm, RAS
     kind: str  # "volume" or "image"
     facts: dict[str, Any]  # JSON-ready, for the page
+    acquisition: Acquisition | None = None  # of DICOM: how the scanner made it
+    series: tuple[Series, ...] = ()  # of DICOM: what lay together, where it was chosen among several
+    source: Source | None = field(default=None, repr=False)  # of DICOM: whose it is; never shown, never logged
 
 
 Data = bytes | mmap.mmap  # a file's content, in memory or mapped

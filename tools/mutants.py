@@ -50,7 +50,7 @@ ARGUED: dict[tuple[str, str, str], str] = {
     ("diagnosis/likeness.py", "if len(tensor) == 1", "1  →  2"): "the mean of one channel is that channel",
     ("diagnosis/likeness.py", "np.outer((0, -2, -1, 1, 2)", "1  →  2"): "two half steps later reach the same pose",
     ("scans/affine.py", "np.unravel_index(", "3  →  6"): "places below nine fall alike in three rows or in six",
-    ("scans/dicom/files.py", "size: int | None = -1", "1  →  2"): "any negative size reads all",
+    ("scans/dicom/headers.py", "size: int | None = -1", "1  →  2"): "any negative size reads all",
     ("scans/reader.py", "socket.recv_fds", "1  →  2"): "room for a second descriptor, and one is sent",
     ("server/folder.py", "FAR =", "30  →  60"): "any byte that no process number reaches does",
     ("server/logs.py", "PERIOD =", "10.0  →  20.0"): "a period to taste",

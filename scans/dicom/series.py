@@ -4,7 +4,7 @@ A slice knows where its first pixel lies and which way its rows and columns run;
 that are shifted against one another evenly, as by a tilted gantry, give a sheared affine, which `prepare` honours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from pydicom import Dataset
 
 from scans.dicom.pixels import Pixels
 from scans.memory import empty
+from scans.origin import Instance, Source
 from scans.scan import MAX_VOXELS, Scan, ScanError, check_shape, kept_as, usable, volume
 
 FEWEST = 4  # slices
@@ -66,9 +67,15 @@ def assemble(files: list[tuple[Dataset, Pixels]], name: str, modality: str, limi
     affine[:3, 2] = LPS_TO_RAS @ (corners[-1] - corners[0]) / (len(at) - 1)
     affine[:3, 3] = LPS_TO_RAS @ corners[0]
     known = usable(affine)
-    return volume(
+    scan = volume(
         voxels, affine if known else np.eye(4), name, "DICOM", known, first.pixels.dtype.name, modality=modality
     )
+    return replace(scan, source=Source({}, tuple(instance_of(one) for one in slices)))
+
+
+def instance_of(one: Slice) -> Instance:
+    x, y, z = (round(float(value), 4) for value in one.corner)
+    return Instance(str(one.pixels.header.get("SOPInstanceUID", ""))[:64], one.frame, (x, y, z))
 
 
 def check_files(files: list[tuple[Dataset, Pixels]], name: str, limit: int) -> None:

@@ -4,7 +4,6 @@ import json
 import tempfile
 import zipfile
 from io import BytesIO
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -243,30 +242,44 @@ def test_half_of_a_picture_is_none(missing):
     assert error.code == "no-image" and "without a picture (MR)" in str(error)
 
 
-def test_a_sequence_counts_by_its_length_though_it_is_parsed_later():
-    """Each 16 bytes of it as one read: a data element of a nested header has at least 8, and takes two."""
-
-    def counted(items):
-        data = dataset(MR, "1.2.3", "1.2.4", 1)
-        pixels(data, np.add.outer(np.arange(30), np.arange(40)))
-        item = pydicom.Dataset()
-        item.LUTDescriptor, item.LUTData = [200, 0, 16], bytes(400)
-        data.VOILUTSequence = pydicom.Sequence([item] * items)
-        whole, reading = to_bytes(data), dicom.Reading("a.dcm", 1 << 30)
-        before = reading.reads
-        assert reading.parse(whole).pixels is not None
-        return before - reading.reads, len(whole)
-
-    (few, short), (many, long) = counted(10), counted(110)
-    assert many - few == pytest.approx((long - short) / 16, abs=1)
+def test_a_copy_of_an_image_is_the_same_image(phantom):
+    files = dicom_slices(*phantom)
+    same_place(read(zipped(series(files) | series(files[3:7], "copied")), "series.zip"), phantom)
 
 
-def test_series_are_listed_in_the_order_of_their_numbers():
-    images = []
-    for number, count in ((12, 2), (3, 5), (11, 4)):
-        header = pydicom.Dataset()
-        header.SeriesNumber, header.SeriesInstanceUID, header.Modality = number, f"1.2.{number}", "MR"
-        images += [dicom.File(header, SimpleNamespace(rows=4, columns=6))] * count
-    with pytest.raises(ScanError) as refused:
-        dicom.choose(images, "a.zip", None)
-    assert "3 series in it (3: 5 images 4×6 MR; 11: 4 images 4×6 MR; 12: 2 images 4×6 MR)" in str(refused.value)
+def test_the_best_series_is_taken_and_the_others_are_told(phantom):
+    voxels, affine = phantom
+    t1 = [changed(file, SeriesDescription="t1 mprage Secret") for file in dicom_slices(voxels, affine, 5)]
+    t2 = [changed(file, SeriesDescription="t2 tse Secret") for file in dicom_slices(voxels[:, ::2], affine, 2)]
+    both = zipped(series(t2, "a") | series(t1, "b"))
+    scan = read(both, "series.zip")
+    same_place(scan, phantom)
+    assert [(one.key, one.why_not, one.chosen) for one in scan.series] == [
+        ("2", ("not-t1",), False),
+        ("5", (), True),
+    ]
+    other = read(both, "series.zip", series="2")
+    assert other.voxels.size == voxels[:, ::2].size
+    assert [(one.key, one.chosen) for one in other.series] == [("2", True), ("5", False)]
+    assert "Secret" not in repr(scan) + json.dumps([one.record() for one in scan.series])
+
+
+def test_a_scan_knows_where_its_planes_come_from(phantom):
+    files = [changed(file, FrameOfReferenceUID="1.2.9") for file in dicom_slices(*phantom)]
+    scan = read(zipped(series(files[::-1])), "series.zip")
+    heads = [pydicom.dcmread(BytesIO(file)) for file in files]
+    assert [one.uid for one in scan.source.instances] == [head.SOPInstanceUID for head in heads]
+    assert [one.position for one in scan.source.instances] == [
+        pytest.approx([float(n) for n in head.ImagePositionPatient]) for head in heads
+    ]
+    told = scan.source.dataset()
+    assert told.PatientName == "Phantom^Secret" and told.FrameOfReferenceUID == "1.2.9"
+    assert told.StudyInstanceUID == heads[0].StudyInstanceUID and "PixelData" not in told
+    assert "Secret" not in repr(scan) + str(scan.facts)
+
+
+def changed(file, **elements):
+    data = pydicom.dcmread(BytesIO(file))
+    for keyword, value in elements.items():
+        setattr(data, keyword, value)
+    return to_bytes(data)
