@@ -17,6 +17,10 @@ MAX_FIELD = 4096  # bytes of a form field that is not a file
 MAX_FILES = 200  # of one request
 MAX_PARTS = MAX_FILES + 20  # of one form, files and fields together
 MAX_HEADER = 8192  # bytes of the head of a form's part
+FIELDS = ("study", "weights", "judge_anyway", "uncertainty", "language")  # of a form, beside the files
+SWITCHES = {"": False, "1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
+    ("0", "false", "no", "off"), False
+)
 EXTENDED = re.compile(r"filename\*\s*=\s*\"?([\w-]*)'[^']*'([^;\"\s]+)", re.ASCII)
 
 
@@ -49,6 +53,17 @@ class Form:
 
     def finish(self) -> None:
         self._parser.finalize()
+        for field in self.fields:
+            if field not in FIELDS:
+                known = ", ".join(FIELDS)
+                raise Refusal(422, "unknown-field", f"no field is called {field[:40]!r}; there are: {known}")
+
+    def switch(self, field: str) -> bool:
+        """Whether a field that is on or off is on."""
+        said = self.fields.get(field, "")
+        if said.lower() not in SWITCHES:
+            raise Refusal(422, "unknown-value", f"{field} is {said[:40]!r}; send true or false")
+        return SWITCHES[said.lower()]
 
     def close(self) -> None:
         file, self._file = self._file, None

@@ -257,10 +257,11 @@ class ServerState:
         self.pages[session.token] = session
         return session
 
-    def for_study(self, study: str | None) -> str | None:
-        """The weights to use for a study's key or a weights file's name; the first where nothing was named."""
+    def for_study(self, study: str | None, weights: str | None = None) -> str | None:
+        """The weights to use for a study's key or a weights file's name, or both; the first where none was named."""
         for name, diagnoser in self.diagnosers.items():
-            if study in (None, "", name, diagnoser.study.key):
+            names = (None, "", name, Path(name).stem)
+            if weights in names and study in (*names, diagnoser.study.key):
                 return name
         return None
 

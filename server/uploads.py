@@ -16,6 +16,7 @@ from tornado.http1connection import HTTP1Connection
 
 from diagnosis.diagnoser import error_record
 from networks.dropout import PASSES
+from reports.wording import languages
 from scans.scan import ScanError
 from server import payloads
 from server.folder import NoRoom, Upload
@@ -277,13 +278,7 @@ class Analysis(Streamed):
         self.form.finish()
         for upload in self.uploads:
             self.state.uploads.arrived(upload)
-        study = self.form.fields.get("study")
-        weights = self.state.for_study(study)
-        if weights is None:
-            known = ", ".join(sorted({d.study.key for d in self.state.diagnosers.values()}))
-            raise Refusal(
-                422, "unknown-study", f"no weights for the study {(study or '')[:60]!r}; there are: {known}"
-            )
+        weights = self.weights()
         if not self.form.files:
             raise Refusal(422, "no-file", "the form holds no file; send scans in the field `files`")
         if not self.uploads:
@@ -292,14 +287,15 @@ class Analysis(Streamed):
         wanted = payloads.wanted(self.request.headers.get("Accept", ""))
         if wanted != "json" and len(self.form.files) > 1:
             raise Refusal(422, "one-report", "a report is about one scan; send one file, or ask for JSON")
-        anyway, uncertainty = (
-            self.form.fields.get(key, "").lower() in ("1", "true", "yes", "on")
-            for key in ("judge_anyway", "uncertainty")
-        )
+        anyway, uncertainty = self.form.switch("judge_anyway"), self.form.switch("uncertainty")
         reason = self.state.diagnosers[weights].why_no_uncertainty
         if uncertainty and reason:
             raise Refusal(422, "no-dropout", reason)
-        language = self.form.fields.get("language", "en")
+        language = self.form.fields.get("language") or "en"
+        if language not in languages():
+            raise Refusal(
+                422, "unknown-language", f"no language {language[:40]!r}; there are: {', '.join(languages())}"
+            )
         try:
             self.job = self.state.pool.submit(
                 lambda job: self._work(job, weights, anyway, PASSES if uncertainty else 0, wanted, language)
@@ -317,6 +313,26 @@ class Analysis(Streamed):
         self.set_header("Content-Type", payloads.REPORTS[wanted])
         self.set_header("Content-Security-Policy", REPORT_CSP)
         self.finish(page)
+
+    def weights(self) -> str:
+        """The weights file that the form asks for, by its name, its study's key, or both; else the first."""
+        study, asked = (self.form.fields.get(key) for key in ("study", "weights"))
+        known = self.state.diagnosers
+        if not self.state.for_study(study):
+            keys = ", ".join(sorted({d.study.key for d in known.values()}))
+            raise Refusal(
+                422, "unknown-study", f"no weights for the study {(study or '')[:60]!r}; there are: {keys}"
+            )
+        found = self.state.for_study(study, asked)
+        if found is None:
+            there = self.state.for_study(None, asked)
+            of = f"belong to the study {known[there].study.key}, not to {study!r}" if there else "are not here"
+            raise Refusal(
+                422,
+                "unknown-weights",
+                f"the weights {(asked or '')[:80]!r} {of}; there are: {', '.join(known)}",
+            )
+        return found
 
     def _work(self, job: Job, weights: str, anyway: bool, passes: int, wanted: str, language: str):
         """In a worker's thread: every file in turn; the report is drawn here too."""

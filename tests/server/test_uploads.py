@@ -80,12 +80,28 @@ def test_nothing_judged_is_422_with_each_reason(server: Server, head: bytes):
     [
         ([], {}, "no-file"),
         ([("a.nii", b"x")], {"study": "astrology"}, "unknown-study"),
+        ([("a.nii", b"x")], {"weights": "mine"}, "unknown-weights"),
+        ([("a.nii", b"x")], {"weight": "mine"}, "unknown-field"),
+        ([("a.nii", b"x")], {"judge_anyway": "maybe"}, "unknown-value"),
+        ([("a.nii", b"x")], {"language": "tlh"}, "unknown-language"),
     ],
 )
 def test_what_cannot_be_asked_is_422(server: Server, files, fields, code):
     status, _, answer = post(server, *files, **fields)
     assert (status, answer["error"]["code"]) == (422, code)
     assert server.files() == []
+
+
+def test_a_weights_file_is_asked_for_by_its_name(server: Server, head: bytes):
+    (known,) = server.get("/studies")
+    name = known["weights"]["name"]
+    for asked in (name, name.removesuffix(".safetensors")):
+        status, _, (record,) = post(server, ("head.nii.gz", head), weights=asked, study="alzheimers")
+        assert (status, record["weights"]["name"]) == (200, name)
+    _, _, refused = post(server, ("head.nii.gz", head), weights="mine")
+    assert "'mine' are not here" in refused["error"]["message"] and name in refused["error"]["message"]
+    _, _, refused = post(server, ("head.nii.gz", head), weight=name)
+    assert "there are: study, weights, judge_anyway, uncertainty, language" in refused["error"]["message"]
 
 
 def test_a_kind_that_nothing_reads_is_415(server: Server):
