@@ -17,9 +17,10 @@ from tqdm import tqdm
 from data import openi
 from data.augment import AFFINE_SHARE, augment, generator
 from data.cache import Cache
-from data.cases import Case, DataError, find, notes
-from data.leaks import deduplicate, fingerprints, leaks
-from data.splits import ORDER, assign, folds, read_split, write_split
+from data.cases import Case, find, notes
+from data.leaks import contradictions, deduplicate, fingerprints, leaks
+from data.splits import ORDER, assign, check_balance, folds, read_split, write_split
+from data.tables import GROUPS, DataError
 from scans.prepare import prepare
 from scans.processes import read
 from studies import STUDIES, Study
@@ -113,7 +114,7 @@ def _same(item):
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="count the cases, and list leaks between splits and duplicates")
+    check = commands.add_parser("check", help="count the cases; list leaks, duplicates and what cannot be read")
     check.add_argument("--split", type=Path, help="a CSV with file, label and split; else the folders' own split")
     split = commands.add_parser("split", help="draw a split by subject, and write it as a CSV for --split")
     split.add_argument("--out", type=Path, required=True, help="the CSV to write; with --folds one for each")
@@ -121,6 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     split.add_argument("--val", type=float, default=0.15, help="share of the subjects (default: %(default)s)")
     split.add_argument("--test", type=float, default=0.2, help="share of the subjects (default: %(default)s)")
     split.add_argument("--folds", type=int, help="write as many splits, each with another part held out")
+    split.add_argument(
+        "--balance", nargs="+", default=[], choices=GROUPS, help="what each part should have in proportion too"
+    )
     split.add_argument("--deduplicate", action="store_true", help="keep one of each group of identical pictures")
     for command in (check, split):
         command.add_argument(
@@ -160,21 +164,22 @@ def _check(options: argparse.Namespace) -> int:
     cases = read_split(options.split, options.data, study) if options.split else _find(options, study)
     found = leaks(cases)
     print(_table(cases), *notes(cases, study), found, sep="\n")
-    return 1 if found.pairs else 0
+    return 1 if found.pairs or found.unreadable or contradictions(found) else 0
 
 
 def _split(options: argparse.Namespace) -> int:
     study = STUDIES[options.study] if options.study else None
     cases = _find(options, study)
+    check_balance(cases, options.balance)
     prints = fingerprints(cases)
     if options.deduplicate:
         kept = deduplicate(cases, leaks(cases, prints))
         print(f"{len(cases) - len(kept)} of {len(cases)} cases left out as duplicates")
         cases = kept
     ways = (
-        folds(cases, options.folds, options.seed, options.val)
+        folds(cases, options.folds, options.seed, options.val, options.balance)
         if options.folds
-        else [assign(cases, options.seed, options.val, options.test)]
+        else [assign(cases, options.seed, options.val, options.test, options.balance)]
     )
     for number, way in enumerate(ways, 1):
         leaking = leaks(way, prints)

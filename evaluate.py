@@ -10,11 +10,11 @@ from pathlib import Path
 import model
 from data.cache import Cache
 from data.cases import Case, DataError, find
-from data.splits import read_split, subject_hash
-from learning.results import write
-from learning.scoring import predict, readable, scores
+from data.splits import learned_from, read_split
 from networks.header import Header
 from scans.scan import ScanError
+from scoring.results import write
+from scoring.scores import predict, readable, scores
 
 
 def cases_to_score(cases: list[Case], part: str | None, header: Header) -> list[Case]:
@@ -26,8 +26,7 @@ def cases_to_score(cases: list[Case], part: str | None, header: Header) -> list[
         raise DataError(f"no case in part {part}; give --part all, or a --split file that has it")
     if part in ("train", "val"):
         return cases
-    seen = header.learned_from
-    known = sorted({case.subject for case in cases if subject_hash(case.subject) in seen})
+    known = sorted(learned_from(header, {case.subject for case in cases}))
     if known:
         more = f" and {len(known) - 10} more" if len(known) > 10 else ""
         raise DataError(

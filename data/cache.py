@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import scans
-from data.cases import DataError
+from data.tables import DataError
 from scans.files import content_hash, write_whole
 from scans.prepare import prepare
 from scans.processes import read

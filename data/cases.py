@@ -3,33 +3,31 @@
 Nothing here opens a scan; splitting, checking and loading the cases is `datasets.py`.
 """
 
-import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data.tables import (
+    ABSENT,
+    SPLITS,
+    DataError,
+    Table,
+    check_files,
+    file_of,
+    first_few,
+    images_below,
+    is_download_table,
+    part_of,
+    plain,
+    read_table,
+)
 from scans.read import IMAGES, READERS
 from studies import Study
 
-SPLITS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 SUBJECTS = (r"\d{3}_S_\d{4,5}", r"sub-[A-Za-z0-9]+")  # ADNI and BIDS, looked for in the path below the data
-LABEL_COLUMNS = ("label", "class", "diagnosis", "dx", "group")
 OWN = "file:"  # the subject of a file that no pattern assigns to a person
-ABSENT = ("", "n/a")  # how tables say that there is no value
-
-
-class DataError(ValueError):
-    """What is wrong with the data, naming it, and what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,7 @@ class Case:
     label: str  # a code of the study
     subject: str  # the person; "file:…" where no pattern tells
     split: str | None = None  # "train", "val", "test", or None while undivided
+    groups: tuple[tuple[str, str], ...] = ()  # age, sex, site and scanner as a table tells them, by name
 
 
 def find(
@@ -60,23 +59,40 @@ def find(
         cases = _from_bids(data, study, label_column)
     elif (data / "index.csv").is_file():
         cases = from_csv(data / "index.csv", data, pattern, label_column, usual_patterns)
+    elif any(data.glob("sub-*/sub-*_sessions.tsv")):
+        cases = _from_bids(data, study, label_column)
+    elif len(lists := [file for file in sorted(data.glob("*.csv")) if is_download_table(file)]) == 1:
+        cases = from_csv(lists[0], data, pattern, label_column, usual_patterns)
     else:
         cases = _from_folders(data, study, pattern, usual_patterns)
-    check_labels(cases, study, data)
+    cases = known_labels(cases, study, data)
     if not cases:
         raise DataError(f"{data}: no scans; known file types: {', '.join(_suffixes(study))}")
     return sorted(cases, key=lambda case: str(case.file))
 
 
-def check_labels(cases: Sequence[Case], study: Study | None, where: str | Path) -> None:
-    """Refuse labels that the study does not know; without a study any will do."""
-    stray = Counter(case.label for case in cases if study and case.label not in study.codes)
-    if study and stray:
+def known_labels(cases: Sequence[Case], study: Study | None, where: str | Path) -> list[Case]:
+    """The cases with their labels as the study writes them, in whatever case they came; others are refused.
+
+    Without a study any label will do.
+    """
+    if study is None:
+        return list(cases)
+    cases = [replace(case, label=code_of(case.label, study) or case.label) for case in cases]
+    stray = Counter(case.label for case in cases if case.label not in study.codes)
+    if stray:
         listed = first_few(f"{label!r} ({n})" for label, n in sorted(stray.items()))
         raise DataError(
             f"{where}: unknown labels: {listed}; the classes of {study.key} are "
             f"{', '.join(study.codes)}: rename these, or take them out"
         )
+    return cases
+
+
+def code_of(label: str, study: Study) -> str | None:
+    """The study's code that a label means: as it stands, or in another case where only one code can be meant."""
+    alike = [code for code in study.codes if code.lower() == label.lower()]
+    return label if label in study.codes else alike[0] if len(alike) == 1 else None
 
 
 def notes(cases: Sequence[Case], study: Study | None = None) -> list[str]:
@@ -104,12 +120,12 @@ def _from_folders(
     strays: list[str] = []
     places: list[tuple[Path, str | None]] = [(folder, None) for folder in _folders(data)]
     for folder, _ in list(places):
-        if folder.name.lower() in SPLITS and not (study and folder.name in study.codes):
+        if folder.name.lower() in SPLITS and not (study and code_of(folder.name, study)):
             places.remove((folder, None))
             part = SPLITS[folder.name.lower()]
             places += [(inner, part if part != "train" else None) for inner in _folders(folder)]
     for folder, split in places:
-        if study and folder.name not in study.codes:
+        if study and not code_of(folder.name, study):
             strays.append(folder.relative_to(data).as_posix())
             continue
         files = _readable(folder, study)
@@ -130,98 +146,119 @@ def _from_folders(
 
 
 def from_csv(
-    table: Path,
+    path: Path,
     root: Path,
     pattern: re.Pattern | None = None,
     label_column: str | None = None,
     usual_patterns: Sequence[str] = SUBJECTS,
 ) -> list[Case]:
-    """The cases of a table with file and label, and perhaps subject and split."""
-    rows = rows_of(table)
-    column = _label_column(table, rows[0], label_column)
-    if "file" not in rows[0]:
-        raise DataError(f"{table}: no column 'file'; it has {', '.join(rows[0])}")
+    """The cases of a table with file and label, and perhaps subject, split and what groups people.
+
+    ADNI's download table names images instead of files; they are looked for below the root.
+    """
+    table = read_table(path)
+    column = table.label_column(label_column)
+    if not table.has("file"):
+        if not table.has("image"):
+            raise DataError(f"{path}: no column 'file'; it has {', '.join(table.columns)}")
+        table = with_files(table, root)
     cases = []
-    for line, row in enumerate(rows, 2):
-        file, split = Path(row["file"]), row.get("split", "").lower()
+    for line, row in enumerate(table.rows, 2):
         if not row["file"] or not row[column]:
-            raise DataError(f"{table}, line {line}: no {'file' if row[column] else column}")
-        if split not in ABSENT and split not in SPLITS:
-            raise DataError(f"{table}, line {line}: split '{row['split']}'; known: train, val, test, or empty")
-        file = root / file
-        subject = row.get("subject", "")
-        subject = _subject(file, root, pattern, usual_patterns) if subject in ABSENT else subject
-        cases.append(Case(file, row[column], subject, SPLITS.get(split)))
-    check_files(table, root, [case.file for case in cases])
+            raise DataError(f"{path}, line {line}: no {'file' if row[column] else column}")
+        file, subject = file_of(root, row["file"]), row.get("subject", "")
+        subject = _subject(file, root, pattern, usual_patterns) if subject.lower() in ABSENT else subject
+        cases.append(Case(file, row[column], subject, part_of(table, line, row), table.groups(row)))
+    check_files(path, root, [case.file for case in cases])
     return cases
 
 
+def with_files(table: Table, root: Path) -> Table:
+    """ADNI's download table with the file of each image."""
+    below, rows, missing = images_below(root, _readable(root, None)), [], []
+    for row in table.rows:
+        files = below.get(row["image"] if row["image"].startswith("I") else f"I{row['image']}", [])
+        if len(files) > 1:
+            raise DataError(
+                f"{files[0].parent}: {len(files)} files of one image, {row['image']}; make one file of them, with "
+                "`dcm2niix` or by zipping the folder"
+            )
+        if files:
+            rows.append(row | {"file": files[0].relative_to(root).as_posix()})
+        else:
+            missing.append(row["image"])
+    if missing:
+        raise DataError(
+            f"{table.path}: {len(missing)} of its {len(table.rows)} images are not below {root}: "
+            f"{first_few(missing)}; download them, or take their rows out"
+        )
+    return replace(table, rows=rows)
+
+
 def _from_bids(data: Path, study: Study | None, label_column: str | None) -> list[Case]:
-    """`participants.tsv` and `sub-…/[ses-…/]anat/`; of volumes the T1-weighted ones, where any is named so."""
-    table = data / "participants.tsv"
-    rows = rows_of(table)
-    column = _label_column(table, rows[0], label_column)
-    if "participant_id" not in rows[0]:
-        raise DataError(f"{table}: no column 'participant_id'; it has {', '.join(rows[0])}")
-    labels = {row["participant_id"]: row[column] for row in rows}
-    unlisted = [
-        folder.name for folder in _folders(data) if folder.name.startswith("sub-") and folder.name not in labels
-    ]
+    """`participants.tsv` and `sub-…/[ses-…/]anat/`; of volumes the T1-weighted ones, where any is named so.
+
+    A `sub-…_sessions.tsv` with labels is believed before the row of the participant.
+    """
+    people = _participants(data, label_column)
+    folders = {folder.name for folder in _folders(data) if folder.name.startswith("sub-")}
+    unlisted = sorted(folders - set(people))
     if unlisted:
-        raise DataError(f"{table}: no row for {first_few(unlisted)}; add them, with n/a to leave them out")
+        raise DataError(
+            f"{data / 'participants.tsv'}: no row for {first_few(unlisted)}; add them, with n/a to leave them out"
+        )
     cases, without = [], []
-    for subject, label in labels.items():
-        if label in ABSENT:
+    for subject, (label, groups) in people.items():
+        sessions = _sessions(data / subject, label_column)
+        if label in ABSENT and not sessions:
             continue
         files = _readable(data / subject, study)
         t1 = [file for file in files if "_T1w." in file.name]
         if not files or (study and study.contract.kind == "volume" and not t1):
             without.append(subject)
-        cases += [Case(file, label, subject) for file in t1 or files]
+        for file in t1 or files:
+            named = re.search(r"ses-[A-Za-z0-9]+", file.relative_to(data).as_posix())
+            its, more = sessions.get(named.group() if named else "", (label, ()))
+            if its not in ABSENT:
+                about = tuple(sorted({**dict(groups), **dict(more)}.items()))
+                cases.append(Case(file, its, subject, groups=about))
     if without:
         raise DataError(
-            f"{table}: no scan of {first_few(without)}; take out their rows, or write n/a as the {column}"
+            f"{data}: no scan of {first_few(without)}; take out their rows, or write n/a as their label"
         )
     return cases
 
 
-def check_files(table: Path, root: Path, files: Sequence[Path]) -> None:
-    """Refuse a table that names files which are not there, or one of them more than once."""
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing:
-        raise DataError(
-            f"{table}: {len(missing)} of its {len(files)} files do not exist: {first_few(missing)}; "
-            f"paths count from {root}"
-        )
-    twice = [str(file) for file, n in Counter(files).items() if n > 1]
-    if twice:
-        raise DataError(f"{table}: listed more than once: {first_few(twice)}; keep one row for each")
+Told = tuple[str, tuple[tuple[str, str], ...]]  # a label, and what groups a person
 
 
-def rows_of(table: Path) -> list[dict[str, str]]:
-    """The rows of a CSV or TSV as dictionaries without stray blanks."""
-    with table.open(newline="", encoding="utf-8-sig") as lines:
-        reader = csv.DictReader(lines, delimiter="\t" if table.suffix == ".tsv" else ",")
-        try:
-            rows = [
-                {(k or "").strip(): (v or "").strip() for k, v in row.items() if not isinstance(v, list)}
-                for row in reader
-            ]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{table}: not a readable table ({error}); save it as UTF-8 CSV") from error
-    if not rows:
-        raise DataError(f"{table}: no rows below the header")
-    return rows
+def _participants(data: Path, label_column: str | None) -> dict[str, Told]:
+    """Label and groups of each participant; without a table, or a label in it, the sessions have to tell."""
+    path = data / "participants.tsv"
+    by_session = any(data.glob("sub-*/sub-*_sessions.tsv"))
+    if by_session and not path.is_file():
+        return {folder.name: ("", ()) for folder in _folders(data) if folder.name.startswith("sub-")}
+    table = read_table(path)
+    if not table.has("participant_id"):
+        raise DataError(f"{path}: no column 'participant_id'; it has {', '.join(table.columns)}")
+    if by_session and not table.has("label" if label_column is None else plain(label_column)):
+        return {row["participant_id"]: ("", table.groups(row)) for row in table.rows}
+    column = table.label_column(label_column)
+    return {row["participant_id"]: (row[column], table.groups(row)) for row in table.rows}
 
 
-def _label_column(table: Path, row: dict[str, str], asked: str | None) -> str:
-    column = asked or next((name for name in LABEL_COLUMNS if name in row), None)
-    if column not in row:
-        raise DataError(
-            f"{table}: no column '{asked or 'label'}'; it has {', '.join(row)}: "
-            "name the one with the classes by --label-column"
-        )
-    return column
+def _sessions(folder: Path, label_column: str | None) -> dict[str, Told]:
+    """Label and groups of each session of a participant, where a table of the sessions has labels."""
+    path = folder / f"{folder.name}_sessions.tsv"
+    if not path.is_file():
+        return {}
+    table = read_table(path)
+    column = plain(label_column) if label_column else "label"
+    if not table.has(column):
+        return {}
+    if not table.has("session"):
+        raise DataError(f"{path}: no column 'session_id'; it has {', '.join(table.columns)}")
+    return {row["session"]: (row[column], table.groups(row)) for row in table.rows}
 
 
 def _pattern(subject_regex: str | None) -> re.Pattern | None:
@@ -263,10 +300,3 @@ def _readable(folder: Path, study: Study | None) -> list[Path]:
         for file in folder.rglob("*")
         if file.name.lower().endswith(ends) and not file.name.startswith(".") and file.is_file()
     )
-
-
-def first_few(names: Iterable[str], most: int = 5, between: str = ", ") -> str:
-    """The first names and how many more there are."""
-    names = list(names)
-    more = [f"and {len(names) - most} more"] if len(names) > most else []
-    return between.join(names[:most] + more)

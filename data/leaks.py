@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data.cases import Case, DataError, first_few
+from data.cases import Case
 from data.splits import ORDER
+from data.tables import DataError, first_few
 from scans.files import content_hash
 from scans.processes import read
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from urllib3.exceptions import HTTPError, MaxRetryError
 from urllib3.util import Retry
 
-from data.cases import DataError
+from data.tables import DataError
 from scans.files import write_bytes
 from scans.processes import read
 

@@ -1,4 +1,4 @@
-"""From cases to a weights file: the training loop and its run, transfer, scores, calibration, card and plots.
+"""From cases to a weights file: settings, the training loop and its run, transfer and sweeps.
 
 May import everything but `server` and the commands.
 """

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.cases import ABSENT, SUBJECTS, DataError, check_files, first_few, rows_of
+from data.cases import SUBJECTS
+from data.tables import ABSENT, DataError, check_files, file_of, first_few, read_table
 from diagnosis.measures import measure
 from diagnosis.norms import LEAST, NormsError, person
 from diagnosis.segment import SegmenterWeights, segment
@@ -35,10 +36,11 @@ def find(data: Path) -> list[Control]:
     table = data / "index.csv" if data.is_dir() else data
     if not table.is_file():
         raise DataError(f"{table}: no such file; give a CSV with the columns file, age and perhaps sex")
-    rows, root = rows_of(table), table.parent
+    read_in = read_table(table)
+    rows, root = read_in.rows, table.parent
     for column in ("file", "age"):
-        if column not in rows[0]:
-            raise DataError(f"{table}: no column '{column}'; it has {', '.join(rows[0])}")
+        if not read_in.has(column):
+            raise DataError(f"{table}: no column '{column}'; it has {', '.join(read_in.columns)}")
     controls, people = [], []
     for line, row in enumerate(rows, 2):
         sex = row.get("sex", "")
@@ -50,7 +52,7 @@ def find(data: Path) -> list[Control]:
         except NormsError as error:
             raise DataError(f"{table}, line {line}: {error}") from error
         assert known.age is not None, "it is not blank"
-        controls.append(Control(root / row["file"], known.age, known.sex))
+        controls.append(Control(file_of(root, row["file"]), known.age, known.sex))
         people.append(row.get("subject") or _subject(row["file"]))
     check_files(table, root, [control.file for control in controls])
     twice = [each for each, count in Counter(people).items() if count > 1]

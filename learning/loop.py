@@ -1,6 +1,6 @@
 """The training loop: schedule, loss, epochs, checkpoints; in one process or in many under torchrun.
 
-It is given cases that are split and sound; finding them is `data`'s work, judging the result `learning.scoring`'s.
+It is given cases that are split and sound; finding them is `data`'s work, judging the result `scoring.scores`'s.
 Every epoch is a pure function of (settings, epoch, state before it), so a run that was killed continues exactly.
 """
 
@@ -27,13 +27,13 @@ import datasets
 import model
 from data.cache import Cache
 from data.cases import Case
-from learning.plots import curves
 from learning.processes import Halt, world
 from learning.settings import Settings, TrainError
 from learning.transfer import AfterStem, StemOutputs, copy_fitting, stem_key, stem_outputs
 from networks.base import Network, in_memory_format
 from networks.forward import Forward
 from scans.files import write_bytes
+from scoring.plots import curves
 from studies import Study
 
 OPTIMISERS: dict[str, Callable[[list[nn.Parameter], Settings], torch.optim.Optimizer]] = {

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 import model
-from data.splits import data_folder, subject_hash
+from data.cases import Case
+from data.splits import data_folder, learned_from, subject_hash
 from learning.loop import Trainer, cases_of
 from learning.settings import MOVABLE, TrainError, shown
 from networks.header import Header
@@ -26,10 +27,10 @@ def header_of(run: Trainer) -> Header:
     study, settings, state = run.study, run.settings, run.state
     counts = data_counts(run)
     data = data_in_words(counts, run.facts["duplicates"])
-    hashes = {split: sorted(hashes_of(run, split)) for split in SPLITS}
     before = model.read_header(settings.init) if settings.init else None
     if before:
-        hashes["train"] = learned_before(before, hashes, Path(settings.init or "").name)
+        check_unseen(before, cases_of(run.cases, "test"), Path(settings.init or "").name)
+    salt = run.facts["salt"]
     training = {
         "data": data,
         "counts": counts,
@@ -38,7 +39,9 @@ def header_of(run: Trainer) -> Header:
         if before
         else None,
         "subjects": {split: subjects_by_class(run, split) for split in SPLITS},
-        "subject_hashes": hashes,
+        "subject_salt": salt,
+        "subject_hashes": {split: hashes_of(run, split, salt) for split in SPLITS},
+        "earlier_hashes": {old: sorted(hashes) for old, hashes in before.learned_from.items()} if before else {},
         "seed": settings.seed,
         "command": settings.command,
         "epochs": state.epoch,
@@ -80,17 +83,16 @@ def subjects_by_class(run: Trainer, split: str) -> dict[str, int]:
     return {code: len({case.subject for case in cases if case.label == code}) for code in run.study.codes}
 
 
-def hashes_of(run: Trainer, split: str) -> set[str]:
-    return {subject_hash(case.subject) for case in cases_of(run.cases, split)}
+def hashes_of(run: Trainer, split: str, salt: str) -> list[str]:
+    return sorted({subject_hash(case.subject, salt) for case in cases_of(run.cases, split)})
 
 
-def learned_before(before: Header, hashes: dict[str, list[str]], name: str) -> list[str]:
-    """The subjects of the training part and of the weights it began with: those too were learned from."""
-    if before.learned_from & set(hashes["test"]):
+def check_unseen(before: Header, tested: list[Case], name: str) -> None:
+    """Refuse weights to begin with that learned from people who are to be tested on."""
+    if learned_from(before, {case.subject for case in tested}):
         raise TrainError(
             f"--init {name}: it learned from subjects to be tested on here; use the same split for both"
         )
-    return sorted((before.learned_from | set(hashes["train"])) - set(hashes["val"]))
 
 
 def commit() -> str | None:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import secrets
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,18 +18,18 @@ from data.cases import Case, DataError, find, notes
 from data.leaks import Leaks, contradictions, deduplicate, fingerprints, leaks
 from data.splits import assign, data_folder, read_split, write_split
 from learning import transfer
-from learning.calibration import example, fit_calibration, fit_likeness
-from learning.card import card
 from learning.loop import Trainer, cases_of
 from learning.processes import Halt, Interrupted, join, shared, world
 from learning.provenance import header_of
-from learning.results import write as write_results
-from learning.scoring import Predictions, predict, readable, scores
 from learning.settings import MOVABLE, Given, Settings, TrainError, from_record, on_grid, settle, shown
 from networks.base import in_memory_format
 from networks.header import Header
 from scans.files import write_bytes
 from scans.scan import ScanError
+from scoring.calibration import example, fit_calibration, fit_likeness
+from scoring.card import card
+from scoring.results import write as write_results
+from scoring.scores import Predictions, predict, readable, scores
 from studies import Study
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -58,10 +59,12 @@ def gather_cases(study: Study, settings: Settings, out: Path, cache: Cache) -> t
     for note in notes(cases, study):
         print(f"note: {note}", file=sys.stderr)
     leaking = leaks(cases, prints)
+    alike = any(why in ("same bytes", "same pixels") for why, *_ in leaking.pairs)
     if leaking.pairs and not settings.allow_leak:
         raise TrainError(
-            f"{leaking}\nTake one of each pair out or split again; --allow-leak trains all the same "
-            "and says so on the card of the weights file."
+            f"{leaking}\nTake one of each pair out or split again"
+            f"{'; --deduplicate keeps one of each group of identical pictures' if alike else ''}; --allow-leak "
+            "trains all the same and says so on the card of the weights file."
         )
     if leaking.pairs or leaking.duplicates:
         print(f"warning: {leaking}", file=sys.stderr)
@@ -152,7 +155,7 @@ def open_run(given: Given) -> tuple[Trainer, Path]:
         run.facts = known_facts(record["facts"])
         run.state.restore(record["state"])
         return run, out
-    run.facts["started"] = load_imagenet(run)
+    run.facts |= {"started": load_imagenet(run), "salt": secrets.token_hex(8)}
     out.mkdir(parents=True, exist_ok=True)
     gathered = gather_cases(study, settings, out, run.cache) if world()[0] == 0 else None
     run.cases, facts = shared(gathered)
@@ -177,7 +180,7 @@ def resumed(out: Path, given: Given) -> tuple[dict[str, Any], Settings]:
 
 def known_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """A run's facts by today's names; runs of old say `doubles`, and nothing of what they started with."""
-    return {"started": None, **facts, "duplicates": facts.get("duplicates", facts.get("doubles", 0))}
+    return {"started": None, "salt": "", **facts, "duplicates": facts.get("duplicates", facts.get("doubles", 0))}
 
 
 def load_imagenet(run: Trainer) -> str | None:

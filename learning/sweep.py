@@ -18,10 +18,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from learning.options import parse
-from learning.plots import png
 from learning.run import sentence, train
 from learning.settings import Given, TrainError
 from scans.files import write_bytes
+from scoring.plots import png
 
 FIXED = ("study", "data", "out", "resume", "finish", "sweep")  # the same for all of a sweep
 RESULTS = ("val_loss", "val_accuracy", "best_epoch", "epochs", "seconds", "state")

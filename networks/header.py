@@ -64,10 +64,17 @@ class Header:
         return self.scores.get("metrics", {})
 
     @property
-    def learned_from(self) -> set[str]:
-        """The hashes of the subjects that it was trained or calibrated on."""
+    def learned_from(self) -> dict[str, set[str]]:
+        """The hashes of the subjects that it, or what it began with, was trained or calibrated on, by their salt.
+
+        Files of old have no salt: theirs is the empty one.
+        """
         hashes = self.training.get("subject_hashes", {})
-        return {digest for part in ("train", "val") for digest in hashes.get(part, [])}
+        own = {digest for part in ("train", "val") for digest in hashes.get(part, [])}
+        earlier = self.training.get("earlier_hashes", {})
+        found = {salt: set(digests) for salt, digests in earlier.items()}
+        salt = self.training.get("subject_salt", "")
+        return found | {salt: found.get(salt, set()) | own} if own else found
 
     def record(self) -> dict[str, Any]:
         """The JSON document."""

@@ -123,7 +123,14 @@ HEADER = table(
         "example": optional(table({"file": text, "probabilities": table(others=number(0, 1))}, ("file",))),
         "scores": optional(table({"metrics": table(others=SCORE), "cohort": text})),
         "training": table(
-            {"data": text, "about": optional(text), "counts": optional(table()), "subject_hashes": table()}
+            {
+                "data": text,
+                "about": optional(text),
+                "counts": optional(table()),
+                "subject_hashes": table(others=each(text)),
+                "subject_salt": text,
+                "earlier_hashes": table(others=each(text)),
+            }
         ),
     },
     ("study", "contract", "contract_hash", "network"),

@@ -258,7 +258,7 @@ class ServerState:
         return session
 
     def for_study(self, study: str | None, weights: str | None = None) -> str | None:
-        """The weights to use for a study's key or a weights file's name, or both; the first where none was named."""
+        """The weights for a study's key, a weights file's name, or both; the first where nothing was named."""
         for name, diagnoser in self.diagnosers.items():
             names = (None, "", name, Path(name).stem)
             if weights in names and study in (*names, diagnoser.study.key):

@@ -69,6 +69,19 @@ def test_check_and_split_from_the_command_line(tmp_path, capsys):
     assert "no such file or folder" in capsys.readouterr().err
 
 
+def test_check_fails_where_labels_contradict_each_other_or_a_file_cannot_be_read(tmp_path, capsys):
+    for n in range(4):
+        picture(tmp_path / ("no", "yes")[n % 2] / f"{n}.png", n)
+    assert datasets.main(["check", str(tmp_path)]) == 0
+    (tmp_path / "no" / "bad.png").write_bytes(b"no picture")
+    assert datasets.main(["check", str(tmp_path)]) == 1
+    assert "1 file that cannot be read" in capsys.readouterr().out
+    (tmp_path / "no" / "bad.png").unlink()
+    shutil.copy(tmp_path / "no" / "0.png", tmp_path / "yes" / "0.png")
+    assert datasets.main(["check", str(tmp_path)]) == 1
+    assert "labels differ: no, yes" in capsys.readouterr().out
+
+
 def test_an_index_knows_subjects_better_than_a_split_by_slice(tmp_path, capsys):
     for n in range(8):
         picture(tmp_path / "no" / f"{n}.png", n)

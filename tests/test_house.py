@@ -15,7 +15,8 @@ ORDER = [
     {"model", "simulation"},
     {"diagnosis", "data"},
     {"reports", "datasets"},
-    {"learning", "server"},
+    {"scoring", "server"},
+    {"learning"},
     {"app", "diagnose", "evaluate", "norms", "simulate", "train", "train_segmenter"},
 ]
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}

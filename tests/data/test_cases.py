@@ -59,7 +59,7 @@ def test_a_study_reads_its_own_kind_of_file(tmp_path):
         find(tmp_path / "v", VOLUME)
 
 
-@pytest.mark.parametrize("stray", ["Alzheimer/x.nii", "test/ad/x.nii"])
+@pytest.mark.parametrize("stray", ["Alzheimer/x.nii", "test/adx/x.nii"])
 def test_a_stray_folder_is_named_with_the_known_ones(tmp_path, stray):
     empty(tmp_path, "AD/a.nii", stray)
     with pytest.raises(DataError) as error:
@@ -114,9 +114,9 @@ def test_a_csv_gives_labels_subjects_and_splits(tmp_path):
     )
     found = find(index, PICTURE)
     assert found == [
-        Case(tmp_path / "a.png", "no", "p1", "train"),
-        Case(tmp_path / "c.png", "no", "file:c.png", None),
-        Case(tmp_path / "in/b.png", "yes", "p2", "test"),
+        Case(tmp_path / "a.png", "no", "p1", "train", (("age", "70"),)),
+        Case(tmp_path / "c.png", "no", "file:c.png", None, (("age", "72"),)),
+        Case(tmp_path / "in/b.png", "yes", "p2", "test", (("age", "71"),)),
     ]
     index.rename(tmp_path / "index.csv")
     assert find(tmp_path, PICTURE) == found

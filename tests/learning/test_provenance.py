@@ -1,16 +1,25 @@
 """Where weights come from: the words about the data, and whom the weights before them had seen."""
 
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from data.cases import Case
+from data.splits import subject_hash
 from learning import provenance
 from learning.settings import TrainError
 from networks.header import Header
 from studies import STUDIES
 
 BEFORE = Header(
-    STUDIES["alzheimers"], "made", training={"subject_hashes": {"train": ["a"], "val": ["b"], "test": ["c"]}}
+    STUDIES["alzheimers"],
+    "made",
+    training={
+        "subject_salt": "salt",
+        "subject_hashes": {
+            part: [subject_hash(name, "salt")] for part, name in (("train", "a"), ("val", "b"), ("test", "c"))
+        },
+    },
 )
 
 
@@ -27,10 +36,11 @@ def test_what_a_folder_says_of_itself(tmp_path):
     assert provenance.about(tmp_path) == provenance.about(tmp_path / "table.csv") == "x" * 2000
 
 
-def test_whom_the_first_weights_learned_from_counts_as_learned_from():
-    hashes = {"train": ["d"], "val": ["b"], "test": ["c"]}
-    assert provenance.learned_before(BEFORE, hashes, "first") == ["a", "d"]
-    with pytest.raises(TrainError, match="--init first: it learned from subjects to be tested on here"):
-        provenance.learned_before(BEFORE, hashes | {"test": ["a"]}, "first")
-    nobody = replace(BEFORE, training={})
-    assert provenance.learned_before(nobody, hashes, "first") == ["d"]
+def test_weights_that_saw_those_to_be_tested_on_are_no_beginning():
+    def case(name: str) -> Case:
+        return Case(Path(f"{name}.nii"), "AD", name, "test")
+
+    provenance.check_unseen(BEFORE, [case("c"), case("d")], "first")
+    for name in "ab":
+        with pytest.raises(TrainError, match="--init first: it learned from subjects to be tested on here"):
+            provenance.check_unseen(BEFORE, [case("c"), case(name)], "first")

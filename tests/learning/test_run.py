@@ -102,6 +102,7 @@ def test_leaks_are_refused_unless_allowed(tmp_path, capsys):
     assert train.main(arguments(VOLUME, data, out)) == 1
     said = capsys.readouterr().err
     assert "sub-900.nii" in said and "sub-001_T1w.nii" in said and "--allow-leak" in said
+    assert "--deduplicate keeps one of each group" in said
     assert not (out / "last.pt").exists()
     assert train.main(arguments(VOLUME, data, out, "--allow-leak", "--epochs", "1")) == 0
     header = model.read_header(out / "tiny-volume.Tiny.safetensors")

@@ -24,13 +24,13 @@ def test_a_bundled_document_is_read_and_written_without_loss(path):
     assert header.temperature == document["calibration"]["temperature"] and header.calibrated
     assert header.title == document["title"] and header.metrics == document["scores"]["metrics"]
     hashes = document["training"]["subject_hashes"]
-    assert header.learned_from == {*hashes["train"], *hashes["val"]}
+    assert header.learned_from == {"": {*hashes["train"], *hashes["val"]}}
 
 
 def test_a_bare_header_answers_with_what_holds_without_training():
     header = Header(STUDY, "ClassificationModel3D")
     assert (header.title, header.temperature, header.scaled, header.calibrated) == (STUDY.title, 1.0, False, False)
-    assert header.metrics == {} and header.learned_from == set() and header.conformal_scores == []
+    assert header.metrics == {} and header.learned_from == {} and header.conformal_scores == []
     assert not {"scores", "calibration", "card"} & set(header.record())
 
 

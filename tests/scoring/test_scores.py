@@ -10,7 +10,8 @@ import studies
 from data.cache import Cache
 from data.cases import Case, DataError, find
 from diagnosis import likeness
-from learning.scoring import (
+from networks.header import Header
+from scoring.scores import (
     READINGS,
     Answers,
     Predictions,
@@ -23,7 +24,6 @@ from learning.scoring import (
     scores,
     with_intervals,
 )
-from networks.header import Header
 from studies import STUDIES, Label
 from tests.scored import LABELS, STUDY, brightest, cohort
 

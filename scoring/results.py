@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 import model
-from learning.card import card
-from learning.plots import confusion, reliability_plot, roc
-from learning.scoring import Predictions
 from networks.header import Header
 from scans.files import write_bytes
+from scoring.card import card
+from scoring.plots import confusion, reliability_plot, roc
+from scoring.scores import Predictions
 from studies import to_json
 
 

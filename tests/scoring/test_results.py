@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from learning import results
-from learning.scoring import Predictions, scores
 from networks.header import Header
+from scoring import results
+from scoring.scores import Predictions, scores
 from tests.scored import STUDY
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from learning import plots
+from scoring import plots
 from tests.scored import STUDY
 
 P = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3]])

@@ -13,10 +13,10 @@ from torch import Tensor
 
 import model
 from diagnosis import likeness
-from learning.scoring import Predictions, ece, reliability
 from networks.forward import Forward
 from scans.prepare import prepare
 from scans.processes import read
+from scoring.scores import Predictions, ece, reliability
 from studies import Contract
 
 BELIEF = 0.25  # spread of the temperature's logarithm that is expected before any subject was seen

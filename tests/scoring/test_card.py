@@ -5,8 +5,8 @@ import json
 import model
 import studies
 import train
-from learning import card
 from networks.header import Header
+from scoring import card
 from tests.scored import STUDY
 from tests.tiny_cohorts import VOLUME, arguments, cohort
 

@@ -9,12 +9,12 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 import model
-from learning.calibration import example, fit_calibration, fit_likeness, precision
-from learning.scoring import (
+from networks.header import Header
+from scoring.calibration import example, fit_calibration, fit_likeness, precision
+from scoring.scores import (
     Predictions,
     scores,
 )
-from networks.header import Header
 from studies import Contract
 from tests.scored import LABELS, STUDY, brightest, cohort
 
