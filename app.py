@@ -30,11 +30,12 @@ from pywebio.platform.adaptor import ws
 from pywebio.platform.tornado import webio_handler
 from pywebio.session.threadbased import ThreadBasedSession
 
-from model import Weights
+from diagnosis.diagnoser import BESIDE, NONE
+from model import SEGMENTER, Weights
 from reports import wording
 from scans import processes
 from scans.read import IMAGES, READERS
-from server import http, limits, logs, page, uploads
+from server import http, limits, logs, page, results, uploads
 from server.folder import Uploads
 from server.hosts import hosts
 from server.signin import SignIn
@@ -150,6 +151,7 @@ def make_app(
         (r"/", page_handler(state, examples, pages)),
         *uploads.ROUTES,
         *http.ROUTES,
+        *results.ROUTES,
         (r"/web/((?:style\.css|page\.js|viewer\.js|before\.js|start\.js))", http.Static, {"path": str(http.WEB)}),
         (rf"/({'|'.join(map(re.escape, PYWEBIO))})", http.Static, {"path": str(PYWEBIO_FILES)}),
     ]
@@ -242,6 +244,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="folder of weights files (%(default)s)",
     )
     parser.add_argument(
+        "--segmenter",
+        default=BESIDE,
+        metavar="FILE",
+        help=f"what measures the brain: a weights file, or {NONE} (default: {SEGMENTER} beside the others)",
+    )
+    parser.add_argument(
         "--example", type=Path, metavar="FILE", help="scan that the page offers to try (the first in demodata/)"
     )
     parser.add_argument(
@@ -324,7 +332,12 @@ def main(argv: list[str] | None = None) -> int:
         sockets = bind(options.host, options.port)
         folder = Uploads(options.uploads, options.max_upload << 20)
         state = ServerState(
-            options.weights, folder, Pool(options.workers, options.queue), options.device, 60 * options.keep
+            options.weights,
+            folder,
+            Pool(options.workers, options.queue),
+            options.device,
+            60 * options.keep,
+            options.segmenter,
         )
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

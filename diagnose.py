@@ -10,7 +10,8 @@ from typing import Any
 from tqdm import tqdm
 
 import model
-from diagnosis.diagnoser import Diagnoser, Diagnosis, error_record, find_weights
+from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, find_weights
+from diagnosis.measures import MEASURES
 from networks import dropout
 from reports.wording import Texts, languages
 from scans import processes
@@ -45,7 +46,8 @@ def write_csv(path: Path, records: list[dict[str, Any]], codes: list[str]) -> No
         writer = csv.writer(file)
         asked = any(record.get("intervals") for record in records)
         ends = [f"{code} {end}" for code in codes for end in ("low", "high") if asked]
-        writer.writerow(["file", "label", *codes, "set", "severity", "verdict", "reasons", *ends])
+        columns = list(MEASURES) if any(record.get("measures") for record in records) else []
+        writer.writerow(["file", "label", *codes, "set", "severity", "verdict", "reasons", *ends, *columns])
         for record in records:
             if "error" in record:
                 blank = [""] * (len(codes) + 3)
@@ -53,6 +55,7 @@ def write_csv(path: Path, records: list[dict[str, Any]], codes: list[str]) -> No
                 continue
             chances = record["probabilities"] or {}
             severity, intervals = record["severity"], record["intervals"] or {}
+            measures = record["measures"] or {}
             writer.writerow(
                 [
                     record["file"],
@@ -62,7 +65,13 @@ def write_csv(path: Path, records: list[dict[str, Any]], codes: list[str]) -> No
                     "" if severity is None else f"{severity:.4f}",
                     record["gate"]["verdict"],
                     " ".join(record["gate"]["reasons"]),
-                    *(f"{end:.6f}" for code in codes if intervals for end in intervals[code]),
+                    *(
+                        f"{intervals[code][end]:.6f}" if intervals else ""
+                        for code in codes
+                        if asked
+                        for end in (0, 1)
+                    ),
+                    *(measures[name]["value"] if measures else "" for name in columns),
                 ]
             )
 
@@ -73,6 +82,22 @@ def file_report(diagnoser: Diagnoser, diagnosis: Diagnosis, options: argparse.Na
 
     heat_map = diagnoser.explain(diagnosis) if diagnosis.label else None
     return [path.name for path in write(diagnosis, heat_map, options.report, options.language)]
+
+
+def file_labels(diagnosis: Diagnosis, folder: Path) -> str | None:
+    """Write the label map of a scan that was measured; its name."""
+    from reports.labels import write_labels
+
+    return write_labels(diagnosis, folder).name if diagnosis.segmentation else None
+
+
+def folder_fault(options: argparse.Namespace) -> str | None:
+    """What stands in the way of a folder to write to."""
+    for option in ("report", "labels"):
+        folder = getattr(options, option)
+        if folder and folder.exists() and not folder.is_dir():
+            return f"--{option} {folder}: a file of that name is there; name a folder"
+    return None
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -103,6 +128,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="write a report of each scan with its heat map there: HTML, PDF, JSON and pictures",
     )
     parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="DIR",
+        help="write what was outlined in each scan there, as a NIfTI label map on the scan's own grid",
+    )
+    parser.add_argument(
+        "--segmenter",
+        default=BESIDE,
+        metavar="FILE",
+        help=f"what measures the brain: a weights file, or {NONE} (default: {model.SEGMENTER} beside the weights)",
+    )
+    parser.add_argument(
         "--language", choices=list(languages()), default="en", help="of what is printed and reported (%(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
@@ -123,9 +160,11 @@ def main(argv: list[str] | None = None) -> int:
     processes.warm()  # it starts while the weights are loaded
     try:
         weights = options.weights or find_weights(ROOT / "weights", options.study)
-        diagnoser = Diagnoser(weights, options.device, options.precision)
+        diagnoser = Diagnoser(weights, options.device, options.precision, options.segmenter)
         if options.uncertainty and diagnoser.why_no_uncertainty:
             raise model.WeightsError(diagnoser.why_no_uncertainty)
+        if options.labels and diagnoser.segmenter is None:
+            raise model.WeightsError(f"--labels {options.labels}: nothing outlines scans here; name a --segmenter")
     except model.WeightsError as error:
         print(error, file=sys.stderr)
         return 2
@@ -136,8 +175,9 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    if options.report and options.report.exists() and not options.report.is_dir():
-        print(f"--report {options.report}: a file of that name is there; name a folder", file=sys.stderr)
+    fault = folder_fault(options)
+    if fault:
+        print(fault, file=sys.stderr)
         return 2
     records, lines, t = [], [], Texts(options.language)
     width = max(len(safe_name(file.name)) for file in files)
@@ -153,6 +193,9 @@ def main(argv: list[str] | None = None) -> int:
             if options.report:
                 record["report"] = file_report(diagnoser, diagnosis, options)
                 text += "".join(f"\n  {t('command.report', name=name)}" for name in record["report"])
+            if options.labels:
+                record["labels"] = file_labels(diagnosis, options.labels)
+                text += f"\n  {t('command.labels', name=record['labels'])}" if record["labels"] else ""
         except ScanError as error:
             record = error_record(safe_name(file.name), error)
             text = t("command.refused", message=str(error))

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 import model
-from diagnosis import gate, likeness
+from diagnosis import gate, likeness, segment
 from diagnosis.explain import Map, explain
+from diagnosis.measures import INTRACRANIAL_ML, NOT_ASSESSED, Value, measure
 from networks import dropout
 from networks.forward import Forward
 from scans.prepare import Prepared, prepare
@@ -27,6 +28,7 @@ from scans.scan import Scan, ScanError
 from studies import NOTICE
 
 VERSION = "1.0.0"
+BESIDE, NONE = "beside", "none"  # which segmenter: the one in the folder of the class weights, or none at all
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,9 @@ class Diagnosis:
     shares: dict[str, dict[str, float]] = field(default_factory=dict)  # such as an attention over levels, by name
     intervals: dict[str, tuple[float, float]] | None = None  # of the probabilities, where passes were asked for
     base: torch.Tensor | None = field(default=None, repr=False)  # what the network's base made of the scan
+    measures: dict[str, Value] | None = None  # by name, as in MEASURES; None where nothing was measured
+    segmentation: segment.Segmentation | None = field(default=None, repr=False)  # what was measured
+    segmenter: segment.SegmenterWeights | None = field(default=None, repr=False)  # what measured it
 
     @property
     def verdict(self) -> str:
@@ -78,6 +83,9 @@ class Diagnosis:
             "level": self.level,
             "severity": self.severity,
             "shares": self.shares,
+            "measures": self.measures and {name: value.record() for name, value in self.measures.items()},
+            "not_assessed": list(NOT_ASSESSED) if self.measures else None,
+            "segmenter": self.segmenter and {"name": self.segmenter.name, "sha256": self.segmenter.sha256},
             "gate": {
                 "verdict": self.verdict,
                 "reasons": [finding.text for finding in self.findings],
@@ -104,10 +112,22 @@ def error_record(file: str, error: ScanError) -> dict[str, Any]:
 
 
 class Diagnoser:
-    """A loaded weights file, ready to judge scans from several threads at once."""
+    """A loaded weights file, ready to judge scans from several threads at once.
 
-    def __init__(self, weights: str | Path, device: str = "auto", precision: str = "fp32"):
+    `segmenter` measures heads beside it: a loaded one, a file, BESIDE for the one that lies in the folder of the
+    weights, where one does, or NONE. Studies that place no heads on its grid are not measured.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path,
+        device: str = "auto",
+        precision: str = "fp32",
+        segmenter: segment.SegmenterWeights | str | Path = BESIDE,
+    ):
         self.weights = model.load(weights, device)
+        found = open_segmenter(segmenter, Path(weights).parent, device)
+        self.segmenter = found if segment.fits(self.weights.contract) else None
         self.forward = Forward(self.weights.network, precision)
         check_fits(self.weights, self.forward)
         self._explaining = threading.Lock()  # gradients and hooks are not for two at once
@@ -115,6 +135,12 @@ class Diagnoser:
     @property
     def study(self):
         return self.weights.study
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """What `progress` hears of in turn, where nothing is refused and no intervals are asked for."""
+        steps = ("read", "prepare", "check", "predict")
+        return steps if self.segmenter is None else (*steps, "measure")
 
     @property
     def why_no_uncertainty(self) -> str | None:
@@ -158,6 +184,7 @@ class Diagnoser:
             prepared = prepare(scan, self.weights.contract)
         with step("check"):
             findings = gate.before(scan, prepared, self.weights)
+        placed = gate.verdict(findings) != gate.UNFIT and "no-affine" not in prepared.notes
         label = probabilities = answers = intervals = base = None
         shares: dict[str, dict[str, float]] = {}
         if judge_anyway or gate.verdict(findings) != gate.UNFIT:
@@ -172,6 +199,13 @@ class Diagnoser:
                     with step("uncertainty"):
                         intervals = self._intervals(base, passes)
                 shares = self.weights.network.shares(features)
+        segmentation = measures = None
+        if self.segmenter is not None and placed:  # what is no head, or lies turned, is never measured
+            with step("measure"):
+                segmentation = segment.segment(self.segmenter, prepared)
+                measures, doubts = measured(segmentation)
+            segmentation = segmentation if measures else None
+            findings += doubts
         shown = name or (str(file) if isinstance(file, str | Path) else "scan")
         return Diagnosis(
             file=safe_name(shown),
@@ -188,6 +222,9 @@ class Diagnoser:
             shares=shares,
             intervals=intervals,
             base=base,
+            measures=measures,
+            segmentation=segmentation,
+            segmenter=self.segmenter if measures else None,
         )
 
     def _read_out(self, logits: torch.Tensor, level: float) -> tuple[str, dict[str, float], list[str]]:
@@ -217,6 +254,27 @@ class Diagnoser:
         target = code or diagnosis.label or self.study.codes[0]
         with self._explaining:
             return explain(self.weights, diagnosis.prepared, target, method, progress, diagnosis.base)
+
+
+def measured(found: segment.Segmentation) -> tuple[dict[str, Value] | None, list[gate.Finding]]:
+    """The measures, or None and why, where what was outlined cannot be a head."""
+    values = measure(found)
+    low, high = INTRACRANIAL_ML
+    ml = values["intracranial"].value
+    if low <= ml <= high:
+        return values, []
+    return None, [gate.Finding(gate.DOUBTFUL, "not-measured", {"ml": ml, "low": low, "high": high})]
+
+
+def open_segmenter(
+    wanted: segment.SegmenterWeights | str | Path, folder: Path, device: str
+) -> segment.SegmenterWeights | None:
+    """The segmenter that was asked for, as `Diagnoser` takes it; None for none."""
+    if isinstance(wanted, segment.SegmenterWeights):
+        return wanted
+    if str(wanted) == NONE or (str(wanted) == BESIDE and not (folder / model.SEGMENTER).is_file()):
+        return None
+    return segment.load(folder / model.SEGMENTER if str(wanted) == BESIDE else wanted, device)
 
 
 def check_fits(weights: model.Weights, forward: Forward) -> None:

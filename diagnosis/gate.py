@@ -79,6 +79,10 @@ REASONS = {
         "The scan looks unlike those the network learned from (distance {distance:.1f}, usual: up to "
         "{threshold:.1f}). Check that it is the kind of picture this study asks for."
     ),
+    "not-measured": (
+        "What was outlined inside the skull adds up to {ml:.0f} ml; heads have {low:.0f} to {high:.0f} ml. No "
+        "measures are given. Check the voxel size in the file and the pictures."
+    ),
     "not-finite-answer": (
         "The network's answer to this scan is no number, so there is none to give. Export the scan again; if "
         "other scans fail alike, the weights file is damaged."

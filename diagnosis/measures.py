@@ -7,6 +7,7 @@ widened to hold nine of ten known volumes of held-out heads. A volume is the sum
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,6 +47,13 @@ class Value:
     unit: str
     low: float
     high: float
+    centile: float | None = None  # among controls, where norms are known
+
+    def record(self) -> dict[str, Any]:
+        """As the API gives it."""
+        rounded = {name: round(getattr(self, name), 4) for name in ("value", "low", "high")}
+        centile = None if self.centile is None else round(self.centile, 1)
+        return {"value": rounded.pop("value"), "unit": self.unit, **rounded, "centile": centile}
 
 
 def _both(name: str, title: str, of: tuple[str, ...]) -> dict[str, Measure]:
@@ -95,6 +103,7 @@ MEASURES: dict[str, Measure] = {
     "gca": Measure("Global cortical atrophy (0–3)", "grade", "cortical", ("fluid", "intracranial"), computed=True),
 }  # fmt: skip
 NOT_ASSESSED = ("bleeds", "white-matter lesions", "strategic infarcts")  # a T1 cannot show them
+INTRACRANIAL_ML = (500.0, 2600.0)  # an infant's to the largest adult's; past it something else was outlined
 
 Triple = tuple[float, float, float]  # value, low, high
 

@@ -21,7 +21,7 @@ from networks.segmenter import CLASSES, CUBE, Segmenter, from_cubes
 from scans.prepare import Prepared
 from scans.resample import resample
 from scans.scan import Scan
-from studies import HEAD
+from studies import HEAD, Contract
 
 KIND = "segmentation"  # of a weights file, in its header
 START, SHAPE = (
@@ -30,6 +30,7 @@ START, SHAPE = (
 )  # the box of the grid that the network sees: any head's brain, and a rim
 SURE = 4.0  # a cube whose mean score for background leads by so much is background throughout
 BRIDGE, RIM = 2, 4  # cubes: half as thick as what may tie other things to the brain; kept around it, for fluid
+SAME = ("kind", "shape", "channels", "spacing", "place", "anchor", "planes")  # of a contract, to lie alike
 ROWS = 1 << 14  # cubes answered at once
 # FreeSurfer's numbers of each class: left and right, or the one of what has no side.
 NUMBERS: dict[str, tuple[int, ...]] = {
@@ -119,6 +120,11 @@ def load(path: str | Path, device: str | torch.device = "auto") -> SegmenterWeig
     network.load_state_dict({name: value.float() for name, value in state.items()})
     in_memory_format(network.to(device), torch.channels_last_3d).eval().requires_grad_(False)
     return SegmenterWeights(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), header, network, device)
+
+
+def fits(contract: Contract) -> bool:
+    """Whether what a contract prepares lies on the grid of HEAD; how it is scaled does not matter here."""
+    return all(getattr(contract, part) == getattr(HEAD, part) for part in SAME)
 
 
 def as_input(prepared: Prepared) -> Tensor:

@@ -1,6 +1,5 @@
 """The report of a diagnosis as files in a folder: HTML, PDF, JSON and pictures."""
 
-import itertools
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from reports.content import data
 from reports.figures import slices
 from reports.html import html
 from reports.pdf import pdf
+from scans.files import unused
 from studies import to_json
 
 
@@ -33,9 +33,3 @@ def write(diagnosis: Diagnosis, heat_map: Map | None, folder: Path, language: st
     for path, body in zip(paths, parts.values(), strict=True):
         path.write_bytes(body)
     return paths
-
-
-def unused(folder: Path, name: str, suffixes: tuple[str, ...]) -> str:
-    """The name, or the name with the first number under which nothing lies in the folder yet."""
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in suffixes))

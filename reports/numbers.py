@@ -44,6 +44,18 @@ def score_interval(score: dict[str, Any]) -> str:
     return f"{value} ({low}–{high})" if value and low and high else value or "–"
 
 
+def measure(value: float, unit: str, digits: int) -> str:
+    """A measure with its unit: ml and % are written behind it, ratios and grades stand alone."""
+    shown = f"{value:.{digits}f}".replace("-", "−")
+    return f"{shown} {unit}" if unit in ("ml", "%") else shown
+
+
+def measure_span(low: float, high: float, digits: int) -> str:
+    """From where to where a measure may lie."""
+    ends = [f"{end:.{digits}f}".replace("-", "−") for end in (low, high)]
+    return ends[0] if ends[0] == ends[1] else "–".join(ends) if "−" not in "".join(ends) else " … ".join(ends)
+
+
 def severity(value: float) -> str:
     return f"{value:.2f}"
 

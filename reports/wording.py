@@ -13,6 +13,7 @@ from typing import Any
 
 from diagnosis.diagnoser import Diagnosis
 from diagnosis.gate import Finding
+from diagnosis.measures import MEASURES, Value
 from model import Weights
 from networks.header import Header
 from reports import numbers
@@ -20,6 +21,7 @@ from studies import NOTICE, Study
 
 WEB = Path(__file__).resolve().parent.parent / "web"
 ENGLISH = "en"
+MAIN = ("ventricles", "ventricles_share", "hippocampus_left", "hippocampus_right")  # measures to know first
 
 
 @cache
@@ -150,7 +152,25 @@ class Texts:
             spent = self.seconds(sum(diagnosis.seconds.values()))
             said = f"{diagnosis.label} {chance}  {name}; "
             said += f"{self.prediction_set(diagnosis.set)} {promise}; {verdict}; {spent}"
+        if diagnosis.measures:
+            said += f"\n  {self.main_measures(diagnosis.measures)}"
         return "\n".join([said, *(f"  – {self.reason(finding)}" for finding in diagnosis.findings)])
+
+    # --- measures ------------------------------------------------------------------------------------------
+
+    def measure_name(self, name: str) -> str:
+        return self.translated(f"measure.{name}", MEASURES[name].title)
+
+    def not_assessed(self, names: Iterable[str]) -> str:
+        """What a scan like this cannot show, in a sentence."""
+        kinds = [self.translated(f"unseen.{name}", name) for name in names]
+        return self("measures.unseen", names=self("measures.comma").join(kinds))
+
+    def main_measures(self, measures: Mapping[str, Value]) -> str:
+        """The measures to know first, in one line."""
+        shown = {name: numbers.measure(value.value, MEASURES[name].unit, MEASURES[name].digits)
+                 for name, value in measures.items()}  # fmt: skip
+        return self("measures.main", **{name: shown[name] for name in MAIN})
 
     # --- a refusal -----------------------------------------------------------------------------------------
 

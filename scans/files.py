@@ -1,6 +1,7 @@
 """Files: hashed by content, and written whole or not at all."""
 
 import hashlib
+import itertools
 import os
 import threading
 from collections.abc import Callable
@@ -32,3 +33,9 @@ def write_whole(path: Path, fill: Callable) -> None:
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Bytes as a file that is there whole or not at all."""
     write_whole(path, lambda out: out.write(content))
+
+
+def unused(folder: Path, name: str, suffixes: tuple[str, ...]) -> str:
+    """The name, or the name with the first number under which nothing lies in the folder yet."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in suffixes))

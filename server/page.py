@@ -24,7 +24,6 @@ from scans.read import READERS, safe_name
 from server.state import Busy, Cancelled, Job, PageSession, Result, ServerState, Upload, failure
 from server.views import refusal_view, result_view, table_row
 
-STEPS = ("read", "prepare", "check", "predict")
 IN_BROWSER = ("upload.failed", "lost", "reload")  # texts that scripts need on every page
 
 
@@ -47,10 +46,11 @@ class Progress:
     """How far a job is, as its worker thread last said."""
 
     file: int = 0
-    step: str = STEPS[0]
+    steps: tuple[str, ...] = ("read",)
+    step: str = "read"
 
     def share(self, count: int) -> float:
-        return (self.file + (STEPS.index(self.step) + 0.5) / len(STEPS)) / count
+        return (self.file + (self.steps.index(self.step) + 0.5) / len(self.steps)) / count
 
 
 class Visit:
@@ -189,15 +189,16 @@ class Visit:
 
     def judge(self, request: Request) -> None:
         """Put the files in the queue, show how it goes, and show the result, the table or the refusal."""
-        self.asked, progress = request, Progress()
+        weights = request.instead.weights if request.instead else self.weights
+        self.asked, progress = request, Progress(steps=self.state.diagnosers[weights].steps)
         try:
-            job = self.session.submit(self.work(request, progress))
+            job = self.session.submit(self.work(request, weights, progress))
         except Busy as busy:
             number = busy.number
             self.view = lambda: self.show("busy", number=number)
             self.view()
             return
-        self.show("work", steps=STEPS)
+        self.show("work", steps=progress.steps)
         answers = self.watch(job, progress, len(request.uploads))
         for result in answers:
             self.session.results[result.id] = result
@@ -209,9 +210,8 @@ class Visit:
             self.keep(request, answers)
             self.view()
 
-    def work(self, request: Request, progress: Progress) -> Callable[[Job], list[Result]]:
+    def work(self, request: Request, weights: str, progress: Progress) -> Callable[[Job], list[Result]]:
         """What a worker does for a request: an answer to each upload, telling the progress of each step."""
-        weights = request.instead.weights if request.instead else self.weights
 
         def run(job: Job) -> list[Result]:
             answers = []
@@ -219,7 +219,7 @@ class Visit:
                 progress.file = number
 
                 def step(name: str) -> None:
-                    progress.step = name if name in STEPS else progress.step
+                    progress.step = name if name in progress.steps else progress.step
                     if job.stop.is_set():
                         raise Cancelled
 

@@ -19,6 +19,7 @@ from diagnosis.explain import METHODS, Map
 from diagnosis.regions import regions, warnings
 from reports.figures import slices
 from reports.html import html
+from reports.labels import label_map
 from reports.style import HEAT, strengths
 from reports.wording import ranked_regions
 from scans.prepare import restore
@@ -29,7 +30,14 @@ try:
 except ImportError:  # no wheel for this machine; the same, slower
     import gzip  # type: ignore[no-redef]
 
-REPORTS = {"html": "text/html; charset=UTF-8", "pdf": "application/pdf"}
+REPORTS = {"html": "text/html; charset=UTF-8", "pdf": "application/pdf", "labels": "application/gzip"}
+ACCEPTED = {
+    "application/json": "json",
+    "*/*": "json",
+    "text/html": "html",
+    "application/pdf": "pdf",
+    "application/gzip": "labels",
+}
 
 
 def methods() -> tuple[str, ...]:
@@ -37,16 +45,9 @@ def methods() -> tuple[str, ...]:
 
 
 def wanted(accept: str) -> str:
-    """The kind of answer an Accept header asks for first: "html", "pdf" or "json"."""
-    for part in accept.split(","):
-        kind = part.split(";")[0].strip().lower()
-        if kind in ("application/json", "*/*"):
-            return "json"
-        if kind == "text/html":
-            return "html"
-        if kind == "application/pdf":
-            return "pdf"
-    return "json"
+    """The kind of answer an Accept header asks for first: "html", "pdf", "labels" or "json"."""
+    kinds = (part.split(";")[0].strip().lower() for part in accept.split(","))
+    return next((ACCEPTED[kind] for kind in kinds if kind in ACCEPTED), "json")
 
 
 def pack(header: dict[str, Any], values: np.ndarray) -> bytes:
@@ -114,7 +115,9 @@ MAPS: dict[str, Callable[[Diagnosis, Any], bytes]] = {"": heat, "nii.gz": heat_n
 
 
 def report(diagnoser: Diagnoser, diagnosis: Diagnosis, kind: str, language: str) -> bytes:
-    """The report with the quickest map of the predicted class, where there is one."""
+    """The report with the quickest map of the predicted class, where there is one; or the label map."""
+    if kind == "labels":
+        return label_map(diagnosis)
     heat_map = diagnoser.explain(diagnosis, methods()[0]) if diagnosis.label else None
     if kind == "pdf":
         from reports.pdf import (

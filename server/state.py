@@ -18,7 +18,8 @@ from typing import Any
 import prometheus_client as prometheus
 
 import model
-from diagnosis.diagnoser import Diagnoser, Diagnosis, error_record
+from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, open_segmenter
+from diagnosis.segment import SegmenterWeights
 from networks.dropout import PASSES
 from scans.scan import ScanError
 from server.folder import Upload, Uploads
@@ -202,14 +203,22 @@ class ServerState:
 
     KEPT = 3  # diagnoses with their voxels in memory, about 130 MB each
 
-    def __init__(self, weights: Path, uploads: Uploads, pool: Pool, device: str = "auto", keep: float = 3600):
+    def __init__(
+        self,
+        weights: Path,
+        uploads: Uploads,
+        pool: Pool,
+        device: str = "auto",
+        keep: float = 3600,
+        segmenter: str | Path = BESIDE,
+    ):
         self.uploads, self.pool, self.keep = uploads, pool, keep
         self.password_needed = False
         self.stopping = False
         self.waiting: set[Any] = set()  # the loop's futures of work that a request waits for
         self.arriving: set[Any] = set()  # handlers whose body is still on its way
         self.broken: list[str] = []
-        self.diagnosers = self._load(weights, device)
+        self.diagnosers = self._load(weights, device, segmenter)
         self.pages: dict[str, PageSession] = {}
         self.results: dict[str, Result] = {}
         self.progress: dict[str, float] = {}  # of a heat map, by result
@@ -218,12 +227,17 @@ class ServerState:
         self.registry = prometheus.CollectorRegistry()
         self._count()
 
-    def _load(self, folder: Path, device: str) -> dict[str, Diagnoser]:
+    def _load(self, folder: Path, device: str, segmenter: str | Path) -> dict[str, Diagnoser]:
         """Every weights file of the folder, by its name; a broken one is told in words and left out."""
         loaded = {}
+        measuring: SegmenterWeights | str = NONE
+        try:
+            measuring = open_segmenter(segmenter, folder, device) or NONE
+        except model.WeightsError as error:
+            self.broken.append(str(error))
         for path in model.list_weights(folder):
             try:
-                diagnoser = Diagnoser(path, device)
+                diagnoser = Diagnoser(path, device, segmenter=measuring)
             except model.WeightsError as error:
                 self.broken.append(str(error))
                 continue

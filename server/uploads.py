@@ -286,7 +286,13 @@ class Analysis(Streamed):
             raise Refusal(415, kinds[0].code, str(kinds[0]))
         wanted = payloads.wanted(self.request.headers.get("Accept", ""))
         if wanted != "json" and len(self.form.files) > 1:
-            raise Refusal(422, "one-report", "a report is about one scan; send one file, or ask for JSON")
+            raise Refusal(
+                422, "one-report", "a report or a label map is about one scan; send one file, or ask for JSON"
+            )
+        if wanted == "labels" and self.state.diagnosers[weights].segmenter is None:
+            raise Refusal(
+                422, "no-labels", f"{weights}: nothing is outlined in its scans; ask for JSON or a report"
+            )
         anyway, uncertainty = self.form.switch("judge_anyway"), self.form.switch("uncertainty")
         reason = self.state.diagnosers[weights].why_no_uncertainty
         if uncertainty and reason:
@@ -349,7 +355,8 @@ class Analysis(Streamed):
                 continue
             record, diagnosis = self.state.judge(upload, weights, anyway, passes, step)
             records.append(record)
-            if wanted != "json" and diagnosis is not None:
+            outlined = diagnosis is not None and diagnosis.segmentation is not None
+            if diagnosis is not None and (outlined if wanted == "labels" else wanted != "json"):
                 page = payloads.report(self.state.diagnosers[weights], diagnosis, wanted, language)
             self.state.uploads.remove(upload)
         return records, page

@@ -45,6 +45,7 @@ def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any
         "ends": (study.by_severity[0], study.by_severity[-1]),
         "methods": payloads.methods(),
         "volume": weights.contract.kind == "volume",
+        "measured": bool(record["measures"]),
         "heat": HEAT,
         "viewer_texts": to_json(t.starting(*IN_VIEWER)),
         "by": t.weights_title(weights),

@@ -21,6 +21,7 @@ from studies import STUDIES
 from tests.browser import Open, chromium, visiting
 from tests.diagnoses import CHANCES, HEADER, head
 from tests.labelled import volume
+from tests.segmenters import by_brightness
 from tests.support import Server, phantom, running, save_nifti, untrained
 
 
@@ -33,6 +34,14 @@ def head_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return untrained(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="session")
+def measuring_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same untrained weights, and a segmenter beside them that knows the phantom's structures."""
+    folder = untrained(tmp_path_factory.mktemp("measuring"))
+    by_brightness(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 import diagnose
 import model
 from diagnosis.diagnoser import Diagnoser
+from diagnosis.measures import MEASURES
 from networks.header import Header
 from studies import NOTICE, STUDIES
 
@@ -143,3 +144,25 @@ def test_a_wrong_command_line_ends_with_two(arguments, words):
 def test_an_empty_folder_is_said_to_be_empty(calibrated, tmp_path):
     done = run(tmp_path, "--weights", calibrated)
     assert done.returncode == 2 and "nothing to judge" in done.stderr and ".nii.gz" in done.stderr
+
+
+def test_measures_are_printed_tabled_and_written_as_label_maps(measuring_folder, head_file, tmp_path, capsys):
+    weights = ["--weights", str(next(measuring_folder.glob("alz*"))), "--device", "cpu"]
+    assert diagnose.main([str(head_file), *weights, "--labels", str(tmp_path / "maps")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"Ventricles \d+\.\d ml \(\d+\.\d\d % of the volume inside the skull\); hippocampi", out)
+    assert "label map: head_labels.nii.gz" in out and (tmp_path / "maps" / "head_labels.nii.gz").is_file()
+    bad = tmp_path / "bad.nii"
+    bad.write_bytes(b"not a scan at all")
+    assert diagnose.main([str(bad), str(head_file), *weights, "--csv", str(tmp_path / "x.csv")]) == 1
+    refused, row = csv.DictReader((tmp_path / "x.csv").read_text(encoding="utf-8").splitlines())
+    assert set(MEASURES) <= set(row) and not refused["brain"]
+    assert float(row["brain"]) + float(row["ventricles"]) == pytest.approx(float(row["intracranial"]), rel=1e-3)
+
+
+def test_label_maps_without_a_segmenter_are_refused_with_the_remedy(calibrated, head_file, tmp_path, capsys):
+    wishes = ["--weights", str(calibrated), "--labels", str(tmp_path)]
+    assert diagnose.main([str(head_file), *wishes]) == 2
+    assert "nothing outlines scans here; name a --segmenter" in capsys.readouterr().err
+    assert diagnose.main([str(head_file), "--segmenter", str(tmp_path / "no.safetensors")]) == 2
+    assert "no.safetensors: no such weights file" in capsys.readouterr().err

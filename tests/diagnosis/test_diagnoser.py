@@ -9,10 +9,16 @@ import pytest
 import torch
 
 import model
+from diagnosis import segment
 from diagnosis.diagnoser import Diagnoser
+from diagnosis.measures import MEASURES, NOT_ASSESSED
+from networks.header import Header
+from scans.files import content_hash
 from scans.prepare import prepare
 from scans.read import read
 from studies import NOTICE, STUDIES
+from tests import support
+from tests.segmenters import SHARE
 
 STUDY = STUDIES["alzheimers"]
 
@@ -98,3 +104,60 @@ def test_several_threads_get_their_own_answers(diagnoser, ball, tmp_path):
     assert len(together) == 4
     for (_, path), probabilities in together.items():
         assert probabilities == pytest.approx(alone[path], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def measuring(measuring_folder):
+    return Diagnoser(next(measuring_folder.glob("alz*")), "cpu")
+
+
+def test_a_segmenter_beside_the_weights_measures_the_head(measuring, measuring_folder, head_file):
+    steps = []
+    diagnosis = measuring(head_file, progress=steps.append)
+    assert tuple(steps) == measuring.steps == ("read", "prepare", "check", "predict", "measure")
+    record = diagnosis.record()
+    assert json.loads(json.dumps(record)) == record
+    assert list(record["measures"]) == list(MEASURES) and record["not_assessed"] == list(NOT_ASSESSED)
+    assert record["segmenter"] == {
+        "name": model.SEGMENTER,
+        "sha256": content_hash(measuring_folder / model.SEGMENTER),
+    }
+    mark = record["measures"]["hippocampus_left"]  # which that segmenter takes it for
+    assert mark["value"] == pytest.approx(SHARE * 4 / 3 * np.pi * (support.RADIUS / 10) ** 3, rel=0.1)
+    assert (mark["unit"], mark["centile"]) == ("ml", None) and mark["low"] <= mark["value"] <= mark["high"]
+    assert record["measures"]["hippocampus_right"]["value"] == 0
+    assert diagnosis.segmentation.classes.shape == segment.SHAPE
+
+
+def test_measures_can_be_left_out_or_be_another_segmenter_s(measuring, measuring_folder, calibrated, head_file):
+    weights = measuring_folder / measuring.weights.name
+    without = Diagnoser(weights, "cpu", segmenter="none")
+    record = without(head_file).record()
+    assert record["measures"] is record["not_assessed"] is record["segmenter"] is None
+    assert "measure" not in record["seconds"] and "measure" not in without.steps
+    assert Diagnoser(calibrated, "cpu").segmenter is None  # nothing lies beside it
+    assert Diagnoser(calibrated, "cpu", segmenter=measuring_folder / model.SEGMENTER).segmenter is not None
+    with pytest.raises(model.WeightsError, match=r"absent\.safetensors: no such weights file"):
+        Diagnoser(calibrated, "cpu", segmenter=measuring_folder / "absent.safetensors")
+
+
+def test_what_is_no_placed_head_is_not_measured(measuring, measuring_folder, tmp_path):
+    voxels, affine = support.phantom(4.0)
+    marble = support.save_nifti(tmp_path / "marble.nii.gz", voxels, np.diag([0.25, 0.25, 0.25, 1]) @ affine)
+    judged = measuring(marble, judge_anyway=True)  # a class on request, but no measures
+    assert judged.verdict == "cannot be judged" and judged.label is not None and judged.measures is None
+    nowhere = tmp_path / "nowhere.nii.gz"
+    nib.save(nib.Nifti1Image(voxels, None), nowhere)
+    assert measuring(nowhere).measures is None
+    study = STUDIES["brain-tumour"]
+    network = model.NETWORKS["resnet18"](2)
+    path = model.save(tmp_path / "brain-tumour.resnet18.safetensors", network, Header(study, "resnet18"))
+    assert Diagnoser(path, "cpu", segmenter=measuring_folder / model.SEGMENTER).segmenter is None
+
+
+def test_what_adds_up_to_no_head_is_doubted_instead_of_measured(measuring, head_file, monkeypatch):
+    monkeypatch.setitem(measuring.segmenter.header, "calibration", {})  # the scalp counts in full: 2842 ml
+    diagnosis = measuring(head_file)
+    assert diagnosis.measures is None and diagnosis.segmentation is None
+    assert [finding.code for finding in diagnosis.findings] == ["not-measured"]
+    assert diagnosis.findings[0].text.startswith("What was outlined inside the skull adds up to 28")

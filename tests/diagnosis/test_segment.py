@@ -12,7 +12,7 @@ from learning import segmentation
 from networks.segmenter import CLASSES, Segmenter, to_cubes
 from scans.prepare import prepare
 from scans.read import read
-from studies import HEAD
+from studies import HEAD, PUBLISHED, STUDIES
 from tests import heads, support
 from tests.label_maps import untrained
 
@@ -64,6 +64,12 @@ def test_known_classes_come_back_on_the_scan_s_own_voxels(tmp_path):
         assert middle == pytest.approx(to_world[:3, :3] @ there.mean(0) + to_world[:3, 3], abs=1.0)
         assert len(here) * 8 == pytest.approx(len(there) * 1.2, rel=0.1)
     assert set(np.unique(numbers)) == {0, 2, 41, 17}
+
+
+def test_a_contract_that_scales_otherwise_fits_and_one_that_places_otherwise_does_not():
+    assert segmenting.fits(HEAD) and segmenting.fits(replace(HEAD, scale="stored"))
+    assert not segmenting.fits(PUBLISHED) and not segmenting.fits(replace(HEAD, spacing=(1.0, 1.0, 1.0)))
+    assert not segmenting.fits(STUDIES["covid-ct"].contract)
 
 
 def ball_with_hippocampus():

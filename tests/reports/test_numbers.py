@@ -46,3 +46,22 @@ def test_shares_scores_and_sizes():
     assert numbers.score_interval({"value": 0.5, "low": None, "high": None}) == "0.50"
     assert numbers.score_interval({"value": None}) == "–"
     assert numbers.sizes((1.2, 1.0, 1), "mm") == "1.2 × 1 × 1 mm" and numbers.sizes((), "mm") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "digits", "shown"),
+    [
+        (3.104, "ml", 2, "3.10 ml"),
+        (-4.26, "%", 1, "−4.3 %"),
+        (0.284, "ratio", 2, "0.28"),
+        (1.0, "grade", 1, "1.0"),
+    ],
+)
+def test_a_measure_has_its_unit(value, unit, digits, shown):
+    assert numbers.measure(value, unit, digits) == shown
+
+
+def test_the_range_of_a_measure_is_read_without_mistaking_minus_for_a_dash():
+    assert numbers.measure_span(2.91, 3.3, 2) == "2.91–3.30"
+    assert numbers.measure_span(-4.2, 3.3, 1) == "−4.2 … 3.3"
+    assert numbers.measure_span(1.0, 1.0, 1) == "1.0"

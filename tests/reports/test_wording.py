@@ -8,6 +8,7 @@ import pytest
 
 import model
 from diagnosis import explain, gate
+from diagnosis.measures import MEASURES, NOT_ASSESSED
 from diagnosis.regions import OUTSIDE, REGIONS
 from reports import wording
 from reports.wording import Texts
@@ -37,6 +38,8 @@ def english() -> dict[str, str]:
         words[f"study.{study.key}"] = study.title
         words |= {f"class.{study.key}.{label.code}": label.name for label in study.labels}
     words |= {f"reason.{code}": text for code, text in gate.REASONS.items()}
+    words |= {f"measure.{name}": asked.title for name, asked in MEASURES.items()}
+    words |= {f"unseen.{name}": name for name in NOT_ASSESSED}
     titles = [model.read_header(path).title for path in model.list_weights(ROOT / "weights")]
     return words | {f"weights.{title}": title for title in (*titles, model.published_header().title)}
 
@@ -51,7 +54,9 @@ def test_a_language_has_every_key_with_the_same_blanks_and_no_other(language):
 
 
 def test_no_english_phrase_repeats_what_stands_beside_its_data():
-    assert not [key for key in TABLES["en"] if re.match(r"(class|study|question|use|reason|weights)\.", key)]
+    assert not [
+        key for key in TABLES["en"] if re.match(r"(class|study|question|use|reason|weights|measure|unseen)\.", key)
+    ]
 
 
 def test_every_phrase_that_is_asked_for_is_there_and_every_one_there_is_asked_for():
@@ -63,7 +68,7 @@ def test_every_phrase_that_is_asked_for_is_there_and_every_one_there_is_asked_fo
         "warning": {"empty", "mostly-outside"},
         "place": {study.contract.place for study in STUDIES.values()} | {"fill"},
         "scale": {study.contract.scale for study in STUDIES.values()} | {"stored"},
-        "step": {"read", "prepare", "check", "predict", "uncertainty"},
+        "step": {"read", "prepare", "check", "predict", "uncertainty", "measure"},
         "viewer": {"axial", "coronal", "sagittal", "image"},
     }
     put_together = {f"{family}.{end}" for family, ends in families.items() for end in ends}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scans.files import content_hash, write_bytes, write_whole
+from scans.files import content_hash, unused, write_bytes, write_whole
 
 
 def test_the_hash_is_sha_256(tmp_path):
@@ -29,3 +29,10 @@ def test_a_failure_leaves_what_was_there(tmp_path, error):
         write_whole(tmp_path / "file", fail)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_bytes() == b"whole"
+
+
+def test_a_name_is_free_when_nothing_lies_under_any_of_its_suffixes(tmp_path):
+    assert unused(tmp_path, "a", (".x", ".y")) == "a"
+    (tmp_path / "a.y").touch()
+    (tmp_path / "a-2.x").touch()
+    assert unused(tmp_path, "a", (".x", ".y")) == "a-3"

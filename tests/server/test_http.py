@@ -1,18 +1,10 @@
 """The guards of the HTTP side: who is let in from where, and what the server says of itself."""
 
-import asyncio
 import json
-from types import SimpleNamespace
 
 import pytest
-import tornado.web
 from openapi_spec_validator import validate
-from tornado.httpclient import AsyncHTTPClient
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 
-from server import http
-from server.state import Pool
 from tests.asking import ANALYSIS, ask, form, post
 from tests.support import Server, until
 
@@ -126,49 +118,3 @@ def test_the_log_names_no_file(server: Server, head: bytes):
     post(server, ("Jane_Roe_1950.nii.gz", head[:5000]))
     until(lambda: "POST /healthcare 422" in server.log.read_text(), what="the line in the log")
     assert "Jane" not in server.log.read_text()
-
-
-@pytest.mark.parametrize(
-    ("label", "query", "status", "expected"),
-    [
-        ("MCI", "", 200, ("grad-cam", "MCI")),
-        (None, "", 200, ("grad-cam", "AD")),  # not judged: the study's first class
-        ("MCI", "?method=occlusion&code=CN", 200, ("occlusion", "CN")),
-        ("MCI", "?method=divination", 422, "no map 'divination' of 'MCI'"),
-        ("MCI", "?code=XX", 422, "no map 'grad-cam' of 'XX'"),
-    ],
-)
-def test_a_map_is_of_the_answer_or_of_what_is_asked_for(diagnosis, monkeypatch, label, query, status, expected):
-    asked = []
-    explaining = SimpleNamespace(
-        study=diagnosis.weights.study, explain=lambda *given, **_: asked.append(given[1:])
-    )
-    state = SimpleNamespace(
-        stopping=False,
-        waiting=set(),
-        progress={},
-        pool=Pool(1, 1),
-        results={"r": SimpleNamespace(refused=False, weights="w", record={"label": label})},
-        diagnosers={"w": explaining},
-        diagnosis=lambda result: diagnosis,
-    )
-    monkeypatch.setitem(http.payloads.MAPS, "", lambda *_: b"a map")
-    routes = [route for route in http.ROUTES if route[1] is http.HeatMap]
-    sign_in = SimpleNamespace(needed=False)
-
-    async def answer() -> tuple[int, bytes]:
-        application = tornado.web.Application(routes, state=state, hosts=("127.0.0.1",), sign_in=sign_in)
-        served, (socket,) = HTTPServer(application), bind_sockets(0, "127.0.0.1")
-        served.add_socket(socket)
-        address = f"http://127.0.0.1:{socket.getsockname()[1]}/results/r/map{query}"
-        got = await AsyncHTTPClient().fetch(address, raise_error=False, decompress_response=False)
-        served.stop()
-        await served.close_all_connections()
-        return got.code, got.body
-
-    code, body = asyncio.run(answer())
-    state.pool.close()
-    if status == 200:
-        assert (code, body, asked) == (200, b"a map", [expected])
-    else:
-        assert code == status and json.loads(body)["error"]["message"] == expected and not asked

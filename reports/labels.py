@@ -1,0 +1,46 @@
+"""The label map of a diagnosis as a NIfTI file on the scan's own grid, numbered as FreeSurfer does.
+
+It carries the scan's affine and nothing else of the scan's header, so that it lies over the scan in any viewer.
+"""
+
+import gzip
+import io
+from pathlib import Path
+
+import nibabel
+
+from diagnosis.diagnoser import Diagnosis
+from diagnosis.segment import on_scan
+from scans.files import unused
+from scans.read import READERS
+
+SUFFIX = "_labels.nii.gz"
+
+
+def label_map(diagnosis: Diagnosis) -> bytes:
+    """The label map of a measured scan, gzipped; ValueError for one that was not measured."""
+    if diagnosis.segmentation is None:
+        raise ValueError(f"{diagnosis.file}: nothing was outlined in it, so there is no label map to write")
+    numbers = on_scan(diagnosis.segmentation, diagnosis.prepared, diagnosis.scan)
+    image = nibabel.Nifti1Image(numbers, diagnosis.scan.affine)
+    image.header.set_xyzt_units("mm")
+    image.header.set_intent("label", name="FreeSurfer")
+    image.header["descrip"] = b"Scanwise labels; research use only"
+    out = io.BytesIO()
+    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=4, mtime=0) as packed:
+        packed.write(image.to_bytes())
+    return out.getvalue()
+
+
+def write_labels(diagnosis: Diagnosis, folder: Path) -> Path:
+    """The label map in a folder, named after the scan; a second scan of that name gets a number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{unused(folder, stem(diagnosis.file), (SUFFIX,))}{SUFFIX}"
+    path.write_bytes(label_map(diagnosis))
+    return path
+
+
+def stem(name: str) -> str:
+    """A scan's name without its suffix."""
+    suffix = max((end for end in READERS if name.lower().endswith(end)), key=len, default="")
+    return name[: len(name) - len(suffix)] or "scan"

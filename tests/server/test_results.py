@@ -1,0 +1,104 @@
+"""What a result's page fetches: maps of the asked class, the label map of a measured scan."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel
+import numpy as np
+import pytest
+import tornado.web
+from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from server import results
+from server.state import Pool
+from tests.asking import ANALYSIS, ask, form, post
+from tests.browser import result_of, send, visiting
+from tests.support import Server, running
+
+
+@pytest.mark.parametrize(
+    ("label", "query", "status", "expected"),
+    [
+        ("MCI", "", 200, ("grad-cam", "MCI")),
+        (None, "", 200, ("grad-cam", "AD")),  # not judged: the study's first class
+        ("MCI", "?method=occlusion&code=CN", 200, ("occlusion", "CN")),
+        ("MCI", "?method=divination", 422, "no map 'divination' of 'MCI'"),
+        ("MCI", "?code=XX", 422, "no map 'grad-cam' of 'XX'"),
+    ],
+)
+def test_a_map_is_of_the_answer_or_of_what_is_asked_for(diagnosis, monkeypatch, label, query, status, expected):
+    asked = []
+    explaining = SimpleNamespace(
+        study=diagnosis.weights.study, explain=lambda *given, **_: asked.append(given[1:])
+    )
+    state = SimpleNamespace(
+        stopping=False,
+        waiting=set(),
+        progress={},
+        pool=Pool(1, 1),
+        results={"r": SimpleNamespace(refused=False, weights="w", record={"label": label})},
+        diagnosers={"w": explaining},
+        diagnosis=lambda result: diagnosis,
+    )
+    monkeypatch.setitem(results.payloads.MAPS, "", lambda *_: b"a map")
+    routes = [route for route in results.ROUTES if route[1] is results.HeatMap]
+    sign_in = SimpleNamespace(needed=False)
+
+    async def answer() -> tuple[int, bytes]:
+        application = tornado.web.Application(routes, state=state, hosts=("127.0.0.1",), sign_in=sign_in)
+        served, (socket,) = HTTPServer(application), bind_sockets(0, "127.0.0.1")
+        served.add_socket(socket)
+        address = f"http://127.0.0.1:{socket.getsockname()[1]}/results/r/map{query}"
+        got = await AsyncHTTPClient().fetch(address, raise_error=False, decompress_response=False)
+        served.stop()
+        await served.close_all_connections()
+        return got.code, got.body
+
+    code, body = asyncio.run(answer())
+    state.pool.close()
+    if status == 200:
+        assert (code, body, asked) == (200, b"a map", [expected])
+    else:
+        assert code == status and json.loads(body)["error"]["message"] == expected and not asked
+
+
+@pytest.fixture(scope="module")
+def measuring(tmp_path_factory, measuring_folder: Path) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("measuring"), "--weights", measuring_folder, "--workers", "1") as started:
+        yield started
+
+
+def test_the_api_measures_and_gives_the_label_map_where_it_is_asked_for(measuring, head_file):
+    head = ("head.nii.gz", head_file.read_bytes())
+    _, _, (record,) = post(measuring, head)
+    assert record["measures"]["hippocampus_left"]["unit"] == "ml" and record["seconds"]["measure"] > 0
+    body, kind = form(head)
+    status, headers, body = ask(measuring, "POST", ANALYSIS, body, Content_Type=kind, Accept="application/gzip")
+    assert (status, headers["content-type"]) == (200, "application/gzip")
+    labels, scan = nibabel.Nifti1Image.from_bytes(gzip.decompress(body)), nibabel.load(head_file)
+    assert labels.affine == pytest.approx(scan.affine) and labels.get_data_dtype() == np.uint8
+    assert 17 in np.unique(np.asarray(labels.dataobj))
+
+
+def test_without_a_segmenter_the_api_says_that_there_is_no_label_map(server, head_file):
+    body, kind = form(("head.nii.gz", head_file.read_bytes()))
+    status, _, answer = ask(server, "POST", ANALYSIS, body, Content_Type=kind, Accept="application/gzip")
+    assert status == 422 and json.loads(answer)["error"]["code"] == "no-labels"
+    assert post(server, ("head.nii.gz", head_file.read_bytes()))[2][0]["measures"] is None
+
+
+def test_a_result_s_page_offers_its_label_map(measuring, browser, head_file):
+    with visiting(browser, measuring) as visit:
+        page = visit()
+        send(page, head_file)
+        result_of(page)
+        address = page.get_attribute("a[href$='labels.nii.gz']", "href")
+        status, headers, body = ask(measuring, "GET", address)
+    assert status == 200 and headers["content-disposition"].endswith('"scanwise_labels.nii.gz"')
+    assert 17 in np.unique(np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(body)).dataobj))
