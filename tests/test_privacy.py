@@ -127,7 +127,7 @@ def answers(server: Server, planted: dict[str, Path]) -> None:
         cut = path.with_name(f"{FILE}_cut{''.join(path.suffixes)}").name
         clean(json.dumps(post(server, (cut, data[: len(data) // 2]))[2]), file_too=False)
     body, kind = form((planted["nifti"].name, planted["nifti"].read_bytes()), judge_anyway="yes")
-    for accept in ("text/html", "application/pdf"):
+    for accept in ("text/html", "application/pdf", "application/gzip"):
         status, _, report = ask(server, "POST", ANALYSIS, body, Content_Type=kind, Accept=accept)
         assert status == 200
         clean(report, file_too=False)
@@ -143,7 +143,7 @@ def page_and_what_it_fetches(server: Server, browser, file: Path) -> None:
         result_of(page)
         clean(page.content(), file_too=False)
         key = page.get_attribute("#viewer", "data-key")
-        for part in ("volume", "map", "map.nii.gz", "map.png"):
+        for part in ("volume", "map", "map.nii.gz", "map.png", "labels.nii.gz"):
             status, headers, body = ask(server, "GET", f"/results/{key}/{part}")
             assert status == 200, part
             clean(body)
@@ -154,11 +154,11 @@ def page_and_what_it_fetches(server: Server, browser, file: Path) -> None:
             clean(body, file_too=False)
 
 
-def test_nothing_of_the_person_is_found_anywhere(tmp_path, monkeypatch, weights_folder, planted, browser):
+def test_nothing_of_the_person_is_found_anywhere(tmp_path, monkeypatch, measuring_folder, planted, browser):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    with running(tmp_path / "server", "--weights", weights_folder, "--workers", "1") as server:
+    with running(tmp_path / "server", "--weights", measuring_folder, "--workers", "1") as server:
         names = Names(temporary, server.uploads)
         names.start()
         answers(server, planted)
@@ -173,8 +173,8 @@ def test_nothing_of_the_person_is_found_anywhere(tmp_path, monkeypatch, weights_
     assert [path for path in temporary.rglob("*") if path.is_file()] == []
 
 
-def test_reports_of_the_command_line_tell_nothing_but_the_files_name(tmp_path, weights_folder, planted, capsys):
-    weights = next(weights_folder.glob("*.safetensors"))
+def test_reports_of_the_command_line_tell_nothing_but_the_files_name(tmp_path, measuring_folder, planted, capsys):
+    weights = next(measuring_folder.glob("alz*"))
     scans = [str(planted["nifti"]), str(planted["series"]), str(planted["broken"])]
     wishes = [
         "--weights",
@@ -184,9 +184,12 @@ def test_reports_of_the_command_line_tell_nothing_but_the_files_name(tmp_path, w
         str(tmp_path),
         "--csv",
         str(tmp_path / "x.csv"),
+        "--labels",
+        str(tmp_path / "labels"),
     ]
     assert diagnose.main([*scans, *wishes]) == 1  # the broken one
     out = capsys.readouterr()
+    assert len(list((tmp_path / "labels").iterdir())) == 2
     for text in (out.out, out.err, *(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())):
         clean(text, file_too=False)
     pictures = list(tmp_path.glob("*.png"))
