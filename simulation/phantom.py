@@ -51,7 +51,7 @@ class Recipe:
     def truth(self) -> dict[str, object]:
         """A row of truth.csv, without the file's name."""
         row: dict[str, object] = {"class": self.label, "severity": round(self.severity, 4)}
-        row |= {region: round(self.amounts.get(region, 0.0), 3) for region in REGIONS}
+        row |= {region: round(self.amounts.get(region, 0.0), 3) for region in (*REGIONS, "hippocampi")}
         for region in ("ventricles", "horns"):
             row[f"{region}_right_share"] = round(self.tilts.get(region, (0.0, 0.0))[0], 3)
         contrast = "template" if self.tones is None else "/".join(f"{t:.2f}" for t in self.tones)

@@ -15,6 +15,11 @@ from studies import STUDIES
 CLASSES = {label.code: float(label.severity or 0) for label in STUDIES["alzheimers"].labels}
 SPREAD = 0.07  # standard deviation of severity within a class
 MOST_DEVIATIONS = 2.2  # that a person differs from the mean of others
+# Severity is what ventricles and hippocampi lost, each weighing so much; neither tells it without the other.
+VENTRICLES_WEIGH, HIPPOCAMPI_WEIGH = 0.6, 0.4
+APART = 0.3  # standard deviation, in severity, of the ventricles' loss minus the hippocampi's
+HORNS_APART = 0.12  # of the horns' loss minus the ventricles'
+HIPPOCAMPAL_LOSS = 1.4  # mm all around at severity 1
 
 ORIENTATIONS = ("RAS", "LAS", "LPS", "LPI", "LIA", "PSR", "RPS", "ASR", "PIR", "RSA", "LSA", "ASL")
 
@@ -38,7 +43,7 @@ def by_severity() -> list[str]:
 def draw(seed: tuple[int, ...], label: str | None = None, severity: float | None = None) -> Recipe:
     """A head from its seed alone. Without a label or a severity, both are drawn; one gives the other."""
     numbers = np.random.default_rng(np.random.SeedSequence(seed))
-    recipe = _person(numbers, Recipe(seed=seed), label, severity)
+    recipe = _losses(_person(numbers, Recipe(seed=seed), label, severity))
     recipe = _pose(numbers, recipe)
     spacing = _spacing(numbers)
     low, high = _field_of_view(numbers, bool(recipe.stripped))
@@ -76,6 +81,21 @@ def _person(numbers: Numbers, recipe: Recipe, label: str | None, severity: float
     }
     bounded = {region: (_bounded_tilt(right), _bounded_tilt(front)) for region, (right, front) in tilts.items()}
     return replace(recipe, label=label, severity=asked, amounts=amounts, tilts=bounded)
+
+
+def _losses(recipe: Recipe) -> Recipe:
+    """The recipe with ventricles and hippocampi that lost unlike amounts; a generator of its own draws them."""
+    numbers = np.random.default_rng(np.random.SeedSequence([*recipe.seed, 29]))
+    apart, horns, right = APART * _variation(numbers), HORNS_APART * _variation(numbers), numbers.normal() * 0.1
+    ventricles = HIPPOCAMPI_WEIGH * apart
+    hippocampi = recipe.severity - VENTRICLES_WEIGH * apart
+    more = amounts_of(1.0)
+    amounts = recipe.amounts | {
+        "ventricles": recipe.amounts["ventricles"] + more["ventricles"] * ventricles,
+        "horns": recipe.amounts["horns"] + more["horns"] * (ventricles + horns),
+        "hippocampi": HIPPOCAMPAL_LOSS * hippocampi,
+    }
+    return replace(recipe, amounts=amounts, tilts=recipe.tilts | {"hippocampi": (_bounded_tilt(right), 0.0)})
 
 
 def _bounded_tilt(tilt: float) -> float:

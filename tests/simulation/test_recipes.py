@@ -25,10 +25,16 @@ def test_severity_decides_the_class_and_the_class_the_severity():
     assert simulate.draw((1,), severity=0.72).severity == 0.72
 
 
-def test_amounts_follow_severity_closely():
+def test_severity_is_what_ventricles_and_hippocampi_lost_together():
     drawn = [simulate.draw((6, k)) for k in range(400)]
-    severity = [recipe.severity for recipe in drawn]
-    assert np.corrcoef(severity, [recipe.amounts["ventricles"] for recipe in drawn])[0, 1] > 0.98
+    severity = np.array([recipe.severity for recipe in drawn])
+    full = {"ventricles": 11.5, "hippocampi": 1.4}  # mm at severity 1
+    lost = {name: np.array([recipe.amounts[name] for recipe in drawn]) / mm for name, mm in full.items()}
+    for each in lost.values():  # one of them alone leaves severity open
+        assert 0.75 < np.corrcoef(severity, each)[0, 1] < 0.97
+    together = 0.6 * lost["ventricles"] + 0.4 * lost["hippocampi"]
+    assert np.corrcoef(severity, together)[0, 1] > 0.98
+    assert np.abs(together - severity).max() < 0.15
 
 
 def test_a_cohort_holds_what_hospitals_send():
