@@ -50,6 +50,11 @@ def measure(value: float, unit: str, digits: int) -> str:
     return f"{shown} {unit}" if unit in ("ml", "%") else shown
 
 
+def centile(value: float) -> str:
+    """Of a hundred controls, how many have less; the ends are open, for nobody is the first or the last of all."""
+    return "< 1" if value < 1 else "> 99" if value > 99 else f"{value:.0f}"
+
+
 def measure_span(low: float, high: float, digits: int) -> str:
     """From where to where a measure may lie."""
     ends = [f"{end:.{digits}f}".replace("-", "−") for end in (low, high)]

@@ -65,3 +65,8 @@ def test_the_range_of_a_measure_is_read_without_mistaking_minus_for_a_dash():
     assert numbers.measure_span(2.91, 3.3, 2) == "2.91–3.30"
     assert numbers.measure_span(-4.2, 3.3, 1) == "−4.2 … 3.3"
     assert numbers.measure_span(1.0, 1.0, 1) == "1.0"
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.4, "< 1"), (1.0, "1"), (49.6, "50"), (99.2, "> 99")])
+def test_nobody_is_the_last_of_all(value, shown):
+    assert numbers.centile(value) == shown
