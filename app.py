@@ -152,7 +152,11 @@ def make_app(
         *uploads.ROUTES,
         *http.ROUTES,
         *results.ROUTES,
-        (r"/web/((?:style\.css|page\.js|viewer\.js|before\.js|start\.js))", http.Static, {"path": str(http.WEB)}),
+        (
+            r"/web/((?:style\.css|page\.js|viewer\.js|outlines\.js|before\.js|start\.js))",
+            http.Static,
+            {"path": str(http.WEB)},
+        ),
         (rf"/({'|'.join(map(re.escape, PYWEBIO))})", http.Static, {"path": str(PYWEBIO_FILES)}),
     ]
     state.password_needed = password is not None

@@ -10,6 +10,13 @@ from diagnosis.explain import Map
 
 INK, QUIET, ACCENT, PLAIN = "#1b2733", "#5c6b7a", "#1f6f8b", "#9db4c0"
 BAD, DOUBT, GOOD = "#b3261e", "#b26a00", "#2e7d4f"
+# How structures are outlined, in the viewer and in the report, large ones first so that small ones lie on top:
+# lightness and hue tell those apart that touch, for people of any colour vision.
+OUTLINES: dict[str, str] = {
+    "fluid": "#7fa8c9", "white": "#f2e2c4", "grey": "#b98fd0", "cerebellum": "#8fbf6a", "stem": "#d9a066",
+    "lateral": "#38b6ff", "third": "#5ad1c8", "fourth": "#2f9e8f", "inferior_horn": "#ff8ad1",
+    "hippocampus": "#ffd000",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

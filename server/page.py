@@ -306,7 +306,7 @@ def application(state: ServerState, examples: dict[str, Path | None]) -> Callabl
         title="Scanwise",
         description="Upload a scan, see what a network makes of it and why.",
         css_file=["/web/style.css"],
-        js_file=["/web/viewer.js", "/web/page.js"],
+        js_file=["/web/outlines.js", "/web/viewer.js", "/web/page.js"],
         manifest=False,
     )
     def visit() -> None:

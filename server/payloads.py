@@ -17,10 +17,11 @@ import numpy as np
 from diagnosis.diagnoser import Diagnoser, Diagnosis
 from diagnosis.explain import METHODS, Map
 from diagnosis.regions import regions, warnings
+from diagnosis.segment import NUMBERS, START
 from reports.figures import slices
 from reports.html import html
 from reports.labels import label_map
-from reports.style import HEAT, strengths
+from reports.style import HEAT, OUTLINES, strengths
 from reports.wording import ranked_regions
 from scans.prepare import restore
 from studies import to_json
@@ -96,6 +97,22 @@ def heat(diagnosis: Diagnosis, heat_map: Map) -> bytes:
     header = {"shape": seen.shape, "method": heat_map.method, "code": heat_map.code}
     header |= {"regions": ranked_regions(shares), "warnings": warnings(heat_map, shares)}
     return pack(header, np.ascontiguousarray(seen))
+
+
+def outlines(diagnosis: Diagnosis) -> bytes:
+    """What was outlined, in FreeSurfer's numbers: the part of the grid of `volume` that holds any of it."""
+    found = diagnosis.segmentation
+    if found is None:
+        raise ValueError(f"{diagnosis.file}: nothing was outlined in it")
+    whole = np.zeros(diagnosis.prepared.grey.shape, np.uint8)
+    whole[tuple(slice(a, a + n) for a, n in zip(START, found.classes.shape, strict=True))] = found.numbers
+    seen = upright(whole, diagnosis)
+    held = [np.flatnonzero(seen.any(tuple(other for other in range(3) if other != axis))) for axis in range(3)]
+    box = [slice(int(side[0]), int(side[-1]) + 1) if len(side) else slice(0, 1) for side in held]
+    part = np.ascontiguousarray(seen[tuple(box)])
+    structures = [{"name": name, "numbers": NUMBERS[name], "colour": colour} for name, colour in OUTLINES.items()]
+    start = [side.start for side in box]
+    return pack({"start": start, "shape": part.shape, "structures": structures}, part)
 
 
 def heat_nifti(diagnosis: Diagnosis, heat_map: Map) -> bytes:

@@ -107,6 +107,16 @@ class Report(OfResult):
         self.finish(body)
 
 
+class Outlines(Volume):
+    """`/results/KEY/outlines`: what was outlined, for the viewer."""
+
+    async def get(self, key: str) -> None:
+        result = self.result(key)
+        if not result.record["measures"]:
+            raise Refusal(404, "no-labels", "nothing was outlined in this scan")
+        self.send(await self.work(lambda: payloads.outlines(self.state.diagnosis(result))))
+
+
 class Labels(OfResult):
     """`/results/KEY/labels.nii.gz`: what was outlined, on the scan's own grid."""
 
@@ -125,5 +135,6 @@ ROUTES = [
     (r"/results/([\w-]+)/map(?:\.(nii\.gz|png))?", HeatMap),
     (r"/results/([\w-]+)/progress", Progress),
     (r"/results/([\w-]+)/report\.(html|pdf|json)", Report),
+    (r"/results/([\w-]+)/outlines", Outlines),
     (r"/results/([\w-]+)/labels\.nii\.gz", Labels),
 ]

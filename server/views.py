@@ -7,7 +7,7 @@ from diagnosis.diagnoser import Diagnoser
 from networks.dropout import PASSES
 from reports import numbers
 from reports.content import bars
-from reports.style import HEAT
+from reports.style import HEAT, OUTLINES
 from reports.wording import Texts
 from server import payloads
 from server.details import details, file_name
@@ -15,7 +15,14 @@ from server.state import Result
 from studies import to_json
 
 MARKS = {gate.FIT: "fit", gate.DOUBTFUL: "doubtful", gate.UNFIT: "unfit"}  # verdict → class of the style sheet
-IN_VIEWER = ("viewer.", "map.", "region.", "warning.")  # texts that the viewer's script needs
+IN_VIEWER = (
+    "viewer.",
+    "map.",
+    "region.",
+    "warning.",
+    "outlines.",
+    "structure.",
+)  # texts that the viewer's script needs
 
 
 def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any]:
@@ -47,6 +54,7 @@ def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any
         "volume": weights.contract.kind == "volume",
         "measured": bool(record["measures"]),
         "heat": HEAT,
+        "outlines": OUTLINES,
         "viewer_texts": to_json(t.starting(*IN_VIEWER)),
         "by": t.weights_title(weights),
         "details": details(t, result, weights),

@@ -1,12 +1,16 @@
 """A real browser on the page: pages of one's own, and what a visitor does on them."""
 
+import base64
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support import Server, until
 
@@ -84,3 +88,16 @@ def result_of(page) -> None:
 
 def send(page, *files: Path | dict) -> None:
     page.set_input_files("#files", list(files))
+
+
+def pixels(page, plane: str) -> np.ndarray:
+    """What stands on a plane's canvas: (rows, columns, 3)."""
+    url = page.evaluate("plane => document.querySelector(`.pane.${plane} canvas`).toDataURL('image/png')", plane)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
+
+
+def drawn_after(page, action: Callable[[], object]) -> None:
+    """Do something to the viewer and wait until it has drawn again."""
+    before = page.get_attribute("#viewer", "data-drawn")
+    action()
+    page.wait_for_function("before => document.querySelector('#viewer').dataset.drawn !== before", arg=before)

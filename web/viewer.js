@@ -182,6 +182,7 @@
       context.imageSmoothingEnabled = true;
       context.imageSmoothingQuality = "high";
       context.drawImage(this.buffer, 0, 0, this.canvas.width, this.canvas.height);
+      this.viewer.outlines?.draw(this, context);
       if (this.viewer.cross && this.depth > 1) this.drawCross(context);
       this.label();
     }
@@ -267,6 +268,7 @@
       this.find("cross").onchange = (event) => { this.cross = event.target.checked; this.draw(); };
       this.find("reset").onclick = () => { this.window(0, 0, false); this.centre(); };
       this.section.querySelector("#panes").oncontextmenu = (event) => event.preventDefault();
+      if (this.find("outlines")) this.outlines = new window.scanwiseOutlines(this, unpack);
       if (!this.find("map-on")) return;
       this.find("map-on").checked = this.mapOn;
       this.find("map-on").onchange = (event) => {
@@ -418,6 +420,7 @@
       this.drawing = requestAnimationFrame(() => {
         this.drawing = null;
         this.panes.forEach((pane) => pane.draw());
+        this.outlines?.tell();
         this.section.dataset.drawn = Number(this.section.dataset.drawn || 0) + 1;
       });
     }

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from diagnosis.explain import Map
-from reports.style import HEAT, strengths
+from networks.segmenter import CLASSES
+from reports.style import HEAT, OUTLINES, strengths
 
 
 def test_weak_influence_is_not_shown():
@@ -31,3 +32,8 @@ def test_what_speaks_against_is_left_out_and_spikes_are_smoothed():
     assert plain.min() == 0 and plain.max() == 1 == plain[12, 12, 12]
     assert smooth.max() == 1 and smooth[12, 12, 13] > 0.5
     assert not strengths(Map(0 * values, "grad-cam", "AD", 1.0)).any()
+
+
+def test_every_structure_is_outlined_in_a_colour_of_its_own():
+    assert set(OUTLINES) == set(CLASSES) - {"background"}
+    assert len(set(OUTLINES.values())) == len(OUTLINES)

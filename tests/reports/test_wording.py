@@ -12,6 +12,7 @@ from diagnosis.measures import MEASURES, NOT_ASSESSED
 from diagnosis.regions import OUTSIDE, REGIONS
 from reports import wording
 from reports.measured import INDICES
+from reports.style import OUTLINES
 from reports.wording import Texts
 from studies import STUDIES, from_record, to_record
 from tests.support import ROOT
@@ -72,6 +73,8 @@ def test_every_phrase_that_is_asked_for_is_there_and_every_one_there_is_asked_fo
         "step": {"read", "prepare", "check", "predict", "uncertainty", "measure"},
         "column": {"structure", "left", "right", "total", "share", "span", "centile"},
         "index": set(INDICES),
+        "structure": set(OUTLINES),
+        "outlines": {"left", "right"},
         "viewer": {"axial", "coronal", "sagittal", "image"},
     }
     put_together = {f"{family}.{end}" for family, ends in families.items() for end in ends}

@@ -1,33 +1,16 @@
 """The page in a real browser: what a visitor sees, clicks and hears, in two languages and on a phone."""
 
-import base64
-import io
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
 from tests import heads
-from tests.browser import SLOW, Open, result_of, send, visiting
+from tests.browser import SLOW, Open, drawn_after, pixels, result_of, send, visiting
 from tests.support import Server, phantom, running, save_nifti, until
-
-
-def pixels(page, plane: str) -> np.ndarray:
-    """What stands on a plane's canvas: (rows, columns, 3)."""
-    url = page.evaluate("plane => document.querySelector(`.pane.${plane} canvas`).toDataURL('image/png')", plane)
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGB"))
-
-
-def drawn_after(page, action: Callable[[], object]) -> None:
-    """Do something to the viewer and wait until it has drawn again."""
-    before = page.get_attribute("#viewer", "data-drawn")
-    action()
-    page.wait_for_function("before => document.querySelector('#viewer').dataset.drawn !== before", arg=before)
 
 
 def dicom_zip(path: Path, modality: bytes = b"MR") -> Path:

@@ -3,12 +3,16 @@
 import gzip
 import json
 import struct
+from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
 
+from diagnosis.segment import SHAPE
+from networks.segmenter import CLASSES
 from server import payloads
+from tests.support import segmentation_of
 
 
 def unpacked(body: bytes) -> tuple[dict, np.ndarray]:
@@ -52,3 +56,33 @@ def test_the_map_as_nifti_lies_on_the_scan_and_says_what_it_is(diagnosis, found)
     assert image.affine == pytest.approx(diagnosis.scan.affine)
     assert np.abs(np.asarray(image.dataobj) - found.values).max() < 1e-5
     assert bytes(image.header["descrip"]).rstrip(b"\0") == b"Scanwise relevance AD; research use only"
+
+
+def test_outlines_are_the_part_of_the_grid_that_holds_any(diagnosis):
+    """A left hippocampus, 3 × 4 × 5 voxels at (30, 90, 60) of the box, which begins at (11, 20, 40)."""
+    classes = np.zeros(SHAPE, np.uint8)
+    classes[30:33, 90:94, 60:65] = CLASSES.index("hippocampus")
+    header, seen = unpacked(payloads.outlines(replace(diagnosis, segmentation=segmentation_of(classes))))
+    assert (header["start"], header["shape"]) == ([41, 110, 100], [3, 4, 5]) and (seen == 17).all()
+    structures = {each["name"]: each["numbers"] for each in header["structures"]}
+    assert structures["hippocampus"] == [17, 53] and structures["third"] == [14]
+    assert set(structures) == set(CLASSES) - {"background"}
+
+
+def test_outlines_lie_on_the_volume_however_the_grid_is_turned(diagnosis):
+    """A grid whose axes run left, back, up is shown mirrored in two axes."""
+    classes = np.zeros(SHAPE, np.uint8)
+    classes[30:33, 90:94, 60:65] = CLASSES.index("hippocampus")
+    turned = replace(diagnosis.prepared, affine=np.diag([-1.2, -1, 1, 1]))
+    asked = replace(diagnosis, prepared=turned, segmentation=segmentation_of(classes))
+    header, _ = unpacked(payloads.outlines(asked))
+    assert header["start"] == [166 - 44, 256 - 114, 100] and header["shape"] == [3, 4, 5]
+
+
+def test_where_nothing_was_outlined_there_is_nothing_to_send(diagnosis):
+    with pytest.raises(ValueError, match="nothing was outlined"):
+        payloads.outlines(diagnosis)
+    header, seen = unpacked(
+        payloads.outlines(replace(diagnosis, segmentation=segmentation_of(np.zeros(SHAPE, np.uint8))))
+    )
+    assert header["shape"] == [1, 1, 1] and not seen.any()

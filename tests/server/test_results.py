@@ -18,7 +18,7 @@ from tornado.netutil import bind_sockets
 from server import results
 from server.state import Pool
 from tests.asking import ANALYSIS, ask, form, post
-from tests.browser import result_of, send, visiting
+from tests.browser import drawn_after, pixels, result_of, send, visiting
 from tests.support import Server, running
 
 
@@ -102,3 +102,54 @@ def test_a_result_s_page_offers_its_label_map(measuring, browser, head_file):
         status, headers, body = ask(measuring, "GET", address)
     assert status == 200 and headers["content-disposition"].endswith('"scanwise_labels.nii.gz"')
     assert 17 in np.unique(np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(body)).dataobj))
+
+
+OWN = {"hippocampus": (255, 208, 0)}  # the colour of its outline
+
+
+def near(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """Rows and columns of the pixels of about this colour."""
+    return np.argwhere(np.abs(picture.astype(int) - colour).max(-1) < 40)
+
+
+def test_outlines_lie_on_their_structure_and_follow_their_choice(measuring, browser, head_file):
+    """The mark in the left frontal lobe is what this segmenter takes for a hippocampus."""
+    with visiting(browser, measuring) as visit:
+        page = visit()
+        send(page, head_file)
+        result_of(page)
+        drawn_after(page, lambda: page.uncheck("#cross"))
+        assert page.get_attribute("#viewer", "data-outlines") is None  # nothing is fetched unasked
+        page.select_option("#outlines", "hippocampus")
+        page.wait_for_selector("#viewer[data-outlines=ready]")
+        drawn_after(page, lambda: page.click("#outlines-go"))
+        assert page.inner_text("#outlines-here") == "At the cross-hairs: Hippocampus, left"
+        outlined = pixels(page, "axial")
+        line = near(outlined, OWN["hippocampus"])
+        drawn_after(page, lambda: page.select_option("#outlines", "off"))
+        plain = pixels(page, "axial")
+        assert len(line) > 40 and len(near(plain, OWN["hippocampus"])) == 0
+        mark = np.argwhere(plain[..., 0] > 225)  # the brightest patch: the outline runs around it
+        assert line.mean(0) == pytest.approx(mark.mean(0), abs=3)
+        assert line.min(0) == pytest.approx(mark.min(0), abs=6) and line.max(0) == pytest.approx(
+            mark.max(0), abs=6
+        )
+        assert (
+            mark.mean(0)[1] > plain.shape[1] / 2 > mark.mean(0)[0]
+        )  # the patient's left is right, the front is up
+        drawn_after(page, lambda: page.select_option("#outlines", "all"))
+        assert page.locator("#outlines-key span").count() == 10
+        assert len(near(pixels(page, "axial"), OWN["hippocampus"])) > 40
+        drawn_after(page, lambda: page.select_option("#display", "neurological"))
+        mirrored = near(pixels(page, "axial"), OWN["hippocampus"])
+        assert mirrored[:, 1].mean() == pytest.approx(plain.shape[1] - 1 - line[:, 1].mean(), abs=3)
+
+
+def test_without_measures_there_are_no_outlines(server, visit, head_file):
+    page = visit()
+    send(page, head_file)
+    result_of(page)
+    assert page.locator("#outlines").count() == 0
+    key = page.get_attribute("#viewer", "data-key")
+    status, _, body = ask(server, "GET", f"/results/{key}/outlines")
+    assert status == 404 and json.loads(body)["error"]["code"] == "no-labels"
