@@ -175,7 +175,9 @@ def brain_weights(folder, segmenter: str) -> Path:
     return model.save(folder / f"alzheimers.{study.network}.safetensors", network, header)
 
 
-def test_weights_that_judge_the_brain_alone_want_their_own_segmenter(measuring_folder, head_file, tmp_path, monkeypatch):
+def test_weights_that_judge_the_brain_alone_want_their_segmenter(
+    measuring_folder, head_file, tmp_path, monkeypatch
+):
     file = measuring_folder / model.SEGMENTER
     with pytest.raises(model.WeightsError, match=r"put segmenter\.safetensors beside it"):
         Diagnoser(brain_weights(tmp_path, content_hash(file)), "cpu")
