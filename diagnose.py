@@ -91,9 +91,18 @@ def file_labels(diagnosis: Diagnosis, folder: Path) -> str | None:
     return write_labels(diagnosis, folder).name if diagnosis.segmentation else None
 
 
+def dicom_results(diagnoser: Diagnoser, diagnosis: Diagnosis, options: argparse.Namespace) -> list[str]:
+    """Write the results as DICOM; the names of the files. ScanError where the scan came without a DICOM study."""
+    from archive.results import results, write  # here: highdicom takes a second to open
+
+    heat_map = diagnoser.explain(diagnosis) if diagnosis.label else None
+    made = results(diagnosis, heat_map, options.language)
+    return [path.name for path in write(made, options.dicom, diagnosis.file)]
+
+
 def folder_fault(options: argparse.Namespace) -> str | None:
     """What stands in the way of a folder to write to."""
-    for option in ("report", "labels"):
+    for option in ("report", "labels", "dicom"):
         folder = getattr(options, option)
         if folder and folder.exists() and not folder.is_dir():
             return f"--{option} {folder}: a file of that name is there; name a folder"
@@ -132,6 +141,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="DIR",
         help="write what was outlined in each scan there, as a NIfTI label map on the scan's own grid",
+    )
+    parser.add_argument(
+        "--dicom",
+        type=Path,
+        metavar="DIR",
+        help="write the results of each DICOM scan there as DICOM: structured report, PDF, pictures, heat map",
     )
     parser.add_argument(
         "--segmenter",
@@ -196,6 +211,9 @@ def main(argv: list[str] | None = None) -> int:
             if options.labels:
                 record["labels"] = file_labels(diagnosis, options.labels)
                 text += f"\n  {t('command.labels', name=record['labels'])}" if record["labels"] else ""
+            if options.dicom:
+                record["dicom"] = dicom_results(diagnoser, diagnosis, options)
+                text += "".join(f"\n  {t('command.dicom', name=name)}" for name in record["dicom"])
         except ScanError as error:
             record = error_record(safe_name(file.name), error)
             text = t("command.refused", message=str(error))

@@ -11,7 +11,6 @@ import model
 from data.cache import Cache
 from data.cases import Case, DataError, find
 from data.splits import learned_from, read_split
-from diagnosis import brain
 from networks.header import Header
 from scans.scan import ScanError
 from scoring.results import write
@@ -76,8 +75,7 @@ def evaluate(args: argparse.Namespace) -> Path:
         else find(args.data, study, args.subject_regex, args.label_column)
     )
     cases = cases_to_score(cases, args.part, weights.header)
-    to_input = brain.input_of(weights.contract, args.weights.parent, model.WEIGHTS)
-    cache = Cache(args.cache, weights.contract, int(args.cache_limit * 1e9), to_input)
+    cache = Cache(args.cache, weights.contract, int(args.cache_limit * 1e9))
     predictions = predict(weights, readable(cases, cache, args.workers), cache, args.batch, args.workers)
     measured = scores(predictions, weights.header, args.rounds, args.seed)
     part = f", part “{args.part}”" if args.part else ""

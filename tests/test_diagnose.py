@@ -8,6 +8,7 @@ import sys
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 import diagnose
@@ -16,6 +17,7 @@ from diagnosis.diagnoser import Diagnoser
 from diagnosis.measures import MEASURES
 from networks.header import Header
 from studies import NOTICE, STUDIES
+from tests import dicom_study
 
 
 def run(*arguments):
@@ -166,3 +168,30 @@ def test_label_maps_without_a_segmenter_are_refused_with_the_remedy(calibrated, 
     assert "nothing outlines scans here; name a --segmenter" in capsys.readouterr().err
     assert diagnose.main([str(head_file), "--segmenter", str(tmp_path / "no.safetensors")]) == 2
     assert "no.safetensors: no such weights file" in capsys.readouterr().err
+
+
+def test_results_go_back_as_dicom_where_the_scan_came_as_dicom(calibrated, ball, tmp_path):
+    series = tmp_path / "series.zip"
+    images = dicom_study.instances()
+    series.write_bytes(dicom_study.packed(images))
+    done = run(
+        series, ball, "--weights", calibrated, "--judge-anyway", "--dicom", tmp_path / "out", "--json",
+        "--segmenter", "none",
+    )  # fmt: skip
+    told, refused = json.loads(done.stdout)
+    assert told["dicom"] == [f"series.zip.{kind}.dcm" for kind in ("report", "pdf", "picture", "map")]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(told["dicom"])
+    for name in told["dicom"]:
+        assert pydicom.dcmread(tmp_path / "out" / name).StudyInstanceUID == images[0].StudyInstanceUID
+    assert refused["error"]["code"] == "no-study" and "no DICOM file" in refused["error"]["message"]
+    assert done.returncode == 1
+    clean = done.stdout + done.stderr
+    assert dicom_study.NUMBER not in clean and "Müller" not in clean
+
+
+def test_the_command_line_opens_without_what_only_dicom_results_need():
+    late = {"highdicom", "pynetdicom", "dicomweb_client"}
+    code = f"import sys, app, diagnose; print(sorted({late} & set(sys.modules)))"
+    alone = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(alone, cwd=diagnose.ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

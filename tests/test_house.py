@@ -15,6 +15,7 @@ ORDER = [
     {"model", "simulation"},
     {"diagnosis", "data"},
     {"reports", "datasets"},
+    {"archive"},
     {"scoring", "server"},
     {"learning"},
     {"app", "diagnose", "evaluate", "norms", "simulate", "train", "train_segmenter"},
