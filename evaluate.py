@@ -11,6 +11,7 @@ import model
 from data.cache import Cache
 from data.cases import Case, DataError, find
 from data.splits import learned_from, read_split
+from diagnosis import brain
 from networks.header import Header
 from scans.scan import ScanError
 from scoring.results import write
@@ -75,7 +76,8 @@ def evaluate(args: argparse.Namespace) -> Path:
         else find(args.data, study, args.subject_regex, args.label_column)
     )
     cases = cases_to_score(cases, args.part, weights.header)
-    cache = Cache(args.cache, weights.contract, int(args.cache_limit * 1e9))
+    to_input = brain.input_of(weights.contract, args.weights.parent, model.WEIGHTS)
+    cache = Cache(args.cache, weights.contract, int(args.cache_limit * 1e9), to_input)
     predictions = predict(weights, readable(cases, cache, args.workers), cache, args.batch, args.workers)
     measured = scores(predictions, weights.header, args.rounds, args.seed)
     part = f", part “{args.part}”" if args.part else ""

@@ -82,6 +82,8 @@ def _intensities(x: Tensor, scale: str, numbers: torch.Generator, air: Tensor) -
     if level and len(want) > 1:
         here = torch.Generator(x.device).manual_seed(seed)
         signal.add_(torch.randn(signal.shape, generator=here, device=x.device), alpha=level * float(want.std()))
+    if scale == "brain":  # what lies outside stays without signal
+        signal.mul_(x[0] > air)
     return signal[None]
 
 

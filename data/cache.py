@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,7 +17,17 @@ from data.tables import DataError
 from scans.files import content_hash, write_whole
 from scans.prepare import prepare
 from scans.processes import read
+from scans.scan import Scan
 from studies import Contract
+
+
+class ToInput(Protocol):
+    """What makes a network's input of a scan where `prepare` is not all; `key` names it for the cache."""
+
+    @property
+    def key(self) -> str: ...
+
+    def __call__(self, scan: Scan) -> Tensor: ...
 
 
 class Cache:
@@ -26,11 +37,18 @@ class Cache:
     anew. Writes are atomic, so processes may share the folder; the least recently used go when it is full.
     """
 
-    def __init__(self, folder: str | Path, contract: Contract, limit_bytes: int = 64 << 30):
-        self.folder, self.contract, self.limit = Path(folder), contract, limit_bytes
+    def __init__(
+        self,
+        folder: str | Path,
+        contract: Contract,
+        limit_bytes: int = 64 << 30,
+        to_input: ToInput | None = None,  # in the place of `prepare`
+    ):
+        self.folder, self.contract, self.limit, self.to_input = Path(folder), contract, limit_bytes, to_input
         self.folder.mkdir(parents=True, exist_ok=True)
         code = b"".join(file.read_bytes() for file in sorted(Path(scans.__file__).parent.rglob("*.py")))
-        self.ending = f"-{contract.hash()}-{hashlib.sha256(code).hexdigest()[:8]}.npy"
+        by = f"{to_input.key}-" if to_input else ""
+        self.ending = f"-{contract.hash()}-{by}{hashlib.sha256(code).hexdigest()[:8]}.npy"
         self.contents: dict[str, tuple[int, int, str]] = {}  # path → size, mtime, hash: hashed once a process
         self.room = 0  # bytes that may still be written before the folder is measured again
 
@@ -52,7 +70,9 @@ class Cache:
         entry = self.entry(file)
         values = self._load(entry)
         if values is None:
-            values = _half(prepare(read(Path(file)), self.contract).tensor.numpy())
+            scan = read(Path(file))
+            made = self.to_input(scan) if self.to_input else prepare(scan, self.contract).tensor
+            values = _half(made.numpy())
             self._keep(entry, values)
         return torch.from_numpy(values.astype(np.float32))
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import model
-from diagnosis import gate, likeness, segment
+from diagnosis import brain, gate, likeness, segment
 from diagnosis.explain import Map, explain
 from diagnosis.measures import INTRACRANIAL_ML, NOT_ASSESSED, Value, measure
 from networks import dropout
@@ -50,6 +50,9 @@ class Diagnosis:
     intervals: dict[str, tuple[float, float]] | None = None  # of the probabilities, where passes were asked for
     base: torch.Tensor | None = field(default=None, repr=False)  # what the network's base made of the scan
     measures: dict[str, Value] | None = None  # by name, as in MEASURES; None where nothing was measured
+    seen: Prepared | None = field(
+        default=None, repr=False
+    )  # by the network, where not `prepared`: the brain alone
     segmentation: segment.Segmentation | None = field(default=None, repr=False)  # what was measured
     segmenter: segment.SegmenterWeights | None = field(default=None, repr=False)  # what measured it
 
@@ -128,6 +131,7 @@ class Diagnoser:
         self.weights = model.load(weights, device)
         found = open_segmenter(segmenter, Path(weights).parent, device)
         self.segmenter = found if segment.fits(self.weights.contract) else None
+        check_segmenter(self.weights, self.segmenter)
         self.forward = Forward(self.weights.network, precision)
         check_fits(self.weights, self.forward)
         self._explaining = threading.Lock()  # gradients and hooks are not for two at once
@@ -139,8 +143,8 @@ class Diagnoser:
     @property
     def steps(self) -> tuple[str, ...]:
         """What `progress` hears of in turn, where nothing is refused and no intervals are asked for."""
-        steps = ("read", "prepare", "check", "predict")
-        return steps if self.segmenter is None else (*steps, "measure")
+        measure = () if self.segmenter is None else ("measure",)
+        return ("read", "prepare", "check", *measure, "predict")
 
     @property
     def why_no_uncertainty(self) -> str | None:
@@ -185,11 +189,22 @@ class Diagnoser:
         with step("check"):
             findings = gate.before(scan, prepared, self.weights)
         placed = gate.verdict(findings) != gate.UNFIT and "no-affine" not in prepared.notes
+        segmentation = measures = None
+        seen: Prepared | None = prepared
+        if self.segmenter is not None and placed:  # what is no head, or lies turned, is never measured
+            with step("measure"):
+                found = segment.segment(self.segmenter, prepared)
+                measures, doubts = measured(found)
+            segmentation = found if measures else None
+            findings += doubts
+        if self.weights.contract.scale == brain.SCALE:
+            seen = brain.only_brain(prepared, segmentation) if segmentation else None
+            findings += [] if seen else [gate.Finding(gate.UNFIT, "no-brain")]
         label = probabilities = answers = intervals = base = None
         shares: dict[str, dict[str, float]] = {}
-        if judge_anyway or gate.verdict(findings) != gate.UNFIT:
+        if seen and (judge_anyway or gate.verdict(findings) != gate.UNFIT):
             with step("predict"):
-                base = self.forward.base(prepared.tensor[None])
+                base = self.forward.base(seen.tensor[None])
                 logits, features = self.forward.answer(base)
             finite = all(bool(part.isfinite().all()) for part in (logits, features))
             findings += gate.after(features[0], self.weights) if finite else [gate.NOT_FINITE]
@@ -199,13 +214,6 @@ class Diagnoser:
                     with step("uncertainty"):
                         intervals = self._intervals(base, passes)
                 shares = self.weights.network.shares(features)
-        segmentation = measures = None
-        if self.segmenter is not None and placed:  # what is no head, or lies turned, is never measured
-            with step("measure"):
-                segmentation = segment.segment(self.segmenter, prepared)
-                measures, doubts = measured(segmentation)
-            segmentation = segmentation if measures else None
-            findings += doubts
         shown = name or (str(file) if isinstance(file, str | Path) else "scan")
         return Diagnosis(
             file=safe_name(shown),
@@ -219,6 +227,7 @@ class Diagnoser:
             seconds=seconds,
             scan=scan,
             prepared=prepared,
+            seen=seen,
             shares=shares,
             intervals=intervals,
             base=base,
@@ -253,7 +262,9 @@ class Diagnoser:
         """A heat map of what moved the answer, for the predicted class unless `code` is given."""
         target = code or diagnosis.label or self.study.codes[0]
         with self._explaining:
-            return explain(self.weights, diagnosis.prepared, target, method, progress, diagnosis.base)
+            return explain(
+                self.weights, diagnosis.seen or diagnosis.prepared, target, method, progress, diagnosis.base
+            )
 
 
 def measured(found: segment.Segmentation) -> tuple[dict[str, Value] | None, list[gate.Finding]]:
@@ -275,6 +286,23 @@ def open_segmenter(
     if str(wanted) == NONE or (str(wanted) == BESIDE and not (folder / model.SEGMENTER).is_file()):
         return None
     return segment.load(folder / model.SEGMENTER if str(wanted) == BESIDE else wanted, device)
+
+
+def check_segmenter(weights: model.Weights, segmenter: segment.SegmenterWeights | None) -> None:
+    """That weights which judge the brain alone have the very segmenter beside them that they learned with."""
+    if weights.contract.scale != brain.SCALE:
+        return
+    wanted = weights.header.training.get("segmenter")
+    if segmenter is None:
+        raise model.WeightsError(
+            f"{weights.name}: it judges the brain alone, as the segmenter outlines it; put {model.SEGMENTER} "
+            "beside it"
+        )
+    if segmenter.sha256 != wanted:
+        raise model.WeightsError(
+            f"{weights.name}: it learned with another segmenter than {segmenter.name} ({str(wanted)[:12]}, not "
+            f"{segmenter.sha256[:12]}); put that one beside it, or train the file again"
+        )
 
 
 def check_fits(weights: model.Weights, forward: Forward) -> None:

@@ -83,6 +83,10 @@ REASONS = {
         "What was outlined inside the skull adds up to {ml:.0f} ml; heads have {low:.0f} to {high:.0f} ml. No "
         "measures are given. Check the voxel size in the file and the pictures."
     ),
+    "no-brain": (
+        "No brain could be outlined in this scan, and these weights judge the brain alone. Check that it is a T1 "
+        "head and that the file says how it lies."
+    ),
     "not-finite-answer": (
         "The network's answer to this scan is no number, so there is none to give. Export the scan again; if "
         "other scans fail alike, the weights file is damaged."

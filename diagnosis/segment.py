@@ -157,7 +157,7 @@ def answer(network: Segmenter, volume: Tensor) -> tuple[Tensor, Tensor, np.ndarr
     """Cubes, shares and classes of a box, as in `Segmentation`."""
     features = network.features(volume)
     shape = features.shape[2:]
-    rows = features.permute(0, 2, 3, 4, 1).flatten(0, 3)  # (cubes, 2 · width)
+    rows = features.permute(0, 2, 3, 4, 1).flatten(0, 3)  # (cubes, 2 · width + 8)
     lead = torch.cat([network.mean_answer(some) for some in rows.split(ROWS)], 1)  # (classes, cubes)
     doubtful = (lead[0] - lead[1:].amax(0) < SURE).view(shape).cpu()
     brain = (lead[2:].amax(0) > lead[:2].amax(0)).view(shape).cpu().numpy()

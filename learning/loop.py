@@ -27,6 +27,7 @@ import datasets
 import model
 from data.cache import Cache
 from data.cases import Case
+from diagnosis import brain
 from learning.processes import Halt, world
 from learning.settings import Settings, TrainError
 from learning.transfer import AfterStem, StemOutputs, copy_fitting, stem_key, stem_outputs
@@ -187,7 +188,9 @@ class Trainer:
         self.cases: list[Case] = []
         self.facts: dict[str, Any] = {}
         self.stem_given: dict[str, StemOutputs] = {}  # what the stem that is kept gave, by part
-        self.cache = Cache(Path(settings.cache), study.contract, int(settings.cache_limit * 1e9))
+        self.to_input = brain.input_of(study.contract, model.WEIGHTS)
+        limit = int(settings.cache_limit * 1e9)
+        self.cache = Cache(Path(settings.cache), study.contract, limit, self.to_input)
         self.precision = settings.precision or ("amp" if device.type == "cuda" else "fp32")
         if self.precision == "amp" and device.type != "cuda":
             raise TrainError("--precision amp needs CUDA; use bf16 or fp32 on a processor")

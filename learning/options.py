@@ -18,6 +18,7 @@ MEANINGS = {
     "dropout": "the network's own",
     "title": "the study's title and the data",
     "shape": "the study's own",
+    "scale": "the study's own",
     "threads": "0: torch's choice",
     "clip": "0: any",
     "patience": "0: never",
@@ -99,6 +100,12 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         metavar="N",
+    )
+    add(
+        "--scale",
+        "of heads: by the foreground of the whole head, or the brain alone by its white matter, which takes the "
+        "segmenter in weights/",
+        choices=["foreground", "brain"],
     )
     add("--split", "a CSV that fixes which case is in which part", metavar="FILE")
     add("--val", "share of subjects to validate and calibrate on", type=float)

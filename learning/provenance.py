@@ -52,6 +52,7 @@ def header_of(run: Trainer) -> Header:
         "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
         "commit": commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
+        "segmenter": run.to_input.weights.sha256 if run.to_input else None,
         "leaks_allowed": run.facts["leaks"],
         "started": run.facts["started"],
     }

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 import model
 import studies
-from data.cache import Cache
+from data.cache import Cache, ToInput
 from data.cases import Case, DataError, find, notes
 from data.leaks import Leaks, contradictions, deduplicate, fingerprints, leaks
 from data.splits import assign, data_folder, read_split, write_split
@@ -101,7 +101,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
         )
         for split in ("train", "val", "test")
     }
-    header, extras = judged(weights, predictions, settings)
+    header, extras = judged(weights, predictions, settings, run.to_input)
     path = run.out / f"{study.key}.{settings.network}.safetensors"
     model.save(path, network, header, extras)
     write_results(run.out, header, predictions["test"], data_folder(Path(settings.data)))
@@ -116,7 +116,10 @@ def finish(run: Trainer, halt: Halt) -> Path:
 
 
 def judged(
-    weights: model.Weights, predictions: dict[str, Predictions], settings: Settings
+    weights: model.Weights,
+    predictions: dict[str, Predictions],
+    settings: Settings,
+    to_input: ToInput | None = None,
 ) -> tuple[Header, dict[str, torch.Tensor]]:
     """The header with calibration, likeness, example, scores and card; the tensors that likeness needs."""
     header, study, val = weights.header, weights.study, predictions["val"]
@@ -125,7 +128,9 @@ def judged(
     likeness, extras = fit_likeness(predictions["train"], val, study.contract)
     header = replace(header, calibration=calibration, likeness=likeness)
     if settings.example:
-        header = replace(header, example=example(replace(weights, header=header), Path(settings.example)))
+        header = replace(
+            header, example=example(replace(weights, header=header), Path(settings.example), to_input)
+        )
     if predictions["test"].files:
         measured = scores(predictions["test"], header, rounds=settings.rounds)
         header = replace(header, scores={**measured, "cohort": cohort})

@@ -34,7 +34,7 @@ class Settings:
     rate: float = 2e-3
     warm_up: int = 100  # steps
     fall_from: float = 0.6  # share of the steps after which the rate falls
-    early_until: float = 0.4  # share of the steps after which all classes weigh the same
+    early_until: float = 0.35  # share of the steps after which all classes weigh the same
     decay: float = 1e-3  # of weights
     average: float = 0.995  # of the running mean of weights that is kept
     seed: int = 0

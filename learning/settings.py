@@ -42,6 +42,7 @@ class Settings:
     allow_leak: bool = False
     augment: str = "full"
     shape: list[int] | None = None
+    scale: str | None = None  # of the contract; the study's own
     # the fitting
     epochs: int = 20
     lr: float = 1e-3
@@ -109,6 +110,10 @@ def from_record(record: Mapping[str, Any]) -> Settings:
 
 def on_grid(study: Study, settings: Settings) -> tuple[Study, Settings]:
     """Both on the grid that was asked for: the study's own, or a smaller one about the same place."""
+    if settings.scale:
+        if study.contract.kind != "volume" or study.contract.place != "head":
+            raise TrainError(f"--scale {settings.scale}: {study.key} does not place heads; leave it out")
+        study = replace(study, contract=replace(study.contract, scale=settings.scale))
     shape = settings.shape
     if not shape:
         return study, settings

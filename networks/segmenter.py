@@ -68,19 +68,19 @@ class Segmenter(nn.Module):
         self.across = nn.ModuleList(nn.Conv3d(below, width, 1) for width, below in pairs)
         self.up = nn.ModuleList(ConvNorm(width, width) for width, _ in pairs)
         # A voxel is judged by where its cube lies and by its own brightness: that takes more than one layer.
-        self.mix = nn.Linear(2 * widths[0], hidden)
+        self.mix = nn.Linear(2 * widths[0] + CUBE, hidden)
         self.scores = nn.Linear(hidden, CUBE * classes)
 
     def features(self, volume: Tensor) -> Tensor:
-        """(1, X, Y, Z), no signal as 0 → (1, 2 · width, X/2, Y/2, Z/2): the last layer and the first."""
+        """(1, X, Y, Z), no signal as 0 → (1, 2 · width + 8, X/2, Y/2, Z/2): last layer, first layer, voxels."""
         x = to_cubes(volume).permute(0, 4, 1, 2, 3)  # (1, 8, X/2, Y/2, Z/2), channels last in memory
         with torch.autocast(volume.device.type, torch.bfloat16, enabled=fast_bf16(volume.device)):
             return self.walk(x)
 
-    def walk(self, x: Tensor) -> Tensor:
+    def walk(self, cubes: Tensor) -> Tensor:
         """Down the levels and up again."""
         enter, stay = self.down[0].children()
-        first = enter(x)
+        first = enter(cubes)
         kept = [stay(first)]
         for block in self.down[1:]:
             kept.append(block(functional.max_pool3d(kept[-1], 2)))
@@ -88,14 +88,15 @@ class Segmenter(nn.Module):
         for level in reversed(range(len(self.up))):
             below = functional.interpolate(self.across[level](x), scale_factor=2, mode="nearest")
             x = self.up[level](kept[level] + below)
-        return torch.cat([x, first], 1)
+        voxels = functional.batch_norm(cubes, None, None, training=True, eps=1e-4)
+        return torch.cat([x, first, voxels.to(x.dtype)], 1)
 
     def mixed(self, rows: Tensor) -> Tensor:
-        """Features of M cubes (M, 2 · width) → (hidden, M): cubes last, which all that follows is quick at."""
+        """Features of M cubes (M, 2 · width + 8) → (hidden, M): cubes last, which all that follows is quick at."""
         return torch.addmm(self.mix.bias[:, None], self.mix.weight, rows.float().T).relu_()
 
     def answer(self, rows: Tensor) -> Tensor:
-        """Features of M cubes (M, 2 · width) → class scores (8, classes, M)."""
+        """Features of M cubes (M, 2 · width + 8) → class scores (8, classes, M)."""
         scores = torch.addmm(self.scores.bias[:, None], self.scores.weight, self.mixed(rows))
         return scores.view(CUBE, self.classes, len(rows))
 

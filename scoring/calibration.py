@@ -12,6 +12,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 import model
+from data.cache import ToInput
 from diagnosis import likeness
 from networks.forward import Forward
 from scans.prepare import prepare
@@ -86,9 +87,10 @@ def precision(features: np.ndarray, known: LedoitWolf) -> np.ndarray:
     return (np.eye(x.shape[1]) - share * x.T @ np.linalg.solve(inner, x)) / floor
 
 
-def example(weights: model.Weights, file: Path) -> dict[str, Any]:
+def example(weights: model.Weights, file: Path, to_input: ToInput | None = None) -> dict[str, Any]:
     """One worked answer, for a test to replay."""
-    x = prepare(read(file), weights.contract).tensor
+    scan = read(file)
+    x = to_input(scan) if to_input else prepare(scan, weights.contract).tensor
     logits, _ = Forward(weights.network)(x[None])  # (1, K)
     p = model.probabilities(logits, weights.header.temperature)[0]
     return {"file": file.name, "probabilities": dict(zip(weights.study.codes, p.tolist(), strict=True))}

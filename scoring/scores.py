@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from data.cases import Case, DataError
 from diagnosis import likeness
 from networks.forward import Forward
 from networks.header import Header
+from scans.prepare import prepare
+from scans.processes import read
 from studies import Label, Study
 
 CORRUPT = 0.01  # the share of unreadable files that is left out with a warning; more is refused
@@ -58,13 +61,17 @@ def predict(
     """Every case through the network, prepared as the weights file says; `progress` is called as it goes on."""
     forward = Forward(weights.network)
     loader = DataLoader(datasets.Scans(cases, weights.study, cache), batch_size=batch, num_workers=workers)
+    whole = None  # the sketches are of whole heads, which the gate looks at before the brain is found
+    if sketches and weights.contract.scale == "brain":
+        whole = (prepare(read(case.file), weights.contract).tensor for case in cases)
     logits, features, sketched = [np.empty((0, len(weights.study.labels)))], [], []
     for x, _ in loader:
         batch_logits, batch_features = forward(x)  # (B, K), (B, F)
         logits.append(batch_logits.float().cpu().numpy())
         features.append(batch_features.float().cpu().numpy())
         if sketches:
-            sketched += [likeness.sketch(one, weights.contract).half().numpy() for one in x]
+            seen = x if whole is None else islice(whole, len(x))
+            sketched += [likeness.sketch(one, weights.contract).half().numpy() for one in seen]
         if progress:
             progress()
     return Predictions(

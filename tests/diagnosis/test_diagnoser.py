@@ -2,6 +2,8 @@
 
 import json
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 import torch
 
 import model
-from diagnosis import segment
+from diagnosis import brain, segment
 from diagnosis.diagnoser import Diagnoser
 from diagnosis.measures import MEASURES, NOT_ASSESSED
+from networks.forward import Forward
 from networks.header import Header
 from scans.files import content_hash
 from scans.prepare import prepare
@@ -114,7 +117,7 @@ def measuring(measuring_folder):
 def test_a_segmenter_beside_the_weights_measures_the_head(measuring, measuring_folder, head_file):
     steps = []
     diagnosis = measuring(head_file, progress=steps.append)
-    assert tuple(steps) == measuring.steps == ("read", "prepare", "check", "predict", "measure")
+    assert tuple(steps) == measuring.steps == ("read", "prepare", "check", "measure", "predict")
     record = diagnosis.record()
     assert json.loads(json.dumps(record)) == record
     assert list(record["measures"]) == list(MEASURES) and record["not_assessed"] == list(NOT_ASSESSED)
@@ -161,3 +164,46 @@ def test_what_adds_up_to_no_head_is_doubted_instead_of_measured(measuring, head_
     assert diagnosis.measures is None and diagnosis.segmentation is None
     assert [finding.code for finding in diagnosis.findings] == ["not-measured"]
     assert diagnosis.findings[0].text.startswith("What was outlined inside the skull adds up to 28")
+
+
+def brain_weights(folder, segmenter: str) -> Path:
+    """Untrained weights that judge the brain alone, learned with the segmenter of that hash."""
+    study = STUDIES["alzheimers"]
+    study = replace(study, contract=replace(study.contract, scale="brain"))
+    header = Header(study, study.network, training={"segmenter": segmenter})
+    network = model.NETWORKS[study.network](5).eval()
+    return model.save(folder / f"alzheimers.{study.network}.safetensors", network, header)
+
+
+def test_weights_that_judge_the_brain_alone_want_their_segmenter(
+    measuring_folder, head_file, tmp_path, monkeypatch
+):
+    file = measuring_folder / model.SEGMENTER
+    with pytest.raises(model.WeightsError, match=r"put segmenter\.safetensors beside it"):
+        Diagnoser(brain_weights(tmp_path, content_hash(file)), "cpu")
+    with pytest.raises(model.WeightsError, match="learned with another segmenter"):
+        Diagnoser(brain_weights(tmp_path, "0" * 64), "cpu", segmenter=file)
+    monkeypatch.setattr(brain, "only_brain", lambda head, found: None)
+    refused = Diagnoser(brain_weights(tmp_path, content_hash(file)), "cpu", segmenter=file)(head_file)
+    assert refused.label is None and refused.verdict == "cannot be judged"
+    assert "no-brain" in [finding.code for finding in refused.findings]
+
+
+def test_a_network_sees_the_brain_alone(measuring_folder, head_file, tmp_path, monkeypatch):
+    file = measuring_folder / model.SEGMENTER
+    diagnoser = Diagnoser(brain_weights(tmp_path, content_hash(file)), "cpu", segmenter=file)
+    there = {}
+
+    def half(head, found):
+        there["values"] = head.tensor - head.tensor.min()
+        there["values"][:, :83] = 0
+        return replace(head, tensor=there["values"], foreground=there["values"][0] > 0)
+
+    monkeypatch.setattr(brain, "only_brain", half)
+    diagnosis = diagnoser(head_file)
+    assert diagnosis.seen.tensor is there["values"] and diagnosis.prepared.tensor is not there["values"]
+    logits, _ = Forward(diagnoser.weights.network)(there["values"][None])
+    expected = dict(zip(diagnoser.study.codes, model.probabilities(logits, 1.0)[0], strict=True))
+    assert diagnosis.probabilities == pytest.approx(expected, abs=1e-5)
+    relevance = diagnoser.explain(diagnosis, "relevance").values
+    assert np.abs(relevance[83:]).sum() > 0 and not relevance[:83].any()
