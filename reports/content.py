@@ -14,7 +14,9 @@ from diagnosis.explain import Map
 from diagnosis.regions import regions, warnings
 from networks.dropout import PASSES
 from reports import numbers
-from reports.style import ACCENT, BAD, DOUBT, GOOD, HEAT, INK, QUIET
+from reports.cuts import OUTLINED
+from reports.measured import measure_table
+from reports.style import ACCENT, BAD, DOUBT, GOOD, HEAT, INK, OUTLINES, QUIET
 from reports.wording import Texts, ranked_regions
 from studies import Study
 
@@ -23,11 +25,13 @@ TONES = {gate.FIT: GOOD, gate.DOUBTFUL: DOUBT, gate.UNFIT: BAD}
 
 @dataclass(frozen=True)
 class Block:
-    """A piece of a report: "title", "heading", "big", "text", "small", "rows", "chart", "planes" or "break"."""
+    """A piece of a report: "title", "heading", "big", "text", "small", "rows" and the smaller "details" of two
+    columns, "table", "chart", "break", or a picture: "planes", or "overview" with its text and legend beside it.
+    """
 
     kind: str
     text: str = ""
-    rows: tuple[tuple[str, str], ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()  # of a legend: names and colours
     colour: str = INK
 
 
@@ -70,11 +74,15 @@ def bars(record: Mapping[str, Any], study: Study, t: Texts) -> list[Bar]:
 
 def content(diagnosis: Diagnosis, heat_map: Map | None, t: Texts, made: datetime) -> list[Block]:
     """The report as blocks, in the reader's language; what a weights file says of itself stays as written."""
+    first = [*answer(diagnosis, t, made)]
+    if diagnosis.measures:
+        first += [overview(diagnosis, heat_map, t), *measured(diagnosis, t), Block("break")]
+    regions_of_map = [] if heat_map is None else where(diagnosis, heat_map, t)
+    room = (Block("break"), *regions_of_map) if not diagnosis.measures else (*regions_of_map, Block("break"))
     return [
-        *answer(diagnosis, t, made),
-        Block("break"),
+        *first,
         *pictures(diagnosis, heat_map, t),
-        Block("break"),
+        *room,  # the first page is full, where it holds the pictures
         *network(diagnosis, t),
         *provenance(diagnosis, t),
     ]
@@ -85,27 +93,17 @@ def answer(diagnosis: Diagnosis, t: Texts, made: datetime) -> list[Block]:
     blocks = [
         Block("title", t("report.title")),
         Block("text", t.study_title(study), colour=QUIET),
-        Block(
-            "rows",
-            rows=(
-                (t("fact.file"), diagnosis.file),
-                (t("report.made"), f"{made:%Y-%m-%d %H:%M} UTC"),
-                (t("fact.weights"), t.weights_title(diagnosis.weights)),
-            ),
-        ),
+        Block("small", f"{diagnosis.file} · {made:%Y-%m-%d %H:%M} UTC · {t.weights_title(diagnosis.weights)}"),
         Block("heading", t.question(study)),
     ]
     if label is None:
         blocks.append(Block("big", t("result.none"), colour=BAD))
         blocks.append(Block("text", t("result.none.why"), colour=BAD))
     else:
-        blocks += [Block("small", t("result.eyebrow")), *judged(diagnosis, label, t)]
-    blocks += [
-        Block("heading", t("report.fit")),
-        Block("text", t.verdict(diagnosis.verdict), colour=TONES[diagnosis.verdict]),
-    ]
-    blocks += [Block("text", f"– {t.reason(finding)}") for finding in diagnosis.findings]
-    return blocks
+        blocks += judged(diagnosis, label, t)
+    verdict = ((t("report.fit"), t.verdict(diagnosis.verdict)),)
+    blocks.append(Block("rows", rows=verdict, colour=TONES[diagnosis.verdict]))
+    return [*blocks, *(Block("small", f"– {t.reason(finding)}") for finding in diagnosis.findings)]
 
 
 def judged(diagnosis: Diagnosis, label: str, t: Texts) -> list[Block]:
@@ -113,8 +111,8 @@ def judged(diagnosis: Diagnosis, label: str, t: Texts) -> list[Block]:
     name = t.class_name(diagnosis.weights.study, label)
     chance = numbers.percent((diagnosis.probabilities or {})[label])
     blocks = [
+        Block("small", f"{t('result.eyebrow')} · {t('report.chance', chance=chance)}"),
         Block("big", f"{name} ({label})", colour=ACCENT),
-        Block("text", t("report.chance", chance=chance)),
         Block("chart"),
     ]
     if diagnosis.intervals:
@@ -127,6 +125,31 @@ def judged(diagnosis: Diagnosis, label: str, t: Texts) -> list[Block]:
     if diagnosis.judged_anyway:
         blocks.append(Block("text", t("result.on_request"), colour=BAD))
     return blocks
+
+
+def overview(diagnosis: Diagnosis, heat_map: Map | None, t: Texts) -> Block:
+    """The planes and the coronal cuts, with what is to be known of them."""
+    if heat_map is None:
+        said = [t("overview.planes")]
+    else:
+        code = f"{t.class_name(diagnosis.weights.study, heat_map.code)} ({heat_map.code})"
+        said = [t("overview.mapped", code=code, method=t(f"method.{heat_map.method}"))]
+    said += [t("overview.cuts"), t("overview.side")]
+    legend = tuple((t(f"structure.{name}"), OUTLINES[name]) for name in OUTLINED)
+    return Block("overview", "\n".join(said), legend)
+
+
+def measured(diagnosis: Diagnosis, t: Texts) -> list[Block]:
+    """What was measured, and what was not."""
+    table = measure_table(diagnosis.record()["measures"], t)
+    if table is None:
+        return []
+    return [
+        Block("heading", t("measures.heading")),
+        Block("table", rows=(table.head, *table.cells)),
+        Block("details", rows=table.indices),
+        Block("small", " ".join(table.notes)),
+    ]
 
 
 def pictures(diagnosis: Diagnosis, heat_map: Map | None, t: Texts) -> list[Block]:
@@ -154,16 +177,18 @@ def pictures(diagnosis: Diagnosis, heat_map: Map | None, t: Texts) -> list[Block
             blocks.append(Block("small", t("viewer.unoriented"), colour=DOUBT))
     elif heat_map is not None:
         blocks.append(Block("small", t("report.beside")))
-    return blocks if heat_map is None else [*blocks, *beside_map(diagnosis, heat_map, t)]
+    if heat_map is None:
+        return blocks
+    shares = regions(heat_map, diagnosis.prepared, diagnosis.weights.contract)
+    return [*blocks, *(Block("text", t(f"warning.{code}"), colour=BAD) for code in warnings(heat_map, shares))]
 
 
-def beside_map(diagnosis: Diagnosis, heat_map: Map, t: Texts) -> list[Block]:
-    """What a reader of the map must know, and where in the head it lies."""
+def where(diagnosis: Diagnosis, heat_map: Map, t: Texts) -> list[Block]:
+    """What of the score lies on the map, and where in the head."""
     blocks = []
     if heat_map.absorbed is not None:
         blocks.append(Block("small", t("report.absorbed", share=numbers.whole_percent(heat_map.absorbed))))
     shares = regions(heat_map, diagnosis.prepared, diagnosis.weights.contract)
-    blocks += [Block("text", t(f"warning.{code}"), colour=BAD) for code in warnings(heat_map, shares)]
     if shares:
         rows = tuple((t(f"region.{name}"), shown) for name, _, shown in ranked_regions(shares))
         blocks += [Block("heading", t("report.regions")), Block("rows", rows=rows)]
@@ -200,6 +225,7 @@ def network(diagnosis: Diagnosis, t: Texts) -> list[Block]:
 
 def provenance(diagnosis: Diagnosis, t: Texts) -> list[Block]:
     record, facts = diagnosis.record(), diagnosis.scan.facts
+    segmenter = record["segmenter"]
     scan = [
         str(facts.get("format", "")),
         numbers.sizes(facts.get("shape", ())),
@@ -210,6 +236,11 @@ def provenance(diagnosis: Diagnosis, t: Texts) -> list[Block]:
         (t("report.study"), record["study"]),
         (t("report.scan"), ", ".join(part for part in scan if part)),
         (t("report.weights"), f"{record['weights']['name']}  sha256 {record['weights']['sha256'][:16]}"),
+        *(
+            ((t("report.segmenter"), f"{segmenter['name']}  sha256 {segmenter['sha256'][:16]}"),)
+            if segmenter
+            else ()
+        ),
         (t("report.contract"), diagnosis.weights.contract.hash()),
         (t("details.time"), t.seconds(sum(record["seconds"].values()))),
         (t("fact.versions"), " · ".join(f"{name} {number}" for name, number in record["versions"].items())),

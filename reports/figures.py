@@ -77,15 +77,20 @@ def _occupied(inside: np.ndarray, axis: int) -> slice:
 
 def slices(diagnosis: Diagnosis, heat_map: Map | None = None) -> bytes:
     """A PNG: three planes of the prepared scan, and the same under the map; an image study has one picture."""
+    return png(picture(planes(diagnosis, heat_map)))
+
+
+def png(drawn: Image.Image) -> bytes:
     file = io.BytesIO()
-    picture(planes(diagnosis, heat_map)).save(file, format="PNG", compress_level=3)
+    drawn.save(file, format="PNG", compress_level=3)
     return file.getvalue()
 
 
-def picture(views: list[Plane]) -> Image.Image:
-    """All planes to one scale: three above their maps, one picture beside its own."""
+def picture(views: list[Plane], brief: bool = False) -> Image.Image:
+    """All planes to one scale: three above their maps, in brief their maps alone; one picture beside its own."""
     plain, mapped = ([(view, heated) for view in views] for heated in (False, True))
     rows = [plain] if views[0].strength is None else [plain, mapped] if len(views) > 1 else [plain + mapped]
+    rows = rows[-1:] if brief else rows
     scale = WIDTH / sum(view.size[0] for view, _ in rows[0])  # pixels a mm
     tall = round(scale * max(view.size[1] for view in views))
     canvas = Image.new("RGB", (WIDTH, tall * len(rows)))
@@ -105,10 +110,10 @@ def _drawn(view: Plane, heated: bool, scale: float) -> Image.Image:
     pixels = pixels.resize((width, height), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(pixels)
     for at, letter, anchor in ((8, view.sides[0], "lm"), (width - 8, view.sides[1], "rm")):
-        pen.text((at, height / 2), letter, fill="white", font=_letters(), anchor=anchor)
+        pen.text((at, height / 2), letter, fill="white", font=letters(), anchor=anchor)
     return pixels
 
 
 @cache
-def _letters() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def letters() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(18)

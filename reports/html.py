@@ -9,7 +9,8 @@ import tornado.template
 from diagnosis.diagnoser import Diagnosis
 from diagnosis.explain import Map
 from reports.content import bars, content
-from reports.figures import slices
+from reports.cuts import overview
+from reports.figures import png, slices
 from reports.style import ACCENT, PLAIN
 from reports.wording import WEB, Texts
 
@@ -25,15 +26,19 @@ def html(
 ) -> str:
     """The report as one file, the notice on every printed page."""
     t = Texts(language)
+    blocks = content(diagnosis, heat_map, t, made or datetime.now(timezone.utc))
+    drawn = {"planes": slices(diagnosis, heat_map)}
+    if any(block.kind == "overview" for block in blocks):
+        drawn["overview"] = png(overview(diagnosis, heat_map))
     text = (
         templates()
         .load("report.html")
         .generate(
             t=t,
             file=diagnosis.file,
-            blocks=content(diagnosis, heat_map, t, made or datetime.now(timezone.utc)),
+            blocks=blocks,
             bars=bars(diagnosis.record(), diagnosis.weights.study, t),
-            picture=base64.b64encode(slices(diagnosis, heat_map)).decode(),
+            pictures={kind: base64.b64encode(body).decode() for kind, body in drawn.items()},
             style=(WEB / "report.css").read_text(encoding="utf-8"),
             colours={True: ACCENT, False: PLAIN},
         )

@@ -3,6 +3,7 @@
 Lengths are points (1/72 inch), counted from the page's top left corner.
 """
 
+import itertools
 import logging
 import re
 from datetime import datetime, timezone
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fpdf import FPDF
+from PIL import Image
 
 from diagnosis.diagnoser import Diagnosis
 from diagnosis.explain import Map
 from reports.content import Bar, Block, bars, content
+from reports.cuts import overview
 from reports.figures import picture, planes
 from reports.fonts import font_for
 from reports.style import ACCENT, BAD, DOUBT, INK, PLAIN, QUIET
@@ -23,14 +26,19 @@ SIDE, TOP, FOOT = 51.0, 51.0, 67.0  # margins
 # kind: font size, space above
 SIZES = {
     "title": (20, 0),
-    "heading": (13, 16),
+    "heading": (13, 10),
     "big": (17, 2),
     "text": (10, 4),
     "small": (8.5, 4),
     "rows": (9.5, 3),
+    "details": (8.5, 1.5),
 }
 LEADING = 1.38
-TALLEST = 370.0  # of the planes
+TALLEST = 370.0  # of a picture
+LOWEST = {"overview": 130.0, "planes": 170.0}  # a picture for which less is left goes on the next page
+BESIDE = 0.62  # of the width: the overview, which has its text beside it
+LINE = 12.5  # height of a row of the table
+FIGURES = 9.0  # font size of the table
 COLUMN = 190.0  # where the second column of rows begins
 # Where a line may end: between words, and after any Chinese character that no closing mark follows
 PIECES = re.compile(r"\s+|(?:[\u3000-\u9fff\uff00-\uffef]|[^\s\u3000-\u9fff\uff00-\uffef]+)[，。；：、）！？]*")
@@ -50,16 +58,22 @@ def pdf(
         blocks = content(diagnosis, heat_map, t, made)
     assert font is not None, "English needs no installed font"
     pages = Pages(t, font, made)
-    for block in blocks:
+    for number, block in enumerate(blocks):
         if block.kind == "break":
             pages.add_page()
+        elif block.kind in ("planes", "overview"):
+            rest = itertools.takewhile(lambda other: other.kind != "break", blocks[number + 1 :])
+            drawn = (
+                picture(planes(diagnosis, heat_map)) if block.kind == "planes" else overview(diagnosis, heat_map)
+            )
+            pages.picture(block, drawn, sum(pages.height(other) for other in rest))
+        elif block.kind == "table":
+            pages.table_of(block)
         elif block.kind == "chart":
             pages.chart(bars(diagnosis.record(), diagnosis.weights.study, t))
-        elif block.kind == "planes":
-            pages.planes(diagnosis, heat_map)
-        elif block.kind == "rows":
+        elif block.kind in ("rows", "details"):
             for key, value in block.rows:
-                pages.row(key, value)
+                pages.row(block, key, value)
         else:
             pages.block(block)
     return bytes(pages.output())
@@ -109,7 +123,7 @@ class Pages(FPDF):
                 lines.append(piece.lstrip())
             else:
                 lines[-1] += piece
-        return "\n".join(lines)
+        return "\n".join(line.rstrip() for line in lines)
 
     def lines(self, x: float, width: float, text: str, size: float) -> float:
         """Wrapped text from here down; the height that it took."""
@@ -134,9 +148,9 @@ class Pages(FPDF):
             self.line(SIDE, self.y + 1, self.w - SIDE, self.y + 1)
             self.y += 5
 
-    def row(self, key: str, value: str) -> None:
-        size, above = SIZES["rows"]
-        self.pen(size, INK)
+    def row(self, block: Block, key: str, value: str) -> None:
+        size, above = SIZES[block.kind]
+        self.pen(size, block.colour)
         width = self.epw - COLUMN
         lines: Any = self.multi_cell(
             width, size * LEADING, self.broken(value, width), dry_run=True, output="LINES"
@@ -151,7 +165,11 @@ class Pages(FPDF):
 
     def chart(self, rows: list[Bar]) -> None:
         """The probabilities as bars, the predicted class in colour."""
-        height, left, width = 26.0, SIDE + COLUMN, self.epw - COLUMN - 84
+        height, left, width = (
+            26.0 if any(row.span for row in rows) else 19.0,
+            SIDE + COLUMN,
+            self.epw - COLUMN - 84,
+        )
         self.room(height * len(rows))
         self.y += 6
         for row in rows:
@@ -187,12 +205,64 @@ class Pages(FPDF):
         self.set_xy(left + width + 8, y - 4)
         self.cell(76, 8, row.span)
 
-    def planes(self, diagnosis: Diagnosis, heat_map: Map | None) -> None:
-        drawn = picture(planes(diagnosis, heat_map))
-        height = min(self.epw * drawn.height / drawn.width, TALLEST)
+    def table_of(self, block: Block) -> None:
+        """A table whose first row is its head, the numbers to the right of their columns."""
+        self.room(LINE * len(block.rows))
+        self.y += 2
+        self.pen(FIGURES, INK)
+        columns = list(zip(*block.rows, strict=True))
+        widest = [max(self.get_string_width(self.known(cell)) for cell in column) for column in columns]
+        gap = (self.epw - sum(widest)) / (len(widest) - 1)
+        widths = [widest[0], *(width + gap for width in widest[1:])]
+        for number, row in enumerate(block.rows):
+            self.pen(FIGURES, INK if number else QUIET)
+            self.set_x(SIDE)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+                self.cell(width, LINE, self.known(cell), align="R" if place else "L")
+            self.y += LINE
+            if number == 0:
+                self.set_draw_color("#d5dde3")
+                self.line(SIDE, self.y, self.w - SIDE, self.y)
+
+    def picture(self, block: Block, drawn: Image.Image, after: float) -> None:
+        """A picture as large as leaves room for what comes after it on its page."""
+        self.room(LOWEST[block.kind] + after + 10)
+        left = min(TALLEST, self.h - FOOT - self.y - after - 12)
+        share = BESIDE if block.kind == "overview" else 1.0
+        height = min(self.epw * share * drawn.height / drawn.width, max(left, LOWEST[block.kind]))
         width = height * drawn.width / drawn.height
-        self.room(height + 8)
-        self.y += 4
-        alt = self.t("report.pictures")
-        self.image(drawn, SIDE + (self.epw - width) / 2, self.y, width, height, alt_text=alt)
-        self.y += height + 4
+        self.y += 6
+        top, x = self.y, SIDE if block.kind == "overview" else SIDE + (self.epw - width) / 2
+        alt = self.t("report.overview" if block.kind == "overview" else "report.pictures")
+        self.image(drawn, x, top, width, height, alt_text=alt)
+        if block.text:
+            self.beside(block, SIDE + width + 12, self.epw - width - 12)
+        self.y = max(self.y, top + height) + 4
+
+    def beside(self, block: Block, x: float, width: float) -> None:
+        """A picture's text and the names of its colours, in a column of their own."""
+        size = SIZES["small"][0]
+        self.pen(size, QUIET)
+        for line in block.text.split("\n"):
+            self.lines(x, width, line, size)
+            self.y += 3
+        for name, colour in block.rows:
+            self.set_fill_color(colour)
+            self.rect(x, self.y + 3, 7, 7, style="F")
+            self.lines(x + 12, width - 12, name, size)
+
+    def height(self, block: Block) -> float:
+        """What a block will take."""
+        if block.kind == "table":
+            return LINE * len(block.rows) + 2
+        size, above = SIZES[block.kind]
+        if block.kind not in ("rows", "details"):
+            self.pen(size, block.colour)
+            lines = self.broken(block.text, self.epw).count("\n") + 1
+            return above + size * LEADING * lines + (6 if block.kind == "heading" else 0)
+        self.pen(size, INK)
+        taken = 0.0
+        for key, value in block.rows:
+            parts = (self.broken(key, COLUMN - 12), self.broken(value, self.epw - COLUMN))
+            taken += above + size * LEADING * (1 + max(text.count("\n") for text in parts))
+        return taken

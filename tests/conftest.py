@@ -1,6 +1,7 @@
 """Fixtures for every test file."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,16 +14,19 @@ from data import cache as caching
 from data.cases import Case
 from diagnosis import explain, gate
 from diagnosis.diagnoser import Diagnosis
+from diagnosis.measures import measure
+from diagnosis.segment import SegmenterWeights
 from model import ClassificationModel3D, Weights
 from networks.header import Header
+from networks.segmenter import Segmenter
 from scans.prepare import Prepared
 from scans.scan import Scan
 from studies import STUDIES
 from tests.browser import Open, chromium, visiting
-from tests.diagnoses import CHANCES, HEADER, head
+from tests.diagnoses import CHANCES, HEADER, brain_of_boxes, head
 from tests.labelled import volume
 from tests.segmenters import by_brightness
-from tests.support import Server, phantom, running, save_nifti, untrained
+from tests.support import Server, phantom, running, save_nifti, segmentation_of, untrained
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +153,14 @@ def diagnosis() -> Diagnosis:
         scan=scan,
         prepared=prepared,
     )
+
+
+@pytest.fixture(scope="session")
+def measured(diagnosis: Diagnosis) -> Diagnosis:
+    """The same, with a brain, ventricles and hippocampi outlined in it, of which the right one is larger."""
+    segmentation = segmentation_of(brain_of_boxes())
+    segmenter = SegmenterWeights("made.safetensors", "cd" * 32, {}, Segmenter(), torch.device("cpu"))
+    return replace(diagnosis, measures=measure(segmentation), segmentation=segmentation, segmenter=segmenter)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 
+from diagnosis.segment import SHAPE
+from networks.segmenter import CLASSES
+
 MADE = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
 CHANCES = {"AD": 0.55, "CN": 0.15, "MCI": 0.05, "EMCI": 0.05, "LMCI": 0.2}
 HEADER = {
@@ -27,6 +30,21 @@ def head() -> np.ndarray:
     x, y, z = np.ogrid[:166, :256, :256]
     egg = ((x - 82) * 1.2 / 75) ** 2 + ((y - 127) / 90) ** 2 + ((z - 140) / 80) ** 2 < 1
     return np.where(egg, np.where(x > 82, 2.0, 1.0), -1.0).astype(np.float32)
+
+
+def brain_of_boxes() -> np.ndarray:
+    """Classes in the segmenter's box for that head: an egg of white matter, boxes in it; y grows forward."""
+    x, y, z = np.ogrid[tuple(slice(n) for n in SHAPE)]
+    egg = ((x - 71) * 1.2 / 62) ** 2 + ((y - 107) / 78) ** 2 + ((z - 100) / 66) ** 2 < 1
+    classes = np.where(egg, CLASSES.index("white"), 0).astype(np.uint8)
+    for name, right, height in (
+        ("lateral", slice(74, 84), slice(105, 120)),
+        ("hippocampus", slice(84, 100), slice(78, 88)),
+    ):
+        classes[right, 80:120, height] = CLASSES.index(name)
+        left = slice(143 - right.stop + (4 if name == "hippocampus" else 0), 143 - right.start)
+        classes[left, 80:120, height] = CLASSES.index(name)
+    return classes
 
 
 class Reader(HTMLParser):

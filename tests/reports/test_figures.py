@@ -85,4 +85,4 @@ def test_an_image_study_has_one_picture_and_no_sides():
     assert plane.sides == ("", "") and plane.strength[15, 65] == 1
     text = Reader(html(made, found, "en", MADE)).text
     assert "Radiological" not in text and "hippocampal" not in text and "Expected severity" not in text
-    assert len(PdfReader(io.BytesIO(pdf.pdf(made, found, "en", MADE))).pages) == 3
+    assert len(PdfReader(io.BytesIO(pdf.pdf(made, found, "en", MADE))).pages) == 2

@@ -80,10 +80,24 @@ def test_intervals_stand_on_the_bars_in_numbers_and_words(diagnosis, found):
     assert "percentile" not in Reader(html(diagnosis, found, "en", MADE)).text
     assert "第 5 至第 95 百分位" in Reader(html(asked, found, "zh", MADE)).text
     pages = PdfReader(io.BytesIO(pdf.pdf(asked, found, "en", MADE))).pages
-    assert len(pages) == 3 and "27.5–65.0 %" in pages[0].extract_text()
+    assert len(pages) == 2 and "27.5–65.0 %" in pages[0].extract_text()
     assert content.data(asked, found, "en", MADE)["intervals"]["AD"] == [0.275, pytest.approx(0.65)]
 
 
 def test_user_text_is_escaped(diagnosis):
     text = html(diagnosis, None, "en", MADE)
     assert "<b>" not in text and "head &lt;b&gt;1&lt;/b&gt;.nii.gz" in text
+
+
+def test_measures_stand_in_a_table_beside_the_cuts(measured, found):
+    text = html(measured, found, "en", MADE)
+    page = Reader(text)
+    wide = 16 * 40 * 10 * 1.2 / 1000  # ml of the right hippocampus, 12/16 of it the left one
+    for words in (
+        "Hippocampi", f"{wide:.2f}", f"{0.75 * wide:.2f}", f"{1.75 * wide:.2f}", "bleeds, white-matter lesions",
+        "Global cortical atrophy (0–3), computed", "No norms are loaded", "Inferior horn", "cdcdcdcd",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert len(page.addresses) == 2 and all(address.startswith("data:image/png") for address in page.addresses)
+    assert "海马" in Reader(html(measured, found, "zh", MADE)).text
+    assert "Measured" not in Reader(html(replace(measured, measures=None), found, "en", MADE)).text
