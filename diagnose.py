@@ -15,22 +15,32 @@ from diagnosis.measures import MEASURES
 from networks import dropout
 from reports.wording import Texts, languages
 from scans import processes
-from scans.read import READERS, safe_name
+from scans.read import APART, READERS, safe_name
 from scans.scan import ScanError
 from studies import NOTICE, to_json
 
 ROOT = Path(__file__).resolve().parent
 
 
-def collect(paths: list[Path]) -> list[Path]:
-    """The files to judge: files as given, folders walked for what can be read, in name order."""
+def collect(paths: list[Path], volumes: bool = True) -> list[Path]:
+    """The files and folders to judge: files as given, folders walked for what is a scan, in the order of paths.
+
+    DICOM files below a folder are volumes by their series, unless a study looks at pictures.
+    """
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            readable = (file for file in sorted(path.rglob("*")) if file.is_file())
-            files += [file for file in readable if file.name.lower().endswith(tuple(READERS))]
-        else:
+        if not path.is_dir():
             files.append(path)
+            continue
+        suffixes = APART if volumes else tuple(READERS)
+        found = [file for file in path.rglob("*") if file.is_file() and file.name.lower().endswith(suffixes)]
+        if volumes:
+            try:
+                found += [unit.path for unit in processes.survey(path)]
+            except ScanError as error:
+                if error.code != "no-image":  # of anything else the folder's own refusal will tell
+                    found.append(path)
+        files += sorted(found)
     return files
 
 
@@ -111,7 +121,12 @@ def folder_fault(options: argparse.Namespace) -> str | None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Judge scans with a trained network.", epilog=NOTICE)
-    parser.add_argument("scans", nargs="+", type=Path, metavar="SCAN", help="a file, or a folder to walk")
+    parser.add_argument(
+        "scans", nargs="+", type=Path, metavar="SCAN", help="a file, a folder to walk, or one of DICOM files"
+    )
+    parser.add_argument(
+        "--series", metavar="NUMBER", help="of several DICOM series this one (default: the best T1)"
+    )
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help="a weights file (default: the first in weights/)"
     )
@@ -183,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     except model.WeightsError as error:
         print(error, file=sys.stderr)
         return 2
-    files = collect(options.scans)
+    files = collect(options.scans, diagnoser.study.contract.kind == "volume")
     if not files:
         print(
             f"nothing to judge in {', '.join(map(str, options.scans))}; readable are {', '.join(READERS)}",
@@ -200,6 +215,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             diagnosis = diagnoser(
                 file,
+                series=options.series,
                 judge_anyway=options.judge_anyway,
                 level=options.level,
                 passes=dropout.PASSES if options.uncertainty else 0,

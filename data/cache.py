@@ -14,7 +14,7 @@ from torch import Tensor
 
 import scans
 from data.tables import DataError
-from scans.files import content_hash, write_whole
+from scans.files import content_hash, size_and_time, write_whole
 from scans.prepare import prepare
 from scans.processes import read
 from scans.scan import Scan
@@ -56,13 +56,13 @@ class Cache:
         """Where the prepared file lies, or will."""
         key, known = str(file), self.contents.get(str(file))
         try:
-            stat = Path(file).stat()
+            state = size_and_time(file)
         except FileNotFoundError:
             if not known:
                 raise
         else:
-            if not known or known[:2] != (stat.st_size, stat.st_mtime_ns):
-                known = self.contents[key] = (stat.st_size, stat.st_mtime_ns, content_hash(file))
+            if not known or known[:2] != state:
+                known = self.contents[key] = (*state, content_hash(file))
         return self.folder / (known[2][:32] + self.ending)
 
     def get(self, file: str | Path) -> Tensor:

@@ -1,6 +1,7 @@
 """Labelled scans found in folders, CSVs and BIDS data: which file shows which person with which label.
 
-Nothing here opens a scan; splitting, checking and loading the cases is `datasets.py`.
+Nothing here opens a scan, but headers tell which DICOM files are one, and whose it is (`slices`). Splitting,
+checking and loading the cases is `datasets.py`.
 """
 
 import re
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data import slices
 from data.tables import (
     ABSENT,
     SPLITS,
@@ -17,6 +19,7 @@ from data.tables import (
     check_files,
     file_of,
     first_few,
+    folder_of,
     images_below,
     is_download_table,
     part_of,
@@ -104,6 +107,8 @@ def notes(cases: Sequence[Case], study: Study | None = None) -> list[str]:
             f"{alone} of {len(cases)} files name no subject, so each counts as a person of its own; "
             "if people have several files, give --subject-regex or a CSV with a subject column"
         )
+    one_patient = slices.note([case.subject for case in cases])
+    said += [one_patient] if one_patient else []
     labels = {case.label for case in cases} | set(study.codes if study else [])
     for split in [None, *sorted({case.split for case in cases if case.split})]:
         missing = labels - {case.label for case in cases if split in (None, case.split)}
@@ -118,6 +123,8 @@ def _from_folders(
     """`DIR/CLASS/…` and `DIR/SPLIT/CLASS/…`; what lies in train/ counts as undivided, so that a val can be cut."""
     cases: list[Case] = []
     strays: list[str] = []
+    patients: dict[Path, str] = {}
+    salt = slices.salt_of(data)
     places: list[tuple[Path, str | None]] = [(folder, None) for folder in _folders(data)]
     for folder, _ in list(places):
         if folder.name.lower() in SPLITS and not (study and code_of(folder.name, study)):
@@ -128,10 +135,11 @@ def _from_folders(
         if study and not code_of(folder.name, study):
             strays.append(folder.relative_to(data).as_posix())
             continue
-        files = _readable(folder, study)
+        files = _scans(folder, study, salt)
         if not files:
             raise DataError(f"{folder}: no scans in it; known file types: {', '.join(_suffixes(study))}")
         cases += [Case(file, folder.name, _subject(file, data, pattern, usual_patterns), split) for file in files]
+        patients |= files
     if study and strays:
         raise DataError(
             f"{data}: no class is named {first_few(strays)}; the classes of {study.key} are "
@@ -142,7 +150,15 @@ def _from_folders(
             f"{data}: no folder of a class in it; expected "
             f"{'/, '.join(study.codes if study else ['CLASS'])}/, a CSV, or a BIDS participants.tsv"
         )
-    return cases
+    return cases if pattern else _by_patient(cases, patients)
+
+
+def _by_patient(cases: list[Case], patients: dict[Path, str]) -> list[Case]:
+    """The cases, those that no pattern assigns to a person by the patient that their DICOM headers name."""
+    named = [None if case.subject.startswith(OWN) else case.subject for case in cases]
+    who = [patients.get(case.file, "") for case in cases]
+    people = slices.subjects(named, who, [case.subject for case in cases])
+    return [replace(case, subject=subject) for case, subject in zip(cases, people, strict=True)]
 
 
 def from_csv(
@@ -170,19 +186,21 @@ def from_csv(
         subject = _subject(file, root, pattern, usual_patterns) if subject.lower() in ABSENT else subject
         cases.append(Case(file, row[column], subject, part_of(table, line, row), table.groups(row)))
     check_files(path, root, [case.file for case in cases])
-    return cases
+    unnamed = [case.file for case in cases if case.subject.startswith(OWN) and case.file.is_dir()]
+    if not unnamed:
+        return cases
+    salt = slices.salt_of(root)
+    found = {folder: list(slices.scans_below(folder, salt).values()) for folder in unnamed}
+    return _by_patient(cases, {folder: people[0] for folder, people in found.items() if len(people) == 1})
 
 
 def with_files(table: Table, root: Path) -> Table:
     """ADNI's download table with the file of each image."""
-    below, rows, missing = images_below(root, _readable(root, None)), [], []
+    below, rows, missing = images_below(root, _files(root, tuple(READERS))), [], []
     for row in table.rows:
         files = below.get(row["image"] if row["image"].startswith("I") else f"I{row['image']}", [])
         if len(files) > 1:
-            raise DataError(
-                f"{files[0].parent}: {len(files)} files of one image, {row['image']}; make one file of them, with "
-                "`dcm2niix` or by zipping the folder"
-            )
+            files = [folder_of(files)]
         if files:
             rows.append(row | {"file": files[0].relative_to(root).as_posix()})
         else:
@@ -212,8 +230,8 @@ def _from_bids(data: Path, study: Study | None, label_column: str | None) -> lis
         sessions = _sessions(data / subject, label_column)
         if label in ABSENT and not sessions:
             continue
-        files = _readable(data / subject, study)
-        t1 = [file for file in files if "_T1w." in file.name]
+        files = list(_scans(data / subject, study, b"named by its folder"))
+        t1 = [file for file in files if "_T1w." in file.name or file.name.endswith("_T1w")]
         if not files or (study and study.contract.kind == "volume" and not t1):
             without.append(subject)
         for file in t1 or files:
@@ -293,8 +311,15 @@ def _suffixes(study: Study | None) -> list[str]:
     ]
 
 
-def _readable(folder: Path, study: Study | None) -> list[Path]:
-    ends = tuple(_suffixes(study))
+def _scans(folder: Path, study: Study | None, salt: bytes) -> dict[Path, str]:
+    """The scans below a folder, sorted, and the person that a DICOM header names; slices are one by folder."""
+    if study and study.contract.kind == "image":
+        return dict.fromkeys(_files(folder, tuple(_suffixes(study))), "")
+    whole = dict.fromkeys(_files(folder, tuple(suffix for suffix in _suffixes(study) if suffix != ".dcm")), "")
+    return dict(sorted((whole | slices.scans_below(folder, salt)).items()))
+
+
+def _files(folder: Path, ends: tuple[str, ...]) -> list[Path]:
     return sorted(
         file
         for file in folder.rglob("*")

@@ -115,7 +115,7 @@ def file_of(root: Path, said: str) -> Path:
 
 def check_files(table: Path, root: Path, files: Sequence[Path]) -> None:
     """Refuse a table that names files which are not there, or one of them more than once."""
-    missing = [str(file) for file in files if not file.is_file()]
+    missing = [str(file) for file in files if not file.exists()]
     if missing:
         raise DataError(
             f"{table}: {len(missing)} of its {len(files)} files do not exist: {first_few(missing)}; "
@@ -143,6 +143,19 @@ def images_below(root: Path, files: Iterable[Path]) -> dict[str, list[Path]]:
         if names:
             found.setdefault(names[-1], []).append(file)
     return found
+
+
+def folder_of(files: Sequence[Path]) -> Path:
+    """The folder that the slices of one image lie in, and nothing else."""
+    folder = files[0].parent
+    others = {file.parent for file in files} - {folder}
+    strays = [file for file in folder.iterdir() if file.is_file() and file not in files]
+    if others or strays or not all(file.name.lower().endswith(".dcm") for file in files):
+        raise DataError(
+            f"{folder}: {len(files)} files of one image, and other files among them; make one file of them, with "
+            "`dcm2niix` or by zipping the folder"
+        )
+    return folder
 
 
 def first_few(names: Iterable[str], most: int = 5, between: str = ", ") -> str:

@@ -89,6 +89,8 @@ class Diagnosis:
             "measures": self.measures and {name: value.record() for name, value in self.measures.items()},
             "not_assessed": list(NOT_ASSESSED) if self.measures else None,
             "segmenter": self.segmenter and {"name": self.segmenter.name, "sha256": self.segmenter.sha256},
+            "acquisition": self.scan.acquisition and self.scan.acquisition.record(),
+            "series": [one.record() for one in self.scan.series],
             "gate": {
                 "verdict": self.verdict,
                 "reasons": [finding.text for finding in self.findings],
@@ -161,6 +163,7 @@ class Diagnoser:
         file: Scan | str | Path | bytes,
         name: str | None = None,
         *,
+        series: str | None = None,
         judge_anyway: bool = False,
         level: float = 0.9,
         passes: int = 0,
@@ -168,6 +171,7 @@ class Diagnoser:
     ) -> Diagnosis:
         """Judge one scan. `progress` hears of each step as it begins; ScanError says why a file is refused.
 
+        Of several DICOM series in a folder, zip or tar the best is read, or the one whose number is `series`.
         While a file is being read `progress` hears of that again and again: what it raises ends the reading too.
         With `passes` the probabilities get intervals, from so many passes with dropout on the same convolutions.
         """
@@ -183,7 +187,7 @@ class Diagnoser:
             seconds[key] = time.perf_counter() - start
 
         with step("read"):
-            scan = file if isinstance(file, Scan) else read(file, name, cancelled=lambda: progress("read"))
+            scan = file if isinstance(file, Scan) else read(file, name, series, cancelled=lambda: progress("read"))
         with step("prepare"):
             prepared = prepare(scan, self.weights.contract)
         with step("check"):

@@ -9,12 +9,26 @@ from pathlib import Path
 
 
 def content_hash(file: str | Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of a file's bytes; of a folder that of its files' own, whatever they are called."""
+    if Path(file).is_dir():
+        own = sorted(content_hash(inner) for inner in Path(file).rglob("*") if is_plain(inner))
+        return hashlib.sha256("".join(own).encode()).hexdigest()
     digest = hashlib.sha256()
     with Path(file).open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def is_plain(file: Path) -> bool:
+    return file.is_file() and not file.name.startswith(".")
+
+
+def size_and_time(file: str | Path) -> tuple[int, int]:
+    """How a change of a file, or of anything in a folder, is seen: bytes in all, and the last change in ns."""
+    inner = [each for each in Path(file).rglob("*") if is_plain(each)] if Path(file).is_dir() else [Path(file)]
+    states = [each.stat() for each in inner]
+    return sum(state.st_size for state in states), max((state.st_mtime_ns for state in states), default=0)
 
 
 def write_whole(path: Path, fill: Callable) -> None:

@@ -57,6 +57,7 @@ class Series:
     modality: str
     acquisition: Acquisition
     why_not: tuple[str, ...]  # codes of what speaks against it; empty where nothing does
+    in_3d: bool = False
     chosen: bool = False
 
     def record(self) -> dict[str, Any]:
@@ -72,6 +73,7 @@ class Series:
             modality=str(record["modality"])[:16],
             acquisition=Acquisition.of(record["acquisition"]),
             why_not=tuple(str(code)[:40] for code in record["why_not"]),
+            in_3d=bool(record["in_3d"]),
             chosen=bool(record["chosen"]),
         )
 

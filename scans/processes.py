@@ -20,17 +20,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from scans import memory
 from scans import read as plain
+from scans.folders.listing import Folder, listing
+from scans.folders.units import Found, Unit, merged, units
 from scans.origin import Acquisition, Series, Source
 from scans.scan import MAX_VOXELS, Scan, ScanError
 
 SECONDS = 10.0  # that reading a file may take
+SECONDS_A_FILE = 0.02  # and each file of a folder, beside
+BATCH = 1000  # files of a folder that one reader looks through at once
+MAX_SURVEYED = 2_000_000  # files of a cohort
 STARTING = 60.0  # seconds that a reader may take to start
 IDLE = 60.0  # seconds after which a reader that nobody needed ends; one is kept
 LOOK = 0.05  # seconds between two looks at whether somebody still wants the answer
@@ -78,8 +84,10 @@ class Reader:
             self._wait(STARTING, cancelled)
             self.ready = True
         body = json.dumps(message).encode()
+        whole = len(body).to_bytes(4, "little") + body
         with self._ending():
-            socket.send_fds(self.end, [len(body).to_bytes(4, "little") + body], [descriptor])
+            sent = socket.send_fds(self.end, [whole], [descriptor])
+            self.end.sendall(whole[sent:])
         return self._wait(seconds, cancelled)
 
     def _wait(self, seconds: float, cancelled: Callable[[], object]) -> tuple[dict[str, Any], list[int]]:
@@ -159,7 +167,39 @@ class Readers:
         if not SUPPORTED:
             return plain.read(file, name, series, limit)
         shown = plain.check(file, name, limit)
-        asked = {"name": shown, "series": series, "limit": limit, "seconds": seconds}
+        names = listing(Path(cast(str, file)), shown, plain.APART) if plain.is_folder(file) else None
+        seconds += SECONDS_A_FILE * len(names or ())
+        asked = {"name": shown, "series": series, "limit": limit, "seconds": seconds, "names": names}
+        told, descriptors = self._ask(file, asked, seconds, cancelled)
+        return scan_of(told, descriptors, shown)
+
+    def survey(self, folder: Path, salt: bytes = b"") -> list[Unit]:
+        """The scans below a folder of DICOM files, persons told apart by digests with this salt."""
+        shown = plain.safe_name(folder.name or folder.resolve().name)
+        names = listing(folder, shown, plain.APART, MAX_SURVEYED)
+        salt = salt or os.urandom(16)
+        batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+        with ThreadPoolExecutor(self.size) as pool:
+            parts = pool.map(lambda batch: self._survey(folder, shown, batch, salt), batches)
+            return units(folder, merged(one for part in parts for one in part))
+
+    def _survey(self, folder: Path, shown: str, names: tuple[str, ...], salt: bytes) -> list[Found]:
+        if not SUPPORTED:
+            found = plain.guarded(plain.SURVEY, shown, Folder(folder, names), shown, salt, plain.LIMIT)
+        else:
+            seconds = SECONDS + SECONDS_A_FILE * len(names)
+            asked = {"name": shown, "limit": plain.LIMIT, "seconds": seconds, "names": names, "salt": salt.hex()}
+            told, _ = self._ask(folder, asked, seconds, lambda: False)
+            if "code" in told:
+                raise ScanError(str(told["code"]), str(told["message"]))
+            found = told["found"]
+        return [Found.of(record, names) for record in found]
+
+    def _ask(
+        self, file: str | Path | bytes, asked: dict[str, Any], seconds: float, cancelled: Callable[[], object]
+    ) -> tuple[dict[str, Any], list[int]]:
+        """A reader's answer, and what keeps one from coming in words."""
+        shown = asked["name"]
         with contents(file, shown) as descriptor, self._reader(cancelled, shown) as reader:
             try:
                 told, descriptors = reader.ask(asked, descriptor, seconds, cancelled)
@@ -181,7 +221,7 @@ class Readers:
                 ) from error
             if told.get("code") == "too-much-memory":  # what is left of that reader is nobody's guess
                 raise ScanError(str(told["code"]), str(told["message"]))
-        return scan_of(told, descriptors, shown)
+        return told, descriptors
 
     @contextlib.contextmanager
     def _reader(self, cancelled: Callable[[], object], shown: str) -> Iterator[Reader]:
@@ -317,7 +357,7 @@ def ended(number: int) -> str:
 
 
 POOL = Readers()
-read, warm = POOL.read, POOL.warm
+read, survey, warm = POOL.read, POOL.survey, POOL.warm
 atexit.register(POOL.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL.forget)

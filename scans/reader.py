@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from scans import memory, nifti, pictures  # noqa: F401  the readers, imported before a file waits for them
-from scans.read import parse
+from scans.folders.listing import Folder
+from scans.read import SURVEY, guarded, parse
 from scans.scan import Scan, ScanError
 
 LENGTH = struct.Struct("<I")  # before each message, which is JSON
@@ -42,6 +43,13 @@ def main(descriptor: int) -> None:
 def answer(asked: dict[str, Any], descriptor: int) -> tuple[dict[str, Any], list[int]]:
     """What to send back for one file, and the descriptor of its voxels where there are some."""
     try:
+        if asked["names"] is not None:
+            memory.BUDGET.begin(0)
+            folder = Folder(descriptor, tuple(asked["names"]))
+            if asked.get("salt") is not None:
+                salt = bytes.fromhex(asked["salt"])
+                return {"found": guarded(SURVEY, asked["name"], folder, asked["name"], salt, asked["limit"])}, []
+            return handed_over(parse(folder, asked["name"], asked["series"], asked["limit"]))
         size = os.fstat(descriptor).st_size
         memory.BUDGET.begin(size)
         data = mmap.mmap(descriptor, size, prot=mmap.PROT_READ)  # closed with its last view, a traceback's maybe
@@ -96,10 +104,12 @@ def send(end: socket.socket, message: dict[str, Any], *descriptors: int) -> None
 
 def receive(end: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     """The next message and what came with it; None where the other side is gone."""
-    data, descriptors, _, _ = socket.recv_fds(end, 1 << 16, 1)
+    first, descriptors, _, _ = socket.recv_fds(end, 1 << 16, 1)
+    data = bytearray(first)
     while data and (len(data) < LENGTH.size or len(data) < LENGTH.size + LENGTH.unpack_from(data)[0]):
         more, extra, _, _ = socket.recv_fds(end, 1 << 16, 1)
         if not more:
             return None
-        data, descriptors = data + more, descriptors + extra
+        data += more
+        descriptors += extra
     return (json.loads(data[LENGTH.size :]), descriptors) if data else None

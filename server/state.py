@@ -50,6 +50,7 @@ class Result:
     findings: tuple[Any, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     prepared: dict[str, Any] = field(default_factory=dict)
+    series: str | None = None  # the DICOM series that was asked for, of several
     born: float = field(default_factory=time.monotonic)
 
     @property
@@ -286,12 +287,13 @@ class ServerState:
         anyway: bool = False,
         passes: int = 0,
         progress: Callable[[str], None] = lambda step: None,
+        series: str | None = None,
     ) -> tuple[dict, Diagnosis | None]:
         """The record of one file, and its diagnosis unless it was refused."""
         study = self.diagnosers[weights].study.key
         try:
             diagnosis = self.diagnosers[weights](
-                upload.path, upload.name, judge_anyway=anyway, passes=passes, progress=progress
+                upload.path, upload.name, series=series, judge_anyway=anyway, passes=passes, progress=progress
             )
         except ScanError as error:
             self.judged.labels(study, "refused").inc()
@@ -317,10 +319,11 @@ class ServerState:
         anyway: bool = False,
         passes: int = 0,
         progress: Callable[[str], None] = lambda step: None,
+        series: str | None = None,
     ) -> Result:
         """Judge a file for a page and keep what the page will ask for next."""
-        record, diagnosis = self.judge(upload, weights, anyway, passes, progress)
-        result = Result(secrets.token_urlsafe(16), upload, weights, record)
+        record, diagnosis = self.judge(upload, weights, anyway, passes, progress, series)
+        result = Result(secrets.token_urlsafe(16), upload, weights, record, series=series)
         if diagnosis is not None:
             result = Result(
                 result.id,
@@ -330,6 +333,7 @@ class ServerState:
                 tuple(diagnosis.findings),
                 dict(diagnosis.scan.facts),
                 dict(diagnosis.prepared.facts) | {"notes": list(diagnosis.prepared.notes)},
+                series,
             )
             self._keep(result.id, diagnosis)
         with self._lock:
@@ -350,7 +354,11 @@ class ServerState:
         if diagnosis is None:
             anyway, passes = result.record["gate"]["judged_anyway"], PASSES if result.record["intervals"] else 0
             diagnosis = self.diagnosers[result.weights](
-                result.upload.path, result.upload.name, judge_anyway=anyway, passes=passes
+                result.upload.path,
+                result.upload.name,
+                series=result.series,
+                judge_anyway=anyway,
+                passes=passes,
             )
             self._keep(result.id, diagnosis)
         return diagnosis

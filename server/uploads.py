@@ -353,7 +353,9 @@ class Analysis(Streamed):
                 records.append(error_record(name, error))
             if upload is None:
                 continue
-            record, diagnosis = self.state.judge(upload, weights, anyway, passes, step)
+            record, diagnosis = self.state.judge(
+                upload, weights, anyway, passes, step, self.form.fields.get("series") or None
+            )
             records.append(record)
             outlined = diagnosis is not None and diagnosis.segmentation is not None
             if diagnosis is not None and (outlined if wanted == "labels" else wanted != "json"):

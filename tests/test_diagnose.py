@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from io import BytesIO
 
 import nibabel as nib
 import numpy as np
@@ -18,6 +19,7 @@ from diagnosis.measures import MEASURES
 from networks.header import Header
 from studies import NOTICE, STUDIES
 from tests import dicom_study
+from tests.heads import dicom_slices, head, save, to_bytes
 
 
 def run(*arguments):
@@ -195,3 +197,26 @@ def test_the_command_line_opens_without_what_only_dicom_results_need():
     alone = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(alone, cwd=diagnose.ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_of_slices_is_one_scan_and_any_series_can_be_asked_for(calibrated, tmp_path, capsys):
+    voxels, affine = head((8.0, 8.0, 8.0))
+    person = tmp_path / "anna" / "DICOM"
+    person.mkdir(parents=True)
+    for number, description in ((3, "t2_tse"), (7, "t1_mprage")):
+        for place, file in enumerate(dicom_slices(voxels, affine, number)):
+            data = pydicom.dcmread(BytesIO(file))
+            data.SeriesDescription = description
+            data.Manufacturer = "SIEMENS"
+            (person / f"{number}.{place}").write_bytes(to_bytes(data))
+    save(tmp_path / "other.nii.gz", voxels, affine)
+    assert diagnose.collect([tmp_path]) == [tmp_path / "anna" / "DICOM", tmp_path / "other.nii.gz"]
+    assert diagnose.collect([tmp_path], volumes=False) == [tmp_path / "other.nii.gz"]
+    for asked, key in (([], "7"), (["--series", "3"], "3")):
+        wishes = ["--weights", str(calibrated), "--segmenter", "none", "--judge-anyway", *asked]
+        assert diagnose.main([str(person), "--json", *wishes]) == 0
+        (record,) = json.loads(capsys.readouterr().out)
+        assert record["file"] == "DICOM" and record["acquisition"]["maker"] == "Siemens"
+        assert [(one["key"], one["chosen"]) for one in record["series"]] == [("3", key == "3"), ("7", key == "7")]
+    assert diagnose.main([str(person), "--weights", str(calibrated), "--series", "4"]) == 1
+    assert "no series 4 in it (3: 30 images 29×24 MR T2; 7:" in capsys.readouterr().out

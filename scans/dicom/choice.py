@@ -1,7 +1,6 @@
-"""Which series of several is read: the best T1 scan of a head, by rule, and what speaks against each other one.
+"""The series among DICOM files: images grouped by their UIDs, and what headers say of each group.
 
-A series is never taken without evidence: where none says that it is a T1 scan and several could be, all are listed
-and one has to be asked for by its number.
+Which of them is read, `scans.folders.candidates` decides.
 """
 
 import re
@@ -14,23 +13,8 @@ from pydicom import Dataset
 
 from scans.dicom import acquisition as told
 from scans.dicom.headers import ODD_HEADERS, File
+from scans.folders import candidates
 from scans.origin import Acquisition, Series
-from scans.scan import ScanError
-
-SERIES_SHOWN = 20
-FEW_PLANES = 16  # a series of fewer shows no whole head
-# What speaks against a series, and whether it is out of the question while there is another one.
-WHY_NOT = {
-    "modality": True,
-    "localizer": True,
-    "body-part": True,
-    "few-planes": True,
-    "not-t1": True,
-    "nothing-says-t1": False,
-    "contrast": False,
-    "derived": False,
-    "second": False,  # fit, and another one suits better
-}
 
 
 @dataclass(eq=False)
@@ -95,7 +79,12 @@ def height(header: Dataset) -> float:
 
 
 def modality(header: Dataset) -> str:
-    return re.sub(r"[^A-Z0-9]", "", str(header.get("Modality", "")).upper())[:16]
+    return coded(str(header.get("Modality", "")))
+
+
+def coded(text: str) -> str:
+    """A code of a header, such as a modality, without anything that no code has."""
+    return re.sub(r"[^A-Z0-9]", "", text.upper())[:16]
 
 
 def acquired(header: Dataset) -> Acquisition:
@@ -106,9 +95,16 @@ def acquired(header: Dataset) -> Acquisition:
         return Acquisition()
 
 
-def why_not(group: Group, acquisition: Acquisition) -> list[str]:
-    """What speaks against a series as the T1 scan of a head."""
-    header, found = group.header, []
+def in_3d(header: Dataset) -> bool:
+    try:
+        return told.is_3d(header)
+    except ODD_HEADERS:
+        return False
+
+
+def why_not(header: Dataset, acquisition: Acquisition) -> list[str]:
+    """What a header says against a series as the T1 scan of a head."""
+    found: list[str] = []
     try:
         if modality(header) not in ("MR", ""):
             return ["modality"]
@@ -116,12 +112,10 @@ def why_not(group: Group, acquisition: Acquisition) -> list[str]:
             found.append("localizer")
         if not told.is_head(header):
             found.append("body-part")
-        if group.images < FEW_PLANES:
-            found.append("few-planes")
-        if acquisition.weighting not in ("T1", None):
-            found.append("not-t1")
         if acquisition.weighting is None:
             found.append("nothing-says-t1")
+        elif acquisition.weighting != "T1":
+            found.append("not-t1")
         if acquisition.contrast:
             found.append("contrast")
         if told.is_derived(header):
@@ -131,67 +125,20 @@ def why_not(group: Group, acquisition: Acquisition) -> list[str]:
     return found
 
 
-def listed(groups: dict[str, Group]) -> list[Series]:
-    """All of them, with what speaks against each."""
+def series_of(groups: dict[str, Group]) -> list[Series]:
+    """All of them, with what their headers say against each."""
     found = []
     for key, group in groups.items():
         acquisition = acquired(group.header)
-        reasons = tuple(why_not(group, acquisition))
+        reasons, kind = tuple(why_not(group.header, acquisition)), modality(group.header)
         found.append(
-            Series(key, group.images, group.rows, group.columns, modality(group.header), acquisition, reasons)
+            Series(key, group.images, group.rows, group.columns, kind, acquisition, reasons, in_3d(group.header))
         )
     return found
 
 
 def choose(groups: dict[str, Group], name: str, asked: str | None) -> tuple[Group, tuple[Series, ...]]:
-    """The series that was asked for by its number, the only one, or the best; and the list of all."""
-    series = listed(groups)
-    key = asked if asked is not None else best(series, groups)
-    if key is None or key not in groups:
-        words = f"no series {str(asked)[:16]} in it" if asked is not None else f"{len(groups)} series in it"
-        raise ScanError(
-            "several-series",
-            f"{name}: {words} ({in_words(series)}); name one by its number, or zip one alone",
-        )
-    return groups[key], tuple(marked(one, key) for one in series) if len(series) > 1 else ()
-
-
-def best(series: list[Series], groups: dict[str, Group]) -> str | None:
-    """The key of the series to read where none was asked for; None where it cannot be told."""
-    if len(series) == 1:
-        return series[0].key
-    possible = [one for one in series if not any(WHY_NOT[code] for code in one.why_not)]
-    sure = [one for one in possible if "nothing-says-t1" not in one.why_not]
-    if not sure:
-        return possible[0].key if len(possible) == 1 else None
-    return min(sure, key=lambda one: (*rank(one, groups[one.key].header), series.index(one))).key
-
-
-def rank(one: Series, header: Dataset) -> tuple[bool, bool, bool, int]:
-    """The lower the better: without a contrast agent, as it was acquired, in three dimensions, of many planes."""
-    return "contrast" in one.why_not, "derived" in one.why_not, not told.is_3d(header), -one.images
-
-
-def marked(one: Series, chosen: str) -> Series:
-    reasons = one.why_not if one.why_not or one.key == chosen else ("second",)
-    return Series(
-        one.key, one.images, one.rows, one.columns, one.modality, one.acquisition, reasons, one.key == chosen
-    )
-
-
-def in_words(series: list[Series]) -> str:
-    """The list for a refusal, in numbers and words of our own."""
-    lines = [
-        " ".join(
-            part
-            for part in (
-                f"{one.key}: {one.images} images {one.rows}×{one.columns}",
-                one.modality,
-                one.acquisition.weighting or "",
-            )
-            if part
-        )
-        for one in series[:SERIES_SHOWN]
-    ]
-    more = [f"and {len(series) - SERIES_SHOWN} more"] if len(series) > SERIES_SHOWN else []
-    return "; ".join(lines + more)
+    """The series that was asked for, the only one, or the best; and the list, where there are several."""
+    series = candidates.choose(series_of(groups), name, asked)
+    chosen = next(one.key for one in series if one.chosen)
+    return groups[chosen], series if len(series) > 1 else ()

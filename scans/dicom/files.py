@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
 
-from scans.dicom.choice import acquired, choose, grouped, modality
+from scans.dicom.choice import acquired, choose, coded, grouped, modality
 from scans.dicom.headers import CHUNK, ODD_HEADERS, File, Reading
 from scans.dicom.series import assemble
 from scans.dicom.source import attributes
@@ -34,20 +34,25 @@ def best_of(files: list[File], others: int, name: str, series: str | None, limit
     """The volume of the best series among these files, or of the one that is asked for."""
     groups = grouped((file, file) for file in files)
     if not groups:
-        kinds = sorted({modality(file.header) or "?" for file in files})
-        inside = (
-            f"DICOM files without pictures ({', '.join(kinds[:SERIES_SHOWN])})"
-            if files
-            else (f"no DICOM file among its {others}" + (" files" if others != 1 else " file"))
-        )
-        raise ScanError(
-            "no-image", f"{name}: {inside}; zip the folder of one DICOM series, or upload a .nii.gz by itself"
-        )
+        raise nothing_in_it(name, {str(file.header.get("Modality", "")) for file in files}, others)
     group, listed = choose(groups, name, series)
     members = group.places
     files.clear()
     del groups, group
     return volume_of(members, name, limit, listed)
+
+
+def nothing_in_it(name: str, modalities: set[str], others: int) -> ScanError:
+    """The refusal of what holds no DICOM image; `modalities` are those of its other DICOM files."""
+    kinds = sorted({coded(kind) or "?" for kind in modalities})
+    inside = (
+        f"DICOM files without pictures ({', '.join(kinds[:SERIES_SHOWN])})"
+        if kinds
+        else f"no DICOM file among its {others} file{'s' * (others != 1)}"
+    )
+    return ScanError(
+        "no-image", f"{name}: {inside}; zip the folder of one DICOM series, or upload a .nii.gz by itself"
+    )
 
 
 def unzip(data: Data, name: str, limit: int) -> tuple[list[File], int]:

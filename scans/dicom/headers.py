@@ -180,7 +180,7 @@ class Reading:
                 break
         return whole
 
-    def parse(self, raw: Data | bytearray, filename: str = ".dcm") -> File | None:
+    def parse(self, raw: Data | bytearray | memoryview, filename: str = ".dcm") -> File | None:
         """The header and pixels in the bytes of a file, or None where it is no DICOM file."""
         last = filename.rsplit("/", 1)[-1]
         bare = raw[:2] in (b"\x08\x00", b"\x02\x00") and raw[3:4] == b"\x00"  # old files have no preamble
@@ -194,7 +194,7 @@ class Reading:
         except (zlib.error, *ODD_HEADERS):
             return None
 
-    def _parse(self, raw: Data | bytearray, start: int) -> File:
+    def _parse(self, raw: Data | bytearray | memoryview, start: int) -> File:
         stream = Counted(raw, self.count)
         stream.seek(start)
         meta = read_dataset(cast(BinaryIO, stream), False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)

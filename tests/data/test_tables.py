@@ -62,7 +62,7 @@ def test_the_download_table_of_adni(tmp_path):
     assert first.groups == (("age", "76"), ("sex", "F"))
     assert (second.label, second.subject) == ("EMCI", "002_S_0559")
     empty(tmp_path, "ADNI/002_S_0559/MPRAGE/x/I14438/second.nii")
-    with pytest.raises(DataError, match="I14438: 2 files of one image, 14438; make one file of them"):
+    with pytest.raises(DataError, match="I14438: 2 files of one image, and other files among them; make one"):
         find(tmp_path, VOLUME)
     missing = ADNI + ROWS.replace("I14437", "I99")
     with pytest.raises(DataError, match=r"1 of its 1 images are not below .*: I99; download them"):

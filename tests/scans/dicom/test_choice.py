@@ -3,11 +3,9 @@
 from types import SimpleNamespace
 
 import pydicom
-import pytest
 
 from scans.dicom import choice
 from scans.dicom.headers import File
-from scans.scan import ScanError
 
 
 def series(number, count, description="", uid=None, **elements):
@@ -20,66 +18,28 @@ def series(number, count, description="", uid=None, **elements):
     return [(File(header, SimpleNamespace(rows=4, columns=6, frames=1)), (number, n)) for n in range(count)]
 
 
-def chosen(*parts, asked=None):
-    group, listed = choice.choose(choice.grouped([one for part in parts for one in part]), "a.zip", asked)
-    return group.places[0][0], {one.key: one.why_not for one in listed}
+def test_what_headers_say_against_a_series():
+    """Each against itself; how many images there are is not the headers' to say."""
+    (mosaic,) = choice.series_of(choice.grouped(series(1, 3, "3-plane localizer")))
+    assert mosaic.why_not == ("localizer", "nothing-says-t1") and mosaic.images == 3
+    for expected, elements in [
+        ((), {"SeriesDescription": "t1_mprage"}),
+        (("modality",), {"Modality": "CT"}),
+        (("not-t1",), {"SeriesDescription": "t2_tse"}),
+        (("contrast",), {"SeriesDescription": "t1_mprage_GD"}),
+        (("derived",), {"SeriesDescription": "t1", "ImageType": ["DERIVED", "SECONDARY"]}),
+        (("body-part",), {"SeriesDescription": "t1", "BodyPartExamined": "CSPINE"}),
+    ]:
+        (one,) = choice.series_of(choice.grouped(series(2, 40, **{"description": "", **elements})))
+        assert one.why_not == expected
 
 
-T1, T2 = series(5, 176, "t1_mprage"), series(3, 40, "t2_tse")
-
-
-def test_the_t1_is_taken_and_the_others_are_told_why_not():
-    number, reasons = chosen(
-        T2,
-        series(1, 30, "localizer"),
-        series(7, 176, "t1_mprage_GD"),
-        series(8, 60, "MPR t1", ImageType=["DERIVED", "SECONDARY"]),
-        series(9, 90, "t1", BodyPartExamined="CSPINE"),
-        series(4, 12, "t1 cor"),
-        series(2, 200, "", Modality="CT"),
-        T1,
-    )
-    assert number == 5
-    assert reasons == {
-        "1": ("localizer", "nothing-says-t1"),
-        "2": ("modality",),
-        "3": ("not-t1",),
-        "4": ("few-planes",),
-        "5": (),
-        "7": ("contrast",),
-        "8": ("derived",),
-        "9": ("body-part",),
-    }
-
-
-def test_three_dimensions_before_many_planes():
-    number, reasons = chosen(series(2, 200, "t1_se"), series(3, 160, "t1", MRAcquisitionType="3D"))
-    assert number == 3 and reasons == {"2": ("second",), "3": ()}
-
-
-def test_with_a_contrast_agent_rather_than_none():
-    assert chosen(series(2, 160, "t1 post"), T2)[0] == 2
-
-
-def test_the_only_one_that_could_be():
-    assert chosen(series(6, 100), T2)[0] == 6
-
-
-def test_the_only_one_is_read_whatever_it_is():
-    assert chosen(series(2, 3, "localizer")) == (2, {})
-
-
-def test_without_evidence_none_is_taken():
-    with pytest.raises(ScanError) as refused:
-        chosen(series(12, 20), series(3, 50), series(11, 40))
-    assert refused.value.code == "several-series"
-    assert "3 series in it (3: 50 images 4×6 MR; 11: 40 images 4×6 MR; 12: 20 images 4×6 MR)" in str(refused.value)
-
-
-def test_any_can_be_asked_for():
-    assert chosen(T1, T2, asked="3")[0] == 3
-    with pytest.raises(ScanError, match=r"no series 4 in it \(3: 40 images 4×6 MR T2; 5: 176"):
-        chosen(T1, T2, asked="4")
+def test_the_group_of_the_best_is_given():
+    groups = choice.grouped([*series(3, 40, "t2_tse"), *series(5, 176, "t1_mprage")])
+    group, listed = choice.choose(groups, "a.zip", None)
+    assert group is groups["5"] and [one.key for one in listed] == ["3", "5"]
+    group, listed = choice.choose({"5": groups["5"]}, "a.zip", None)
+    assert group is groups["5"] and listed == ()
 
 
 def test_one_number_twice():
