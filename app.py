@@ -31,6 +31,7 @@ from pywebio.platform.tornado import webio_handler
 from pywebio.session.threadbased import ThreadBasedSession
 
 from diagnosis.diagnoser import BESIDE, NONE
+from diagnosis.norms import FILE as NORMS
 from model import SEGMENTER, Weights
 from reports import wording
 from scans import processes
@@ -254,6 +255,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help=f"what measures the brain: a weights file, or {NONE} (default: {SEGMENTER} beside the others)",
     )
     parser.add_argument(
+        "--norms",
+        default=BESIDE,
+        metavar="FILE",
+        help=f"what norms.py made of controls, or {NONE} (default: {NORMS} beside the weights, where it lies)",
+    )
+    parser.add_argument(
         "--example", type=Path, metavar="FILE", help="scan that the page offers to try (the first in demodata/)"
     )
     parser.add_argument(
@@ -342,6 +349,7 @@ def main(argv: list[str] | None = None) -> int:
             options.device,
             60 * options.keep,
             options.segmenter,
+            options.norms,
         )
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

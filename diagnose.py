@@ -12,6 +12,8 @@ from tqdm import tqdm
 import model
 from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, find_weights
 from diagnosis.measures import MEASURES
+from diagnosis.norms import FILE as NORMS
+from diagnosis.norms import NOBODY, NormsError, person
 from networks import dropout
 from reports.wording import Texts, languages
 from scans import processes
@@ -119,6 +121,13 @@ def folder_fault(options: argparse.Namespace) -> str | None:
     return None
 
 
+def person_fault(options: argparse.Namespace, files: int) -> str | None:
+    """Why one age and sex cannot be true of all that is to be judged."""
+    if options.person == NOBODY or files == 1:
+        return None
+    return f"--age and --sex are one person's, and these are {files} scans; give one scan at a time"
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Judge scans with a trained network.", epilog=NOTICE)
     parser.add_argument(
@@ -169,6 +178,14 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help=f"what measures the brain: a weights file, or {NONE} (default: {model.SEGMENTER} beside the weights)",
     )
+    parser.add_argument("--age", metavar="YEARS", help="of the person, for centiles among controls (--norms)")
+    parser.add_argument("--sex", metavar="F|M", help="of the person, for centiles among their own")
+    parser.add_argument(
+        "--norms",
+        default=BESIDE,
+        metavar="FILE",
+        help=f"what norms.py made of controls, or {NONE} (default: {NORMS} beside the weights, where it lies)",
+    )
     parser.add_argument(
         "--language", choices=list(languages()), default="en", help="of what is printed and reported (%(default)s)"
     )
@@ -182,6 +199,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if not 0.5 <= options.level < 1:
         parser.error(f"--level {options.level}: give a coverage from 0.5 to below 1, such as 0.9")
+    try:
+        options.person = person(options.age, options.sex)
+    except NormsError as error:
+        parser.error(str(error))
     return options
 
 
@@ -190,12 +211,12 @@ def main(argv: list[str] | None = None) -> int:
     processes.warm()  # it starts while the weights are loaded
     try:
         weights = options.weights or find_weights(ROOT / "weights", options.study)
-        diagnoser = Diagnoser(weights, options.device, options.precision, options.segmenter)
+        diagnoser = Diagnoser(weights, options.device, options.precision, options.segmenter, options.norms)
         if options.uncertainty and diagnoser.why_no_uncertainty:
             raise model.WeightsError(diagnoser.why_no_uncertainty)
         if options.labels and diagnoser.segmenter is None:
             raise model.WeightsError(f"--labels {options.labels}: nothing outlines scans here; name a --segmenter")
-    except model.WeightsError as error:
+    except (model.WeightsError, NormsError) as error:
         print(error, file=sys.stderr)
         return 2
     files = collect(options.scans, diagnoser.study.contract.kind == "volume")
@@ -205,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    fault = folder_fault(options)
+    fault = folder_fault(options) or person_fault(options, len(files))
     if fault:
         print(fault, file=sys.stderr)
         return 2
@@ -219,6 +240,7 @@ def main(argv: list[str] | None = None) -> int:
                 judge_anyway=options.judge_anyway,
                 level=options.level,
                 passes=dropout.PASSES if options.uncertainty else 0,
+                person=options.person,
             )
             record, text = diagnosis.record(), t.line(diagnosis)
             if options.report:

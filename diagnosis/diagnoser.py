@@ -19,6 +19,9 @@ import model
 from diagnosis import brain, gate, likeness, segment
 from diagnosis.explain import Map, explain
 from diagnosis.measures import INTRACRANIAL_ML, NOT_ASSESSED, Value, measure
+from diagnosis.norms import FILE as NORMS
+from diagnosis.norms import NOBODY, Norms, Person
+from diagnosis.norms import load as load_norms
 from networks import dropout
 from networks.forward import Forward
 from scans.prepare import Prepared, prepare
@@ -55,6 +58,8 @@ class Diagnosis:
     )  # by the network, where not `prepared`: the brain alone
     segmentation: segment.Segmentation | None = field(default=None, repr=False)  # what was measured
     segmenter: segment.SegmenterWeights | None = field(default=None, repr=False)  # what measured it
+    person: Person = NOBODY  # as far as told
+    norms: Norms | None = field(default=None, repr=False)  # that the measures were compared with
 
     @property
     def verdict(self) -> str:
@@ -91,6 +96,8 @@ class Diagnosis:
             "segmenter": self.segmenter and {"name": self.segmenter.name, "sha256": self.segmenter.sha256},
             "acquisition": self.scan.acquisition and self.scan.acquisition.record(),
             "series": [one.record() for one in self.scan.series],
+            "person": None if self.person == NOBODY else {"age": self.person.age, "sex": self.person.sex},
+            "norms": self.norms and self.norms.record(self.person),
             "gate": {
                 "verdict": self.verdict,
                 "reasons": [finding.text for finding in self.findings],
@@ -120,7 +127,7 @@ class Diagnoser:
     """A loaded weights file, ready to judge scans from several threads at once.
 
     `segmenter` measures heads beside it: a loaded one, a file, BESIDE for the one that lies in the folder of the
-    weights, where one does, or NONE. Studies that place no heads on its grid are not measured.
+    weights, where one does, or NONE. Studies that place no heads on its grid are not measured. `norms` likewise.
     """
 
     def __init__(
@@ -129,11 +136,13 @@ class Diagnoser:
         device: str = "auto",
         precision: str = "fp32",
         segmenter: segment.SegmenterWeights | str | Path = BESIDE,
+        norms: Norms | str | Path = BESIDE,
     ):
         self.weights = model.load(weights, device)
         found = open_segmenter(segmenter, Path(weights).parent, device)
         self.segmenter = found if segment.fits(self.weights.contract) else None
         check_segmenter(self.weights, self.segmenter)
+        self.norms = open_norms(norms, Path(weights).parent, self.segmenter)
         self.forward = Forward(self.weights.network, precision)
         check_fits(self.weights, self.forward)
         self._explaining = threading.Lock()  # gradients and hooks are not for two at once
@@ -167,6 +176,7 @@ class Diagnoser:
         judge_anyway: bool = False,
         level: float = 0.9,
         passes: int = 0,
+        person: Person = NOBODY,
         progress: Callable[[str], None] = lambda step: None,
     ) -> Diagnosis:
         """Judge one scan. `progress` hears of each step as it begins; ScanError says why a file is refused.
@@ -235,9 +245,11 @@ class Diagnoser:
             shares=shares,
             intervals=intervals,
             base=base,
-            measures=measures,
+            measures=self.norms.placed(measures, person) if measures and self.norms else measures,
             segmentation=segmentation,
             segmenter=self.segmenter if measures else None,
+            person=person,
+            norms=self.norms if measures else None,
         )
 
     def _read_out(self, logits: torch.Tensor, level: float) -> tuple[str, dict[str, float], list[str]]:
@@ -307,6 +319,17 @@ def check_segmenter(weights: model.Weights, segmenter: segment.SegmenterWeights 
             f"{weights.name}: it learned with another segmenter than {segmenter.name} ({str(wanted)[:12]}, not "
             f"{segmenter.sha256[:12]}); put that one beside it, or train the file again"
         )
+
+
+def open_norms(
+    wanted: Norms | str | Path, folder: Path, segmenter: segment.SegmenterWeights | None
+) -> Norms | None:
+    """The norms that were asked for, as `Diagnoser` takes them; None for none, and where nothing is measured."""
+    if isinstance(wanted, Norms):
+        return wanted if segmenter is not None and wanted.segmenter == segmenter.sha256 else None
+    if str(wanted) == NONE or segmenter is None or (str(wanted) == BESIDE and not (folder / NORMS).is_file()):
+        return None
+    return load_norms(folder / NORMS if str(wanted) == BESIDE else wanted, segmenter.sha256)
 
 
 def check_fits(weights: model.Weights, forward: Forward) -> None:

@@ -42,18 +42,36 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class Centile:
+    """The share of the controls, in percent, that have less; `low` and `high` for how few the controls are.
+
+    Beyond the outermost curve `value` is that curve's.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Value:
     value: float
     unit: str
     low: float
     high: float
-    centile: float | None = None  # among controls, where norms are known
+    centile: Centile | None = None  # among controls, where norms are known
 
     def record(self) -> dict[str, Any]:
         """As the API gives it."""
         rounded = {name: round(getattr(self, name), 4) for name in ("value", "low", "high")}
-        centile = None if self.centile is None else round(self.centile, 1)
-        return {"value": rounded.pop("value"), "unit": self.unit, **rounded, "centile": centile}
+        found = self.centile
+        return {
+            "value": rounded.pop("value"),
+            "unit": self.unit,
+            **rounded,
+            "centile": found and round(found.value, 1),
+            "centile_range": found and [round(found.low, 1), round(found.high, 1)],
+        }
 
 
 def _both(name: str, title: str, of: tuple[str, ...]) -> dict[str, Measure]:

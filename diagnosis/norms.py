@@ -8,13 +8,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diagnosis.measures import MEASURES, Value
+from diagnosis.measures import MEASURES, Centile, Value
 
 FILE = "norms.json"  # beside the weights, where none is named
 FORMAT = 1
@@ -38,14 +38,7 @@ class Person:
     sex: str | None = None  # "F" or "M"
 
 
-@dataclass(frozen=True)
-class Centile:
-    """The share of the controls, in percent, that have less; `low` and `high` for how few the controls are."""
-
-    value: float
-    low: float
-    high: float
-    beyond: str = ""  # "below" or "above" the outermost curve, which `value` then is
+NOBODY = Person()  # of whom nothing was told
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +86,27 @@ class Norms:
         low = 0.0 if value < at.high[0] else float(np.interp(value, at.high, self.centiles))
         high = 100.0 if value > at.low[-1] else float(np.interp(value, at.low, self.centiles))
         found = float(np.interp(value, at.middle, self.centiles))
-        beyond = "below" if value < at.middle[0] else "above" if value > at.middle[-1] else ""
-        return Centile(found, min(low, found), max(high, found), beyond)
+        return Centile(found, min(low, found), max(high, found))
 
-    def centiles_of(self, measures: Mapping[str, Value], person: Person) -> dict[str, Centile]:
-        found = {name: self.centile(name, measure.value, person) for name, measure in measures.items()}
-        return {name: centile for name, centile in found.items() if centile is not None}
+    def placed(self, measures: Mapping[str, Value], person: Person) -> dict[str, Value]:
+        """The measures with their centiles, where there are any."""
+        return {
+            name: replace(measure, centile=self.centile(name, measure.value, person))
+            for name, measure in measures.items()
+        }
+
+    def record(self, person: Person) -> dict[str, Any]:
+        """What an answer tells of the norms that it was, or was not, compared with."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "people": self.people,
+            "ages": [float(self.ages[0]), float(self.ages[-1])],
+            "sex": self.group(person),
+            "outermost": [float(self.centiles[0]), float(self.centiles[-1])],
+            "level": LEVEL,
+            "why_none": self.why_none(person),
+        }
 
 
 def person(age: Any = None, sex: Any = None) -> Person:

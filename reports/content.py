@@ -141,7 +141,8 @@ def overview(diagnosis: Diagnosis, heat_map: Map | None, t: Texts) -> Block:
 
 def measured(diagnosis: Diagnosis, t: Texts) -> list[Block]:
     """What was measured, and what was not."""
-    table = measure_table(diagnosis.record()["measures"], t)
+    record = diagnosis.record()
+    table = measure_table(record["measures"], t, record["norms"], record["person"])
     if table is None:
         return []
     return [

@@ -45,6 +45,7 @@ class Row:
     share: str  # of the volume inside the skull, %
     span: str  # of the total
     centile: str  # of the share, or of the total where there is no share
+    bar: tuple[float, float, float] | None  # the same, 0 to 100: low, value, high
 
 
 @dataclass(frozen=True)
@@ -63,32 +64,37 @@ class MeasureTable:
         return [row[: len(self.head)] for row in cells]
 
 
-def measure_table(measures: Record | None, t: Texts) -> MeasureTable | None:
-    """What to show of a record's measures; None where there are none."""
+def measure_table(
+    measures: Record | None, t: Texts, norms: Mapping | None = None, person: Mapping | None = None
+) -> MeasureTable | None:
+    """What to show of a record's measures, norms and person; None where nothing was measured."""
     if not measures:
         return None
     normed = any(value["centile"] is not None for value in measures.values())
     columns = ("structure", "left", "right", "total", "share", "span", *(("centile",) if normed else ()))
-    rows = tuple(_row(name, measures, t) for name in STRUCTURES)
+    rows = tuple(_row(name, measures, t, norms) for name in STRUCTURES)
     indices = tuple((t(f"index.{name}"), _index(of, measures, t)) for name, of in INDICES.items())
     notes = [t("measures.computed"), t("measures.range")]
-    notes += [] if normed else [t("measures.no-norms")]
     return MeasureTable(
         tuple(t(f"column.{column}") for column in columns),
         rows,
         indices,
-        (t.not_assessed(NOT_ASSESSED), *notes),
+        (t.not_assessed(NOT_ASSESSED), t.norms(norms, person), *notes),
     )
 
 
-def _row(name: str, measures: Record, t: Texts) -> Row:
+def _row(name: str, measures: Record, t: Texts, norms: Mapping | None) -> Row:
     left, right, share = STRUCTURES[name]
     whole, digits = measures[name], MEASURES[name].digits
 
     def shown(other: str) -> str:
         return numbers.measure(measures[other]["value"], "", MEASURES[other].digits) if other else ""
 
-    centile = measures[share or name]["centile"]
+    placed = measures[share or name]
+    bar = None
+    if placed["centile"] is not None:
+        low, high = placed["centile_range"]
+        bar = (low, placed["centile"], high)
     return Row(
         name,
         t.measure_name(name),
@@ -97,7 +103,8 @@ def _row(name: str, measures: Record, t: Texts) -> Row:
         shown(name),
         shown(share),
         numbers.measure_span(whole["low"], whole["high"], digits),
-        "" if centile is None else numbers.centile(centile),
+        t.centile(placed, norms),
+        bar,
     )
 
 

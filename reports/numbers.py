@@ -50,15 +50,27 @@ def measure(value: float, unit: str, digits: int) -> str:
     return f"{shown} {unit}" if unit in ("ml", "%") else shown
 
 
-def centile(value: float) -> str:
-    """Of a hundred controls, how many have less; the ends are open, for nobody is the first or the last of all."""
-    return "< 1" if value < 1 else "> 99" if value > 99 else f"{value:.0f}"
+def centile(value: float, outermost: tuple[float, float] = (1, 99)) -> str:
+    """Of a hundred controls, how many have less; open at the ends that so many controls can tell."""
+    low, high = outermost
+    return f"< {low:g}" if value <= low else f"> {high:g}" if value >= high else f"{value:.0f}"
+
+
+def centile_span(low: float, high: float) -> str:
+    """How sure a centile is."""
+    ends = [f"{end:.0f}" for end in (low, high)]
+    return ends[0] if ends[0] == ends[1] else "–".join(ends)
 
 
 def measure_span(low: float, high: float, digits: int) -> str:
     """From where to where a measure may lie."""
     ends = [f"{end:.{digits}f}".replace("-", "−") for end in (low, high)]
     return ends[0] if ends[0] == ends[1] else "–".join(ends) if "−" not in "".join(ends) else " … ".join(ends)
+
+
+def age(years: float) -> str:
+    """Years, with a decimal where it was told with one."""
+    return f"{years:.1f}".removesuffix(".0")
 
 
 def severity(value: float) -> str:

@@ -22,6 +22,7 @@ from studies import NOTICE, Study
 WEB = Path(__file__).resolve().parent.parent / "web"
 ENGLISH = "en"
 MAIN = ("ventricles", "ventricles_share", "hippocampus_left", "hippocampus_right")  # measures to know first
+MAIN_CENTILES = ("ventricles_share", "hippocampi_share", "brain_share")
 
 
 @cache
@@ -154,7 +155,17 @@ class Texts:
             said += f"{self.prediction_set(diagnosis.set)} {promise}; {verdict}; {spent}"
         if diagnosis.measures:
             said += f"\n  {self.main_measures(diagnosis.measures)}"
+            said += f"\n  {self.main_centiles(diagnosis)}" if diagnosis.norms else ""
         return "\n".join([said, *(f"  – {self.reason(finding)}" for finding in diagnosis.findings)])
+
+    def main_centiles(self, diagnosis: Diagnosis) -> str:
+        """The centiles to know first, and among whom, or why there are none."""
+        record = diagnosis.record()
+        said, shown = self.norms(record["norms"], record["person"]), []
+        for name in MAIN_CENTILES:
+            centile = self.centile(record["measures"][name], record["norms"])
+            shown += [f"{self.measure_name(name)}: {centile}"] if centile else []
+        return "\n  ".join([*shown, said])
 
     # --- measures ------------------------------------------------------------------------------------------
 
@@ -171,6 +182,27 @@ class Texts:
         shown = {name: numbers.measure(value.value, MEASURES[name].unit, MEASURES[name].digits)
                  for name, value in measures.items()}  # fmt: skip
         return self("measures.main", **{name: shown[name] for name in MAIN})
+
+    def centile(self, measure: Mapping[str, Any], norms: Mapping[str, Any] | None) -> str:
+        """A measure's centile and how sure it is, from the record of both; nothing where there is none."""
+        if measure["centile"] is None or norms is None:
+            return ""
+        shown = numbers.centile(measure["centile"], tuple(norms["outermost"]))
+        return f"{shown} ({numbers.centile_span(*measure['centile_range'])})"
+
+    def norms(self, norms: Mapping[str, Any] | None, person: Mapping[str, Any] | None) -> str:
+        """With whom the measures are compared, or why with nobody, in a sentence."""
+        if norms is None:
+            return self("norms.none")
+        first, last = (numbers.age(end) for end in norms["ages"])
+        known = {"people": norms["people"], "first": first, "last": last}
+        if person is None or norms["why_none"] == "no-age":
+            return self("norms.no-age", **known)
+        age = numbers.age(person["age"])
+        if norms["why_none"]:
+            return self("norms.outside", age=age, **known)
+        level = numbers.whole_percent(norms["level"])
+        return self("norms.compared", age=age, who=self(f"norms.who.{norms['sex']}"), level=level, **known)
 
     # --- a refusal -----------------------------------------------------------------------------------------
 

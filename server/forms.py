@@ -17,7 +17,16 @@ MAX_FIELD = 4096  # bytes of a form field that is not a file
 MAX_FILES = 200  # of one request
 MAX_PARTS = MAX_FILES + 20  # of one form, files and fields together
 MAX_HEADER = 8192  # bytes of the head of a form's part
-FIELDS = ("study", "weights", "judge_anyway", "uncertainty", "language", "series")  # of a form, beside the files
+FIELDS = (
+    "study",
+    "weights",
+    "judge_anyway",
+    "uncertainty",
+    "language",
+    "series",
+    "age",
+    "sex",
+)  # beside the files
 SWITCHES = {"": False, "1": True, "true": True, "yes": True, "on": True} | dict.fromkeys(
     ("0", "false", "no", "off"), False
 )

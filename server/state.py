@@ -18,7 +18,8 @@ from typing import Any
 import prometheus_client as prometheus
 
 import model
-from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, open_segmenter
+from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, open_norms, open_segmenter
+from diagnosis.norms import NOBODY, Norms, NormsError, Person
 from diagnosis.segment import SegmenterWeights
 from networks.dropout import PASSES
 from scans.scan import ScanError
@@ -212,6 +213,7 @@ class ServerState:
         device: str = "auto",
         keep: float = 3600,
         segmenter: str | Path = BESIDE,
+        norms: str | Path = BESIDE,
     ):
         self.uploads, self.pool, self.keep = uploads, pool, keep
         self.password_needed = False
@@ -219,7 +221,7 @@ class ServerState:
         self.waiting: set[Any] = set()  # the loop's futures of work that a request waits for
         self.arriving: set[Any] = set()  # handlers whose body is still on its way
         self.broken: list[str] = []
-        self.diagnosers = self._load(weights, device, segmenter)
+        self.diagnosers = self._load(weights, device, segmenter, norms)
         self.pages: dict[str, PageSession] = {}
         self.results: dict[str, Result] = {}
         self.progress: dict[str, float] = {}  # of a heat map, by result
@@ -228,17 +230,20 @@ class ServerState:
         self.registry = prometheus.CollectorRegistry()
         self._count()
 
-    def _load(self, folder: Path, device: str, segmenter: str | Path) -> dict[str, Diagnoser]:
+    def _load(self, folder: Path, device: str, segmenter: str | Path, norms: str | Path) -> dict[str, Diagnoser]:
         """Every weights file of the folder, by its name; a broken one is told in words and left out."""
         loaded = {}
         measuring: SegmenterWeights | str = NONE
+        comparing: Norms | str = NONE
         try:
-            measuring = open_segmenter(segmenter, folder, device) or NONE
-        except model.WeightsError as error:
+            opened = open_segmenter(segmenter, folder, device)
+            measuring = opened or NONE
+            comparing = open_norms(norms, folder, opened) or NONE
+        except (model.WeightsError, NormsError) as error:
             self.broken.append(str(error))
         for path in model.list_weights(folder):
             try:
-                diagnoser = Diagnoser(path, device, segmenter=measuring)
+                diagnoser = Diagnoser(path, device, segmenter=measuring, norms=comparing)
             except model.WeightsError as error:
                 self.broken.append(str(error))
                 continue
@@ -288,12 +293,19 @@ class ServerState:
         passes: int = 0,
         progress: Callable[[str], None] = lambda step: None,
         series: str | None = None,
+        person: Person = NOBODY,
     ) -> tuple[dict, Diagnosis | None]:
         """The record of one file, and its diagnosis unless it was refused."""
         study = self.diagnosers[weights].study.key
         try:
             diagnosis = self.diagnosers[weights](
-                upload.path, upload.name, series=series, judge_anyway=anyway, passes=passes, progress=progress
+                upload.path,
+                upload.name,
+                series=series,
+                judge_anyway=anyway,
+                passes=passes,
+                person=person,
+                progress=progress,
             )
         except ScanError as error:
             self.judged.labels(study, "refused").inc()
@@ -320,9 +332,10 @@ class ServerState:
         passes: int = 0,
         progress: Callable[[str], None] = lambda step: None,
         series: str | None = None,
+        person: Person = NOBODY,
     ) -> Result:
         """Judge a file for a page and keep what the page will ask for next."""
-        record, diagnosis = self.judge(upload, weights, anyway, passes, progress, series)
+        record, diagnosis = self.judge(upload, weights, anyway, passes, progress, series, person)
         result = Result(secrets.token_urlsafe(16), upload, weights, record, series=series)
         if diagnosis is not None:
             result = Result(
@@ -352,13 +365,14 @@ class ServerState:
         with self._lock:
             diagnosis = self._diagnoses.get(result.id)
         if diagnosis is None:
-            anyway, passes = result.record["gate"]["judged_anyway"], PASSES if result.record["intervals"] else 0
+            record = result.record
             diagnosis = self.diagnosers[result.weights](
                 result.upload.path,
                 result.upload.name,
                 series=result.series,
-                judge_anyway=anyway,
-                passes=passes,
+                judge_anyway=record["gate"]["judged_anyway"],
+                passes=PASSES if record["intervals"] else 0,
+                person=Person(**(record["person"] or {})),
             )
             self._keep(result.id, diagnosis)
         return diagnosis

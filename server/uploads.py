@@ -15,6 +15,7 @@ from python_multipart.multipart import parse_options_header
 from tornado.http1connection import HTTP1Connection
 
 from diagnosis.diagnoser import error_record
+from diagnosis.norms import NOBODY, NormsError, Person, person
 from networks.dropout import PASSES
 from reports.wording import languages
 from scans.scan import ScanError
@@ -302,9 +303,10 @@ class Analysis(Streamed):
             raise Refusal(
                 422, "unknown-language", f"no language {language[:40]!r}; there are: {', '.join(languages())}"
             )
+        who = self.person()
         try:
             self.job = self.state.pool.submit(
-                lambda job: self._work(job, weights, anyway, PASSES if uncertainty else 0, wanted, language)
+                lambda job: self._work(job, weights, anyway, PASSES if uncertainty else 0, wanted, language, who)
             )
             records, page = await self.answer_of(self.job)
         except Busy as busy:
@@ -319,6 +321,16 @@ class Analysis(Streamed):
         self.set_header("Content-Type", payloads.REPORTS[wanted])
         self.set_header("Content-Security-Policy", REPORT_CSP)
         self.finish(page)
+
+    def person(self) -> Person:
+        """Whom the form says that the scan is of."""
+        try:
+            who = person(self.form.fields.get("age"), self.form.fields.get("sex"))
+        except NormsError as error:
+            raise Refusal(422, "no-such-person", str(error)) from error
+        if who != NOBODY and len(self.form.files) > 1:
+            raise Refusal(422, "one-person", "age and sex are one person's; send one file with them")
+        return who
 
     def weights(self) -> str:
         """The weights file that the form asks for, by its name, its study's key, or both; else the first."""
@@ -340,7 +352,7 @@ class Analysis(Streamed):
             )
         return found
 
-    def _work(self, job: Job, weights: str, anyway: bool, passes: int, wanted: str, language: str):
+    def _work(self, job: Job, weights: str, anyway: bool, passes: int, wanted: str, language: str, who: Person):
         """In a worker's thread: every file in turn; the report is drawn here too."""
 
         def step(_: str) -> None:
@@ -354,7 +366,7 @@ class Analysis(Streamed):
             if upload is None:
                 continue
             record, diagnosis = self.state.judge(
-                upload, weights, anyway, passes, step, self.form.fields.get("series") or None
+                upload, weights, anyway, passes, step, self.form.fields.get("series") or None, who
             )
             records.append(record)
             outlined = diagnosis is not None and diagnosis.segmentation is not None

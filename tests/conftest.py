@@ -19,12 +19,14 @@ from diagnosis.segment import SegmenterWeights
 from model import ClassificationModel3D, Weights
 from networks.header import Header
 from networks.segmenter import Segmenter
+from scans.files import content_hash
 from scans.prepare import Prepared
 from scans.scan import Scan
 from studies import STUDIES
 from tests.browser import Open, chromium, visiting
 from tests.diagnoses import CHANCES, HEADER, brain_of_boxes, head
 from tests.labelled import volume
+from tests.norms import LAWFUL, made, written
 from tests.segmenters import by_brightness
 from tests.support import Server, phantom, running, save_nifti, segmentation_of, untrained
 
@@ -42,9 +44,9 @@ def weights_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def measuring_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same untrained weights, and a segmenter beside them that knows the phantom's structures."""
+    """The same untrained weights, and beside them a segmenter that knows the phantom's structures, and norms."""
     folder = untrained(tmp_path_factory.mktemp("measuring"))
-    by_brightness(folder)
+    written(folder, made(LAWFUL, content_hash(by_brightness(folder))))
     return folder
 
 

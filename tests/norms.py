@@ -10,6 +10,7 @@ from diagnosis.measures import MEASURES
 from learning import norms
 
 SEGMENTER = "5e" * 32
+LAWFUL = ("ventricles", "brain_share", "ventricles_share", "hippocampi_share", "inferior_horns_share")
 GROWTH, SPREAD, WOMEN = 0.02, 0.25, -0.2  # of the logarithm: a year, one deviation, women against men
 
 
@@ -19,7 +20,8 @@ def controls(count: int = 120, seed: int = 5) -> tuple[list[float], list[str], l
     ages, women = rng.uniform(50, 85, count), rng.random(count) < 0.5
     ages[:2] = 50, 85
     logs = GROWTH * (ages - 65) + WOMEN * women + SPREAD * rng.normal(size=count)
-    rows = [dict.fromkeys(MEASURES, 1.0) | {"ventricles": float(20 * np.exp(each))} for each in logs]
+    alike = dict.fromkeys(MEASURES, 1.0)
+    rows = [alike | dict.fromkeys(LAWFUL, float(20 * np.exp(each))) for each in logs]
     return ages.tolist(), ["F" if each else "M" for each in women], rows
 
 

@@ -220,3 +220,30 @@ def test_a_folder_of_slices_is_one_scan_and_any_series_can_be_asked_for(calibrat
         assert [(one["key"], one["chosen"]) for one in record["series"]] == [("3", key == "3"), ("7", key == "7")]
     assert diagnose.main([str(person), "--weights", str(calibrated), "--series", "4"]) == 1
     assert "no series 4 in it (3: 30 images 29×24 MR T2; 7:" in capsys.readouterr().out
+
+
+def test_an_age_gives_centiles_among_the_norms_beside_the_weights(measuring_folder, head_file, capsys):
+    weights = ["--weights", str(next(measuring_folder.glob("alz*"))), "--device", "cpu"]
+    assert diagnose.main([str(head_file), *weights, "--age", "70", "--sex", "f", "--json"]) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert record["person"] == {"age": 70, "sex": "F"} and record["measures"]["ventricles"]["centile"] is not None
+    assert diagnose.main([str(head_file), *weights, "--age", "70"]) == 0
+    assert re.search(r"at 70 years \(both sexes\).* 120 controls of 50 to 85 years", capsys.readouterr().out, re.S)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--age", "seventy"], "age 'seventy': give it in years"),
+        (["--sex", "x"], "sex 'x': give F or M"),
+        (["--norms", "absent.json"], "absent.json: no such file; make one with `python norms.py`"),
+        (["another.nii", "--age", "70"], "--age and --sex are one person's, and these are 2 scans"),
+    ],
+)
+def test_what_cannot_be_true_of_a_person_is_refused(measuring_folder, head_file, capsys, words, said):
+    weights = ["--weights", str(next(measuring_folder.glob("alz*"))), "--device", "cpu"]
+    try:
+        code = diagnose.main([str(head_file), *words, *weights])
+    except SystemExit as refused:
+        code = refused.code
+    assert code == 2 and said in capsys.readouterr().err

@@ -14,6 +14,7 @@ import model
 from diagnosis import brain, segment
 from diagnosis.diagnoser import Diagnoser
 from diagnosis.measures import MEASURES, NOT_ASSESSED
+from diagnosis.norms import FILE, NormsError, Person
 from networks.forward import Forward
 from networks.header import Header
 from scans.files import content_hash
@@ -21,6 +22,7 @@ from scans.prepare import prepare
 from scans.read import read
 from studies import NOTICE, STUDIES
 from tests import support
+from tests.norms import LAWFUL, made, written
 from tests.segmenters import SHARE
 
 STUDY = STUDIES["alzheimers"]
@@ -207,3 +209,30 @@ def test_a_network_sees_the_brain_alone(measuring_folder, head_file, tmp_path, m
     assert diagnosis.probabilities == pytest.approx(expected, abs=1e-5)
     relevance = diagnoser.explain(diagnosis, "relevance").values
     assert np.abs(relevance[83:]).sum() > 0 and not relevance[:83].any()
+
+
+def test_norms_beside_the_weights_give_centiles_for_an_age_among_the_controls(
+    measuring, measuring_folder, head_file
+):
+    record = measuring(head_file, person=Person(70, "F")).record()
+    assert json.loads(json.dumps(record)) == record and record["person"] == {"age": 70, "sex": "F"}
+    norms = record["norms"]
+    assert (norms["people"], norms["ages"], norms["sex"], norms["why_none"]) == (120, [50, 85], "F", None)
+    placed = {name for name, measure in record["measures"].items() if measure["centile"] is not None}
+    assert placed == set(LAWFUL)
+    low, high = record["measures"]["ventricles"]["centile_range"]
+    assert low <= record["measures"]["ventricles"]["centile"] <= high
+    for who, why in ((Person(30), "outside"), (Person(), "no-age")):
+        record = measuring(head_file, person=who).record()
+        assert record["norms"]["why_none"] == why and record["measures"]["ventricles"]["centile"] is None
+
+
+def test_norms_can_be_left_out_and_another_segmenter_s_are_refused(
+    measuring_folder, calibrated, tmp_path, head_file
+):
+    weights = next(measuring_folder.glob("alz*"))
+    record = Diagnoser(weights, "cpu", norms="none")(head_file, person=Person(70)).record()
+    assert record["norms"] is None and record["measures"]["ventricles"]["centile"] is None
+    assert Diagnoser(calibrated, "cpu", norms=measuring_folder / FILE).norms is None  # nothing is measured there
+    with pytest.raises(NormsError, match="made with the segmenter 5e5e5e5e"):
+        Diagnoser(weights, "cpu", norms=written(tmp_path, made()))

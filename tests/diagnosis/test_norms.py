@@ -26,9 +26,15 @@ def known(record, tmp_path_factory):
 def test_a_value_of_the_law_has_the_law_s_centile(known, centile, sex):
     value = ventricles(float(norm.ppf(centile / 100)), 72, sex == "F")
     found = known.centile("ventricles", value, Person(72, sex))
-    assert found.value == pytest.approx(centile, abs=9) and found.beyond == ""
+    assert found.value == pytest.approx(centile, abs=9)
     assert found.low <= found.value <= found.high
     assert found.high - found.low > 2
+
+
+def test_the_record_says_whose_curves_were_taken(known):
+    told = known.record(Person(70, "F"))
+    assert (told["people"], told["sex"], told["outermost"], told["why_none"]) == (120, "F", [2.5, 97.5], None)
+    assert known.record(Person(70))["sex"] == "any"
 
 
 def test_women_s_ventricles_are_compared_with_women_s(known):
@@ -38,10 +44,10 @@ def test_women_s_ventricles_are_compared_with_women_s(known):
     assert one > everybody > other  # theirs are smaller, so the same is more for them
 
 
-def test_beyond_the_outermost_curve_the_centile_says_so(known):
+def test_beyond_the_outermost_curve_the_centile_is_that_curve_s(known):
     small, large = (known.centile("ventricles", value, Person(60, "F")) for value in (1.0, 500.0))
-    assert (small.value, small.low, small.beyond) == (2.5, 0, "below")
-    assert (large.value, large.high, large.beyond) == (97.5, 100, "above")
+    assert (small.value, small.low) == (2.5, 0) and small.high < 50
+    assert (large.value, large.high) == (97.5, 100) and large.low > 50
 
 
 @pytest.mark.parametrize(
@@ -53,9 +59,14 @@ def test_only_ages_of_the_controls_have_centiles(known, who, why):
     assert (known.centile("ventricles", 20.0, who) is None) == (why is not None)
 
 
-def test_measures_without_curves_are_left_out(known):
+def test_measures_without_curves_have_no_centile(known):
     values = {name: Value(20.0, "ml", 19.0, 21.0) for name in ("ventricles", "gca")}
-    assert list(known.centiles_of(values, Person(70))) == ["ventricles"]
+    placed = known.placed(values, Person(70))
+    assert placed["gca"] == values["gca"] and placed["ventricles"].centile.value > 50
+    record = placed["ventricles"].record()
+    low, high = record["centile_range"]
+    assert low <= record["centile"] <= high and record["value"] == 20
+    assert values["gca"].record()["centile"] is None and values["gca"].record()["centile_range"] is None
 
 
 @pytest.mark.parametrize(

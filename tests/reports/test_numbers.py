@@ -67,6 +67,14 @@ def test_the_range_of_a_measure_is_read_without_mistaking_minus_for_a_dash():
     assert numbers.measure_span(1.0, 1.0, 1) == "1.0"
 
 
-@pytest.mark.parametrize(("value", "shown"), [(0.4, "< 1"), (1.0, "1"), (49.6, "50"), (99.2, "> 99")])
+@pytest.mark.parametrize(
+    ("value", "shown"), [(0.4, "< 1"), (1.0, "< 1"), (1.2, "1"), (49.6, "50"), (99.2, "> 99")]
+)
 def test_nobody_is_the_last_of_all(value, shown):
     assert numbers.centile(value) == shown
+
+
+def test_a_centile_beyond_what_the_controls_can_tell_is_open():
+    assert [numbers.centile(value, (5, 95)) for value in (5.0, 5.6, 95.0)] == ["< 5", "6", "> 95"]
+    assert (numbers.centile_span(0, 6.2), numbers.centile_span(49.8, 50.2)) == ("0–6", "50")
+    assert (numbers.age(71.0), numbers.age(71.46)) == ("71", "71.5")

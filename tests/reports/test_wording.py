@@ -74,6 +74,7 @@ def test_every_phrase_that_is_asked_for_is_there_and_every_one_there_is_asked_fo
         "column": {"structure", "left", "right", "total", "share", "span", "centile"},
         "index": set(INDICES),
         "structure": set(OUTLINES),
+        "norms.who": {"any", "F", "M"},
         "outlines": {"left", "right"},
         "viewer": {"axial", "coronal", "sagittal", "image"},
     }

@@ -153,3 +153,17 @@ def test_without_measures_there_are_no_outlines(server, visit, head_file):
     key = page.get_attribute("#viewer", "data-key")
     status, _, body = ask(server, "GET", f"/results/{key}/outlines")
     assert status == 404 and json.loads(body)["error"]["code"] == "no-labels"
+
+
+def test_an_age_in_the_form_gives_centiles_and_nonsense_is_refused(measuring, head_file):
+    head = ("head.nii.gz", head_file.read_bytes())
+    body, kind = form(head, age="70", sex="F")
+    _, _, answer = ask(measuring, "POST", ANALYSIS, body, Content_Type=kind)
+    assert json.loads(answer)[0]["measures"]["ventricles"]["centile"] is not None
+    for files, fields, code in (
+        ([head], {"age": "-3"}, "no-such-person"),
+        ([head, head], {"age": "70"}, "one-person"),
+    ):
+        body, kind = form(*files, **fields)
+        status, _, answer = ask(measuring, "POST", ANALYSIS, body, Content_Type=kind)
+        assert status == 422 and json.loads(answer)["error"]["code"] == code
