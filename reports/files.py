@@ -20,16 +20,21 @@ def write(diagnosis: Diagnosis, heat_map: Map | None, folder: Path, language: st
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    made = parts(diagnosis, heat_map, language)
+    name = unused(folder, diagnosis.file, tuple(made))
+    paths = [folder / f"{name}{suffix}" for suffix in made]
+    for path, body in zip(paths, made.values(), strict=True):
+        path.write_bytes(body)
+    return paths
+
+
+def parts(diagnosis: Diagnosis, heat_map: Map | None, language: str = "en") -> dict[str, bytes]:
+    """The report's files by how their names end."""
     made = datetime.now(timezone.utc)
     text = to_json(data(diagnosis, heat_map, language, made), indent=1)
-    parts = {
+    return {
         ".html": html(diagnosis, heat_map, language, made).encode(),
         ".pdf": pdf(diagnosis, heat_map, language, made),
         ".json": text.encode(),
         ".png": slices(diagnosis, heat_map),
     }
-    name = unused(folder, diagnosis.file, tuple(parts))
-    paths = [folder / f"{name}{suffix}" for suffix in parts]
-    for path, body in zip(paths, parts.values(), strict=True):
-        path.write_bytes(body)
-    return paths

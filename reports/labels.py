@@ -1,6 +1,6 @@
-"""The label map of a diagnosis as a NIfTI file on the scan's own grid, numbered as FreeSurfer does.
+"""The label map of a diagnosis, numbered as FreeSurfer does, and its heat map: NIfTI files on the scan's own grid.
 
-It carries the scan's affine and nothing else of the scan's header, so that it lies over the scan in any viewer.
+Each carries the scan's affine and nothing else of the scan's header, so that it lies over the scan in any viewer.
 """
 
 import gzip
@@ -8,10 +8,13 @@ import io
 from pathlib import Path
 
 import nibabel
+import numpy as np
 
 from diagnosis.diagnoser import Diagnosis
+from diagnosis.explain import Map
 from diagnosis.segment import on_scan
 from scans.files import unused
+from scans.prepare import restore
 from scans.read import READERS
 
 SUFFIX = "_labels.nii.gz"
@@ -26,6 +29,20 @@ def label_map(diagnosis: Diagnosis) -> bytes:
     image.header.set_xyzt_units("mm")
     image.header.set_intent("label", name="FreeSurfer")
     image.header["descrip"] = b"Scanwise labels; research use only"
+    return gzipped(image)
+
+
+def heat_map_file(heat_map: Map, diagnosis: Diagnosis) -> bytes:
+    """A heat map on the scan's own grid, as a gzipped NIfTI file."""
+    values = restore(heat_map.values, diagnosis.prepared, diagnosis.scan)
+    image = nibabel.Nifti1Image(values.astype(np.float32), diagnosis.scan.affine)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = f"Scanwise {heat_map.method} for {heat_map.code}"[:79].encode()
+    return gzipped(image)
+
+
+def gzipped(image: nibabel.Nifti1Image) -> bytes:
+    """The image's file, the same bytes at any time."""
     out = io.BytesIO()
     with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=4, mtime=0) as packed:
         packed.write(image.to_bytes())

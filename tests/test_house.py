@@ -16,9 +16,9 @@ ORDER = [
     {"diagnosis", "data"},
     {"reports", "datasets"},
     {"archive"},
-    {"scoring", "server"},
+    {"scoring", "server", "cohorts"},
     {"learning"},
-    {"app", "diagnose", "evaluate", "norms", "simulate", "train", "train_segmenter"},
+    {"app", "cohort", "diagnose", "evaluate", "norms", "simulate", "train", "train_segmenter"},
 ]
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 COMMANDS = ORDER[-1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from diagnosis.diagnoser import Diagnoser
-from reports.labels import label_map, stem, write_labels
+from reports.labels import heat_map_file, label_map, stem, write_labels
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,14 @@ def test_the_label_map_lies_on_the_scan_and_marks_what_was_outlined(measured, he
 def test_a_second_scan_of_a_name_gets_a_number(measured, tmp_path):
     names = [write_labels(measured, tmp_path).name for _ in range(2)]
     assert names == ["head_labels.nii.gz", "head-2_labels.nii.gz"]
+
+
+def test_a_heat_map_lies_on_the_scan_and_says_what_it_is_of(diagnosis, found, tmp_path):
+    (tmp_path / "map.nii.gz").write_bytes(heat_map_file(found, diagnosis))
+    image = nibabel.load(tmp_path / "map.nii.gz")
+    assert image.affine == pytest.approx(diagnosis.scan.affine) and image.get_data_dtype() == np.float32
+    np.testing.assert_allclose(np.asarray(image.dataobj), found.values, atol=1e-4)  # the scan fills the grid
+    assert image.header["descrip"].item().decode() == "Scanwise relevance for AD"
 
 
 def test_nothing_outlined_is_said(measured):

@@ -1,0 +1,34 @@
+"""Fixtures of the cohorts' tests."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from diagnosis.diagnoser import Diagnoser
+from tests import small_scans
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """A cohort sets how many threads torch takes; other tests are to keep theirs."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory) -> Path:
+    return small_scans.weights(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def bids(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("bids")
+    small_scans.dataset(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def diagnoser(small_weights) -> Diagnoser:
+    return Diagnoser(small_weights, "cpu")
