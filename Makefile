@@ -21,7 +21,7 @@ lint: .venv/test.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The locks and the table of licences anew, after a version was changed in requirements.txt or requirements-dev.txt.
+# The locks and the table of licences anew, after a version was changed in a file of requirements.
 lock: .venv/uv.done
 	$(BIN)/python -m tools.locks
 	$(MAKE) .venv/test.done
@@ -44,7 +44,8 @@ mutants: .venv/test.done
 	$(if $(CARD),,$(UV) --torch-backend=auto $(TORCH) 2>/dev/null ||) $(LOCKED)/torch.txt
 	@touch $@
 
-.venv/test.done: locks/dev.txt .venv/run.done
+.venv/test.done: locks/dev.txt locks/ray.txt .venv/run.done
+	$(LOCKED)/ray.txt
 	$(LOCKED)/dev.txt
 	@touch $@
 

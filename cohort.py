@@ -167,9 +167,7 @@ def run(options: argparse.Namespace) -> int:
 
 def summary(progress: Progress, results: Results, refused: list[str]) -> str:
     """What came of it, in words."""
-    said = [
-        f"{results.path}: {progress.judged:,} scans judged, {progress.done - progress.judged:,} were there"
-    ]
+    said = [f"{results.path}: {progress.judged:,} scans judged, {progress.done - progress.judged:,} were there"]
     if results.kept:
         said.append(f"{len(results.kept):,} rows are of files that this run was not given")
     told = results.refused + progress.refused

@@ -1,7 +1,6 @@
-"""The command line for one scan, a handful or a folder: a line, a JSON object, a CSV row or a report of each."""
+"""The command line for one scan or a handful: a line, a JSON object, a CSV row or a report of each."""
 
 import argparse
-import csv
 import os
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 import model
+from cohorts.rows import Columns, write_csv
 from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, find_weights
 from diagnosis.measures import MEASURES
 from diagnosis.norms import FILE as NORMS
@@ -52,40 +52,13 @@ def indented(file: str, width: int, text: str) -> str:
     return "\n".join([f"{file:<{width}}  {first}", *(f"{'':<{width}}  {line}" for line in rest)])
 
 
-def write_csv(path: Path, records: list[dict[str, Any]], codes: list[str]) -> None:
-    """One row a file; refused files have their reason in the last column."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        asked = any(record.get("intervals") for record in records)
-        ends = [f"{code} {end}" for code in codes for end in ("low", "high") if asked]
-        columns = list(MEASURES) if any(record.get("measures") for record in records) else []
-        writer.writerow(["file", "label", *codes, "set", "severity", "verdict", "reasons", *ends, *columns])
-        for record in records:
-            if "error" in record:
-                blank = [""] * (len(codes) + 3)
-                writer.writerow([record["file"], *blank, "refused", record["error"]["message"]])
-                continue
-            chances = record["probabilities"] or {}
-            severity, intervals = record["severity"], record["intervals"] or {}
-            measures = record["measures"] or {}
-            writer.writerow(
-                [
-                    record["file"],
-                    record["label"] or "",
-                    *(f"{chances[c]:.6f}" if chances else "" for c in codes),
-                    " ".join(record["set"] or []),
-                    "" if severity is None else f"{severity:.4f}",
-                    record["gate"]["verdict"],
-                    " ".join(record["gate"]["reasons"]),
-                    *(
-                        f"{intervals[code][end]:.6f}" if intervals else ""
-                        for code in codes
-                        if asked
-                        for end in (0, 1)
-                    ),
-                    *(measures[name]["value"] if measures else "" for name in columns),
-                ]
-            )
+def columns_of(records: list[dict[str, Any]], codes: list[str]) -> Columns:
+    """The columns that have something to show."""
+    return Columns(
+        codes,
+        intervals=any(record.get("intervals") for record in records),
+        measures=list(MEASURES) if any(record.get("measures") for record in records) else [],
+    )
 
 
 def file_report(diagnoser: Diagnoser, diagnosis: Diagnosis, options: argparse.Namespace) -> list[str]:
@@ -261,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(to_json(records, indent=2))
         print()
     elif options.csv:
-        write_csv(options.csv, records, diagnoser.study.codes)
+        write_csv(options.csv, records, columns_of(records, diagnoser.study.codes))
     else:
         print("\n".join(lines))
         print(f"\n{t.weights_title(diagnoser.weights)}\n{t('notice')}")

@@ -113,13 +113,14 @@ def test_the_figures_of_the_bundled_weights_are_those_of_their_header(row):
 
 def test_the_locks_hold_what_is_asked_for_by_hash():
     locks = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "locks").glob("*.txt")}
-    assert set(locks) == {"run", "torch", "dev", "uv"}
+    assert set(locks) == {"run", "torch", "ray", "dev", "uv"}
     for text in locks.values():
         assert "://" not in text and "--index" not in text
         entries = re.findall(r"^[\w.-]+==.*\n(?:    .*\n)*", text, re.M)
         assert entries and all("--hash=sha256:" in entry for entry in entries)
     for asked, held in (
         ("requirements.txt", locks["run"] + locks["torch"]),
+        ("requirements-ray.txt", locks["ray"]),
         ("requirements-dev.txt", locks["dev"]),
     ):
         wanted = re.findall(r"^([\w-]+==[\w.]+)", (ROOT / asked).read_text(encoding="utf-8"), re.M)

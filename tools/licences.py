@@ -15,6 +15,7 @@ PAGE = ROOT / "docs" / "licences.md"
 WHAT = {
     "run": "Running and training",
     "torch": "torch and its CUDA libraries",
+    "ray": "Many machines and Parquet",
     "dev": "Tests and tools",
     "uv": "Set-up",
 }

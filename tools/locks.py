@@ -1,10 +1,10 @@
-"""Writes the locks: every package beneath requirements.txt and requirements-dev.txt, each file by its SHA-256.
+"""Writes the locks: every package beneath the files of requirements, each file by its SHA-256.
 
     python -m tools.locks
 
 `locks/run.txt` holds what running needs but torch, `locks/torch.txt` torch and its CUDA libraries (a machine
-without a card may take the small CPU build instead, whose files have other hashes), `locks/dev.txt` what tests and
-tools need beside them, `locks/uv.txt` the installer. Each is whole, so that it is installed without resolving
+without a card may take the small CPU build instead, whose files have other hashes), `locks/ray.txt` what many machines
+need beside them, `locks/dev.txt` what tests and tools need, `locks/uv.txt` the installer. Each is whole, so that it is installed without resolving
 anything. No lock names a registry. Versions that still fit stay; `--upgrade` takes the newest.
 """
 
@@ -24,7 +24,8 @@ HEAD = "# Written by `make lock`; install with --no-deps --require-hashes. {what
 WHAT = {
     "run": "What running and training need, but torch.",
     "torch": "torch, torchvision and their CUDA libraries.",
-    "dev": "What tests and tools need beside those.",
+    "ray": "What many machines and Parquet need beside those.",
+    "dev": "What tests and tools need beside all of those.",
     "uv": "The installer.",
 }
 
@@ -56,17 +57,20 @@ def main(argv: list[str] | None = None) -> None:
     LOCKS.mkdir(exist_ok=True)
     before = "".join(path.read_text(encoding="utf-8") for path in sorted(LOCKS.glob("*.txt")))
     run = compiled(ROOT / "requirements.txt", before, upgrade)
-    dev = compiled(ROOT / "requirements-dev.txt", "".join(run.values()) + before, upgrade)
+    ray = compiled(ROOT / "requirements-ray.txt", "".join(run.values()) + before, upgrade)
+    dev = compiled(ROOT / "requirements-dev.txt", "".join(ray.values()) + before, upgrade)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "uv.in").write_text(INSTALLER, encoding="utf-8")
         uv = compiled(Path(folder) / "uv.in", "", upgrade)
-    differing = {name.split(" ")[0] for name in run} - {name.split(" ")[0] for name in dev}
+    wanted, given = ({name.split(" ")[0] for name in some} for some in (run | ray, dev))
+    differing = wanted - given
     if differing:
-        sys.exit(f"the two files of requirements want different versions: {', '.join(sorted(differing))}")
+        sys.exit(f"the files of requirements want different versions: {', '.join(sorted(differing))}")
     parts = {
         "run": {name: text for name, text in run.items() if not OF_TORCH.match(name)},
         "torch": {name: text for name, text in run.items() if OF_TORCH.match(name)},
-        "dev": {name: text for name, text in dev.items() if name not in run},
+        "ray": {name: text for name, text in ray.items() if name not in run},
+        "dev": {name: text for name, text in dev.items() if name not in run | ray},
         "uv": uv,
     }
     for name, part in parts.items():
