@@ -120,7 +120,7 @@ def test_the_locks_hold_what_is_asked_for_by_hash():
         assert entries and all("--hash=sha256:" in entry for entry in entries)
     for asked, held in (
         ("requirements.txt", locks["run"] + locks["torch"]),
-        ("requirements-ray.txt", locks["ray"]),
+        ("requirements-ray.txt", locks["ray"] + locks["run"]),
         ("requirements-dev.txt", locks["dev"]),
     ):
         wanted = re.findall(r"^([\w-]+==[\w.]+)", (ROOT / asked).read_text(encoding="utf-8"), re.M)

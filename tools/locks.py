@@ -3,9 +3,10 @@
     python -m tools.locks
 
 `locks/run.txt` holds what running needs but torch, `locks/torch.txt` torch and its CUDA libraries (a machine
-without a card may take the small CPU build instead, whose files have other hashes), `locks/ray.txt` what many machines
-need beside them, `locks/dev.txt` what tests and tools need, `locks/uv.txt` the installer. Each is whole, so that it is installed without resolving
-anything. No lock names a registry. Versions that still fit stay; `--upgrade` takes the newest.
+without a card may take the small CPU build instead, whose files have other hashes), `locks/ray.txt` what many
+machines need beside them, `locks/dev.txt` what tests and tools need, `locks/uv.txt` the installer. Each is
+whole, so that it is installed without resolving anything. No lock names a registry. Versions that still fit
+stay; `--upgrade` takes the newest.
 """
 
 import argparse
