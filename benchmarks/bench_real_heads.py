@@ -3,8 +3,9 @@
     python -m benchmarks.bench_real_heads DIR [--weights FILE] [--limit N] [--json]
 
 DIR holds `t1/` (whole heads) and `labels/` (same names; above 0 is brain, VENTRICLES are the ventricles).
-Printed are the Spearman correlation of expected severity with the ventricle fraction, what taking the skull
-away changes, and what moving, turning, resampling and brightening the same head change.
+Printed are the Spearman correlation of expected severity with the ventricle fraction, its partial correlation with
+the hippocampal fraction once the ventricles are known (--simulated N: on N simulated heads too), what taking the
+skull away changes, and what moving, turning, resampling and brightening the same head change.
 """
 
 import argparse
@@ -15,12 +16,38 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_to_output
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 import diagnose
 from diagnosis.diagnoser import Diagnoser, find_weights
+from simulation.phantom import STRUCTURES, render, structures
+from simulation.recipes import draw
 
 VENTRICLES = (4, 11, 49, 50, 51, 52)
+HIPPOCAMPI = (47, 48)
+COHORT = 7100  # seed of the simulated heads, which no weights learned from
+
+
+def partial(severity: list[float], hippocampi: list[float], ventricles: list[float]) -> float:
+    """Spearman's correlation of severity and hippocampi, what the ventricles tell of either taken away."""
+    a, b, known = (rankdata(each) for each in (severity, hippocampi, ventricles))
+    rest = [each - np.polyval(np.polyfit(known, each, 1), known) for each in (a, b)]
+    return float(np.corrcoef(*rest)[0, 1])
+
+
+def on_simulated(diagnoser: Diagnoser, count: int) -> float:
+    """That correlation over heads whose structures the simulator knows."""
+    rows = []
+    for number in range(count):
+        recipe = draw((COHORT, number))
+        shown = structures(recipe)
+        size = lambda *names: np.isin(shown, [STRUCTURES.index(name) for name in names]).sum()  # noqa: B023, E731
+        brain = (shown > STRUCTURES.index("fluid")).sum()
+        judged = diagnoser(render(recipe).to_bytes(), "head.nii", judge_anyway=True)
+        if judged.severity is not None:
+            ventricles = size("lateral", "inferior_horn", "third", "fourth")
+            rows.append((judged.severity, size("hippocampus") / brain, ventricles / brain))
+    return partial(*map(list, zip(*rows, strict=True)))
 
 
 def like(image: nib.Nifti1Image, voxels: np.ndarray, affine: np.ndarray | None = None) -> bytes:
@@ -54,6 +81,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--limit", type=int, help="only the first N heads")
+    parser.add_argument("--simulated", type=int, default=0, metavar="N", help="N simulated heads too")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     weights = options.weights or find_weights(diagnose.ROOT / "weights", "alzheimers")
@@ -72,6 +100,7 @@ def main() -> int:
         row = {
             "head": path.name,
             "ventricles": np.isin(labels, VENTRICLES).sum() / (labels > 0).sum(),
+            "hippocampi": np.isin(labels, HIPPOCAMPI).sum() / (labels > 0).sum(),
             "severity": whole,
             "verdict": verdict,
         }
@@ -79,7 +108,7 @@ def main() -> int:
         row |= {key: severity(file)[0] - whole for key, file in altered(image).items()}
         rows.append(row)
         if not options.json:
-            changes = "  ".join(f"{key} {row[key]:+.3f}" for key in list(row)[5:])
+            changes = "  ".join(f"{key} {row[key]:+.3f}" for key in list(row)[6:])
             print(
                 f"{path.name:<28} ventricles {row['ventricles']:6.2%}  severity {whole:.3f}  "
                 f"stripped {row['stripped']:.3f}  {changes}  {verdict}"
@@ -91,8 +120,11 @@ def main() -> int:
         "spearman": float(spearmanr(fractions, [row["severity"] for row in rows])[0]),
         "spearman_stripped": float(spearmanr(fractions, [row["stripped"] for row in rows])[0]),
         "stripped_max": max(abs(row["stripped"] - row["severity"]) for row in rows),
-        "changed_max": {key: max(abs(row[key]) for row in rows) for key in list(rows[0])[5:]},
+        "changed_max": {key: max(abs(row[key]) for row in rows) for key in list(rows[0])[6:]},
     }
+    severities = [row["severity"] for row in rows]
+    figures["partial"] = partial(severities, [row["hippocampi"] for row in rows], fractions)
+    figures["partial_simulated"] = on_simulated(diagnoser, options.simulated) if options.simulated else None
     if options.json:
         print(json.dumps(figures))
         return 0
@@ -100,6 +132,9 @@ def main() -> int:
         f"\n{figures['heads']} heads, {figures['fit']} fit to judge; Spearman of expected severity with the "
         f"ventricle fraction {figures['spearman']:.2f} (skull-stripped {figures['spearman_stripped']:.2f})"
     )
+    print(f"partial correlation with the hippocampal fraction, the ventricles known: {figures['partial']:.2f}")
+    if options.simulated:
+        print(f"the same on {options.simulated} simulated heads: {figures['partial_simulated']:.2f}")
     print(
         f"largest change when stripped {figures['stripped_max']:.3f}; "
         + ", ".join(f"{key} {value:.3f}" for key, value in figures["changed_max"].items())

@@ -4,13 +4,15 @@
 
 DIR holds `t1/` and, under the same names, `labels/`: region labels numbered as DLMUSE does, of which every one
 above 0 is brain or ventricle. Bare brains are the same heads where a label lies, gaps between labels filled; heads
-are turned to another axis order, moved by 7 × 5 × 9 mm and made three times as bright.
+are turned to another axis order, moved by 7 × 5 × 9 mm and made three times as bright. --pairs N: N simulated
+heads scanned twice, lying otherwise, once without a change and once with hippocampi that lost 5 %.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +32,8 @@ from diagnosis import segment as segmenting  # noqa: E402
 from scans.prepare import prepare  # noqa: E402
 from scans.processes import read  # noqa: E402
 from scans.scan import Scan  # noqa: E402
+from simulation import phantom  # noqa: E402
+from simulation.recipes import draw  # noqa: E402
 from studies import HEAD  # noqa: E402
 
 # DLMUSE's labels of each structure, and FreeSurfer's of the same, as the label map of a scan has them.
@@ -45,6 +49,8 @@ STRUCTURES: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
     "brain": ((), (2, 41, 3, 42, 17, 53, 8, 47, 16), "brain"),
 }
 WITHOUT = (4, 11, 46, 49, 50, 51, 52)  # labels above 0 that are fluid, not brain
+HIPPOCAMPUS = phantom.STRUCTURES.index("hippocampus")
+LOSS, COHORT = 0.05, 7200  # of the hippocampi in a pair; seed of the heads, which no weights learned from
 STEADY = ("ventricles", "hippocampi", "inferior_horns", "brain", "intracranial")
 
 
@@ -70,29 +76,60 @@ def bare(scan: Scan, labels: np.ndarray) -> Scan:
     return replace(scan, voxels=scan.voxels * kept)
 
 
+def pairs_of(count: int, measured: Callable[[Scan], dict[str, measures.Value]]) -> tuple[list[float], list[float]]:
+    """What simulated hippocampi seem to have lost, %: where nothing changed, and where 5 % was lost."""
+    still, lost = [], []
+    for number in range(count):
+        recipe = replace(draw((COHORT, number)), stripped="", spacing=(1.0, 1.0, 1.0), deform=0.8)
+        size = lambda mm: float((phantom.structures(losing(recipe, mm)) == HIPPOCAMPUS).sum())  # noqa: B023, E731
+        whole, less = size(0.0), size(0.4)
+        wanted = 0.4 * LOSS * whole / (whole - less)
+        true = 100 * (1 - size(wanted) / whole)
+        angles, offset = (
+            np.add(each, by) for each, by in ((recipe.angles, (2, -1, 1)), (recipe.offset, (1.3, -0.8, 0.6)))
+        )
+        again = replace(recipe, angles=tuple(angles), offset=tuple(offset), bias=1.1 * recipe.bias)
+        first, second, third = (
+            measured(read(phantom.render(each).to_bytes(), "head.nii"))["hippocampi"].value
+            for each in (recipe, again, losing(again, wanted))
+        )
+        still.append(100 * (1 - second / first))
+        lost.append(100 * (1 - third / first))
+        print(
+            f"pair {number}: no change {still[-1]:+.2f} %, {true:.1f} % lost seen as {lost[-1]:+.2f} %", flush=True
+        )
+    return still, lost
+
+
+def losing(recipe: phantom.Recipe, mm: float) -> phantom.Recipe:
+    return replace(recipe, amounts=recipe.amounts | {"hippocampi": recipe.amounts.get("hippocampi", 0.0) + mm})
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="holds t1/ and labels/")
     parser.add_argument("--weights", type=Path, default=ROOT / "weights" / model.SEGMENTER)
     parser.add_argument("--limit", type=int, help="only the first so many heads")
     parser.add_argument("--quick", action="store_true", help="overlap and volumes only")
+    parser.add_argument("--pairs", type=int, default=0, metavar="N", help="N simulated pairs too")
     parser.add_argument("--json", type=Path, help="write every number to this file too")
     given = parser.parse_args(argv)
     weights = segmenting.load(given.weights, "cpu")
     torch.set_num_threads(min(2, torch.get_num_threads()))
     dice, pairs = {name: [] for name in STRUCTURES}, {name: [] for name in STRUCTURES}
     changes = {kind: {name: [] for name in STEADY} for kind in ("bare", "re-oriented", "moved", "3 × bright")}
-    seconds = []
+    seconds: list[float] = []
+
+    def measured(scan: Scan) -> dict[str, measures.Value]:
+        prepared = prepare(scan, HEAD)
+        begun = time.perf_counter()
+        found = measures.measure(segmenting.segment(weights, prepared))
+        seconds.append(time.perf_counter() - begun)
+        return found
+
     for path in sorted((given.folder / "t1").glob("*.nii*"))[: given.limit]:
         labels = np.asarray(nib.load(given.folder / "labels" / path.name).dataobj)
         scan = read(path)
-
-        def measured(scan: Scan) -> dict[str, measures.Value]:
-            prepared = prepare(scan, HEAD)
-            begun = time.perf_counter()
-            found = measures.measure(segmenting.segment(weights, prepared))
-            seconds.append(time.perf_counter() - begun)
-            return found
 
         prepared = prepare(scan, HEAD)
         found = segmenting.on_scan(segmenting.segment(weights, prepared), prepared, scan)
@@ -132,6 +169,13 @@ def main(argv: list[str] | None = None) -> None:
             print(
                 f"{kind:12}", "  ".join(f"{name} {mean:+.2f} ({size:.2f})" for name, (mean, size) in both.items())
             )
+    if given.pairs:
+        still, lost = pairs_of(given.pairs, measured)
+        record["pairs"] = {"still": still, "lost": lost}
+        print(
+            f"\n{given.pairs} simulated pairs: without a change {np.mean(np.abs(still)):.2f} % on average, "
+            f"{np.max(np.abs(still)):.2f} % at most; 5 % lost seen as {np.mean(lost):.2f} ± {np.std(lost):.2f} %"
+        )
     record["seconds"] = float(np.median(seconds))
     record["peak_mb"] = own_peak_mb()
     print(
