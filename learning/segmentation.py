@@ -45,6 +45,14 @@ class Settings:
         start = self.fall_from * self.steps
         return 1.0 if step < start else max(0.0, (self.steps - step) / (self.steps - start))
 
+    def overlap(self, step: int) -> float:
+        """How much the Dice term weighs: 1 until the rate falls, 0 when half of that fall is done.
+
+        Dice alone calls small what is doubtful too large; cross-entropy alone leaves probabilities whose sum is the
+        volume.
+        """
+        return max(0.0, 2 * self.falling(step) - 1)
+
     def early(self, step: int) -> float:
         """1 at the first step, down to 0 at `early_until`."""
         return max(0.0, 1 - step / (self.early_until * self.steps))
@@ -93,8 +101,8 @@ class Samples(Dataset):
         return drawn.image.half(), drawn.classes
 
 
-def loss_of(scores: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Weighted cross-entropy plus one minus the mean Dice; scores (8, classes, M), truth (8, M)."""
+def loss_of(scores: Tensor, truth: Tensor, weights: Tensor, overlap: float = 1.0) -> Tensor:
+    """Weighted cross-entropy plus `overlap` × (1 − mean Dice); scores (8, classes, M), truth (8, M)."""
     logs = scores.log_softmax(1)
     there = logs.gather(1, truth[:, None])[:, 0].flatten()
     truth = truth.flatten()
@@ -103,7 +111,7 @@ def loss_of(scores: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     shared = logs.new_zeros(len(weights)).index_add(0, truth, there.exp())[1:]
     sizes, found = torch.bincount(truth, minlength=len(weights))[1:], logs.exp().sum((0, 2))[1:]
     dice = (2 * shared + 20) / (sizes + found + 20)
-    return entropy + (1 - dice[sizes > 0]).mean() if (sizes > 0).any() else entropy
+    return entropy + overlap * (1 - dice[sizes > 0]).mean() if (sizes > 0).any() else entropy
 
 
 def take_step(
@@ -113,12 +121,13 @@ def take_step(
     classes: Tensor,
     weights: Tensor,
     kept: Tensor,
+    overlap: float = 1.0,
 ) -> float:
     """One step on one volume (1, X, Y, Z); `kept` picks the cubes whose loss is taken."""
     features = network.features(image)
     rows = features.permute(0, 2, 3, 4, 1).flatten(0, 3)[kept]
     truth = to_cubes(classes).flatten(0, 3)[kept].T.long()  # (8, M)
-    loss = loss_of(network.answer(rows), truth, weights)
+    loss = loss_of(network.answer(rows), truth, weights, overlap)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -196,7 +205,7 @@ def train(
         image, classes = image.to(device).float(), classes.to(device)
         chance = torch.Generator().manual_seed(settings.seed + step)  # so that a run that stopped goes on the same
         kept = (torch.rand(image.numel() // CUBE, generator=chance) < KEPT).to(device)
-        losses.append(take_step(network, optimiser, image, classes, weights, kept))
+        losses.append(take_step(network, optimiser, image, classes, weights, kept, settings.overlap(step)))
         step += 1
         if math.isnan(losses[-1]):
             say(f"step {step}: its gradients are not finite, so it is left out")
