@@ -48,8 +48,7 @@ class Settings:
     def overlap(self, step: int) -> float:
         """How much the Dice term weighs: 1 until the rate falls, 0 when half of that fall is done.
 
-        Dice alone calls small what is doubtful too large; cross-entropy alone leaves probabilities whose sum is the
-        volume.
+        Dice makes what is small and doubtful too large; cross-entropy leaves probabilities that add up to volumes.
         """
         return max(0.0, 2 * self.falling(step) - 1)
 

@@ -70,6 +70,16 @@ def test_the_loss_of_a_sure_and_right_answer_is_nothing():
     assert segmentation.loss_of(scores, truth, torch.ones(11)) == pytest.approx(0, abs=1e-4)
 
 
+def test_the_overlap_counts_until_half_of_the_fall_of_the_rate():
+    settings = segmentation.Settings(steps=1000, fall_from=0.6)
+    assert [settings.overlap(step) for step in (0, 600, 700, 800, 999)] == pytest.approx([1, 1, 0.5, 0, 0])
+    truth, scores = torch.ones(8, 5, dtype=torch.long), torch.zeros(8, 11, 5)
+    entropy = segmentation.loss_of(scores, truth, torch.ones(11), 0.0)
+    assert float(entropy) == pytest.approx(np.log(11))
+    missed = 1 - (2 * 40 / 11 + 20) / (40 + 40 / 11 + 20)  # a share of 1/11 in each of 40 voxels
+    assert float(segmentation.loss_of(scores, truth, torch.ones(11), 0.5) - entropy) == pytest.approx(missed / 2)
+
+
 def test_calibration_brings_the_median_to_the_truth_and_holds_nine_of_ten():
     rows = [Row("h", "third", 0.8, 1.0 + 0.01 * k, 2.0, 1.9, 2.1) for k in range(11)]
     found = segmentation.calibration_of(rows)["third"]
