@@ -154,7 +154,7 @@ def make_app(
         *http.ROUTES,
         *results.ROUTES,
         (
-            r"/web/((?:style\.css|page\.js|viewer\.js|outlines\.js|before\.js|start\.js))",
+            r"/web/((?:style\.css|page\.js|viewer\.js|outlines\.js|folder\.js|before\.js|start\.js))",
             http.Static,
             {"path": str(http.WEB)},
         ),

@@ -120,7 +120,10 @@ def versions() -> dict[str, str]:
 
 def error_record(file: str, error: ScanError) -> dict[str, Any]:
     """What takes the place of a diagnosis for a file that was refused."""
-    return {"file": file, "error": {"code": error.code, "message": str(error)}}
+    reason: dict[str, Any] = {"code": error.code, "message": str(error)}
+    if error.series:
+        reason["series"] = [one.record() for one in error.series]
+    return {"file": file, "error": reason}
 
 
 class Diagnoser:

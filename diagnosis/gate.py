@@ -42,6 +42,13 @@ REASONS = {
         "The slices are {mm:.1f} mm thick; detail between them is lost. Use a scan of at most {most:g} mm."
     ),
     "wrong-modality": "The file says that it is {modality}, not MR. Upload a T1-weighted MRI.",
+    "sequence-not-t1": (
+        "The file says that its sequence shows {weighting}, not T1. Use the T1-weighted series of the examination."
+    ),
+    "contrast-agent": (
+        "The file names a contrast agent; the network learned from scans without one. Use the T1 scan from before "
+        "it was given."
+    ),
     "wrong-size": (
         "What stands out from the background measures {ml:.0f} ml; an adult head or brain has {low:.0f} to "
         "{high:.0f} ml. Check the voxel size in the file and that it shows a head."
@@ -143,7 +150,21 @@ def _volume(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
     if modality not in (None, "", "MR"):
         findings.append(Finding(UNFIT, "wrong-modality", {"modality": modality}))
     if weights.contract.place == "head":
+        findings += _acquired(scan)
         findings += _head(scan, prepared, weights)
+    return findings
+
+
+def _acquired(scan: Scan) -> list[Finding]:
+    """What DICOM headers say of the sequence."""
+    told = scan.acquisition
+    if told is None:
+        return []
+    findings = []
+    if told.weighting not in (None, "T1"):
+        findings.append(Finding(UNFIT, "sequence-not-t1", {"weighting": told.weighting}))
+    if told.contrast:
+        findings.append(Finding(DOUBTFUL, "contrast-agent"))
     return findings
 
 

@@ -13,7 +13,7 @@ from diagnosis.diagnoser import Diagnosis
 from diagnosis.explain import Map
 from diagnosis.regions import regions, warnings
 from networks.dropout import PASSES
-from reports import numbers
+from reports import acquired, numbers
 from reports.cuts import OUTLINED
 from reports.measured import measure_table
 from reports.style import ACCENT, BAD, DOUBT, GOOD, HEAT, INK, OUTLINES, QUIET
@@ -236,6 +236,7 @@ def provenance(diagnosis: Diagnosis, t: Texts) -> list[Block]:
     rows = (
         (t("report.study"), record["study"]),
         (t("report.scan"), ", ".join(part for part in scan if part)),
+        *acquired.facts(t, record["acquisition"]),
         (t("report.weights"), f"{record['weights']['name']}  sha256 {record['weights']['sha256'][:16]}"),
         *(
             ((t("report.segmenter"), f"{segmenter['name']}  sha256 {segmenter['sha256'][:16]}"),)

@@ -9,6 +9,7 @@ the bound on memory. Windows: none of it; files are read in the calling process,
 """
 
 import atexit
+import base64
 import contextlib
 import json
 import os
@@ -35,6 +36,7 @@ from scans.scan import MAX_VOXELS, Scan, ScanError
 
 SECONDS = 10.0  # that reading a file may take
 SECONDS_A_FILE = 0.02  # and each file of a folder, beside
+SIDE = 64  # pixels each way of a series' small picture
 BATCH = 1000  # files of a folder that one reader looks through at once
 MAX_SURVEYED = 2_000_000  # files of a cohort
 STARTING = 60.0  # seconds that a reader may take to start
@@ -173,6 +175,24 @@ class Readers:
         told, descriptors = self._ask(file, asked, seconds, cancelled)
         return scan_of(told, descriptors, shown)
 
+    def thumbnails(
+        self, file: str | Path, name: str | None = None, cancelled: Callable[[], object] = lambda: False
+    ) -> dict[str, bytes]:
+        """A small grey picture of each series in a file or folder: `SIDE`² bytes by its key."""
+        shown = plain.check(file, name, plain.LIMIT)
+        names = listing(Path(file), shown, plain.APART) if plain.is_folder(file) else None
+        seconds = SECONDS + SECONDS_A_FILE * len(names or ())
+        asked = {"name": shown, "limit": plain.LIMIT, "seconds": seconds, "names": names, "task": "thumbnails"}
+        if SUPPORTED:
+            told, _ = self._ask(file, asked, seconds, cancelled)
+        else:
+            data = Folder(Path(file), names) if names is not None else Path(file).read_bytes()
+            told = {"thumbnails": plain.guarded(plain.THUMBNAILS, shown, data, shown, plain.LIMIT)}
+        if "code" in told:
+            raise refusal(told)
+        pictures = {str(key)[:20]: base64.b64decode(each) for key, each in told["thumbnails"].items()}
+        return {key: each for key, each in pictures.items() if len(each) == SIDE * SIDE}
+
     def survey(self, folder: Path, salt: bytes = b"") -> list[Unit]:
         """The scans below a folder of DICOM files, persons told apart by digests with this salt."""
         shown = plain.safe_name(folder.name or folder.resolve().name)
@@ -188,10 +208,17 @@ class Readers:
             found = plain.guarded(plain.SURVEY, shown, Folder(folder, names), shown, salt, plain.LIMIT)
         else:
             seconds = SECONDS + SECONDS_A_FILE * len(names)
-            asked = {"name": shown, "limit": plain.LIMIT, "seconds": seconds, "names": names, "salt": salt.hex()}
+            asked = {
+                "name": shown,
+                "limit": plain.LIMIT,
+                "seconds": seconds,
+                "names": names,
+                "salt": salt.hex(),
+                "task": "survey",
+            }
             told, _ = self._ask(folder, asked, seconds, lambda: False)
             if "code" in told:
-                raise ScanError(str(told["code"]), str(told["message"]))
+                raise refusal(told)
             found = told["found"]
         return [Found.of(record, names) for record in found]
 
@@ -314,7 +341,7 @@ def scan_of(told: dict[str, Any], descriptors: list[int], shown: str) -> Scan:
     """The answer as a `Scan`, its voxels mapped; nothing that a reader says is believed unseen."""
     try:
         if "code" in told:
-            raise ScanError(str(told["code"]), str(told["message"]))
+            raise refusal(told)
         shape, dtype = tuple(map(int, told["shape"])), np.dtype(told["dtype"])
         count = int(np.prod(shape, dtype=object))
         good = dtype.str[1:] in TYPES and dtype.isnative and len(shape) in (2, 3) and 0 < count <= MAX_VOXELS
@@ -339,6 +366,12 @@ def scan_of(told: dict[str, Any], descriptors: list[int], shown: str) -> Scan:
             os.close(descriptor)
 
 
+def refusal(told: dict[str, Any]) -> ScanError:
+    return ScanError(
+        str(told["code"]), str(told["message"]), tuple(Series.of(one) for one in told.get("series", ()))
+    )
+
+
 def seal(descriptor: int) -> None:
     """Forbid that a block shrinks while it is mapped here: reading past its end would kill this process."""
     if hasattr(os, "memfd_create"):
@@ -357,7 +390,7 @@ def ended(number: int) -> str:
 
 
 POOL = Readers()
-read, survey, warm = POOL.read, POOL.survey, POOL.warm
+read, survey, thumbnails, warm = POOL.read, POOL.survey, POOL.thumbnails, POOL.warm
 atexit.register(POOL.close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=POOL.forget)

@@ -28,6 +28,7 @@ READERS = {
     ".dcm": "scans.dicom.files:read_dicom",
 }
 FOLDER, SURVEY = "scans.dicom.folder:read_folder", "scans.dicom.folder:survey"
+THUMBNAILS = "scans.dicom.thumbnails:thumbnails"
 APART = tuple(suffix for suffix in READERS if suffix != ".dcm")  # files that are scans by themselves, in a folder
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from scans import memory, nifti, pictures  # noqa: F401  the readers, imported before a file waits for them
 from scans.folders.listing import Folder
-from scans.read import SURVEY, guarded, parse
+from scans.read import SURVEY, THUMBNAILS, guarded, parse
 from scans.scan import Scan, ScanError
 
 LENGTH = struct.Struct("<I")  # before each message, which is JSON
@@ -45,17 +45,13 @@ def answer(asked: dict[str, Any], descriptor: int) -> tuple[dict[str, Any], list
     try:
         if asked["names"] is not None:
             memory.BUDGET.begin(0)
-            folder = Folder(descriptor, tuple(asked["names"]))
-            if asked.get("salt") is not None:
-                salt = bytes.fromhex(asked["salt"])
-                return {"found": guarded(SURVEY, asked["name"], folder, asked["name"], salt, asked["limit"])}, []
-            return handed_over(parse(folder, asked["name"], asked["series"], asked["limit"]))
+            return made(Folder(descriptor, tuple(asked["names"])), asked)
         size = os.fstat(descriptor).st_size
         memory.BUDGET.begin(size)
         data = mmap.mmap(descriptor, size, prot=mmap.PROT_READ)  # closed with its last view, a traceback's maybe
-        return handed_over(parse(data, asked["name"], asked["series"], asked["limit"]))
+        return made(data, asked)
     except ScanError as error:
-        return {"code": error.code, "message": str(error)}, []
+        return {"code": error.code, "message": str(error), "series": [one.record() for one in error.series]}, []
     except MemoryError:
         return {
             "code": "too-much-memory",
@@ -69,6 +65,16 @@ def answer(asked: dict[str, Any], descriptor: int) -> tuple[dict[str, Any], list
         }, []
     finally:
         os.close(descriptor)
+
+
+def made(data: mmap.mmap | Folder, asked: dict[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    """What was asked for: the scan, a small picture of each series, or what a folder's headers say."""
+    name, limit = asked["name"], asked["limit"]
+    if asked.get("task") == "survey":
+        return {"found": guarded(SURVEY, name, data, name, bytes.fromhex(asked["salt"]), limit)}, []
+    if asked.get("task") == "thumbnails":
+        return {"thumbnails": guarded(THUMBNAILS, name, data, name, limit)}, []
+    return handed_over(parse(data, name, asked["series"], limit))
 
 
 def handed_over(scan: Scan) -> tuple[dict[str, Any], list[int]]:

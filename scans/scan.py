@@ -43,9 +43,10 @@ MAGIC = {  # how a file begins -> what it is
 class ScanError(ValueError):
     """A file that cannot be used: `code` for machines; the text names the value and the way out."""
 
-    def __init__(self, code: str, message: str):
+    def __init__(self, code: str, message: str, series: tuple[Series, ...] = ()):
         super().__init__(message)
         self.code = code
+        self.series = series  # what there is to choose from, where that was not clear
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from model import Weights
-from reports import numbers
+from reports import acquired, numbers
 from reports.wording import Texts
 from server.state import Result
 
@@ -38,6 +38,7 @@ def of_file(t: Texts, result: Result, weights: Weights) -> Facts:
         )
         rows.append((t("fact.oblique"), t("fact.yes" if facts.get("oblique") else "fact.no")))
     rows += [(t("fact.dtype"), facts.get("dtype")), (t("fact.modality"), facts.get("modality"))]
+    rows += acquired.facts(t, result.record.get("acquisition"))
     rows += [(t("fact.repaired"), f"{facts['repaired']:,}")] if facts.get("repaired") else []
     return [(name, value) for name, value in rows if value]
 

@@ -20,11 +20,17 @@ from pywebio.session import defer_call, eval_js, get_current_session, info, run_
 from networks.dropout import PASSES
 from reports.html import templates
 from reports.wording import Texts, language_of, languages
-from scans.read import READERS, safe_name
+from scans.read import APART, READERS, safe_name
 from server.state import Busy, Cancelled, Job, PageSession, Result, ServerState, Upload, failure
 from server.views import refusal_view, result_view, table_row
 
-IN_BROWSER = ("upload.failed", "lost", "reload")  # texts that scripts need on every page
+IN_BROWSER = (
+    "upload.failed",
+    "upload.nothing",
+    "upload.slices",
+    "lost",
+    "reload",
+)  # texts that scripts need on every page
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Request:
     files: list[Upload | Result] = field(default_factory=list)  # refused uploads keep their place as results
     anyway: bool = False
     passes: int = 0
+    series: str | None = None  # of a folder's the one that was asked for
     instead: Result | None = None  # the one answer takes this result's place
 
     @property
@@ -78,6 +85,7 @@ class Visit:
             "back": self.on_back,
             "anyway": self.on_anyway,
             "uncertainty": self.on_uncertainty,
+            "series": self.on_series,
             "new": self.on_new,
         }
         self.head()
@@ -170,14 +178,20 @@ class Visit:
 
     def on_anyway(self, value: Any) -> None:
         if self.opened is not None and not self.opened.refused:
-            self.judge(Request([self.opened.upload], anyway=True, instead=self.opened))
+            self.judge(Request([self.opened.upload], True, series=self.opened.series, instead=self.opened))
 
     def on_uncertainty(self, value: Any) -> None:
         opened = self.opened
         if opened is None or opened.refused or self.state.diagnosers[opened.weights].why_no_uncertainty:
             return
         anyway = opened.record["gate"]["judged_anyway"]
-        self.judge(Request([opened.upload], anyway, PASSES, instead=opened))
+        self.judge(Request([opened.upload], anyway, PASSES, opened.series, instead=opened))
+
+    def on_series(self, value: Any) -> None:
+        """Another series of the same folder, which takes the place of the one shown."""
+        opened = self.opened
+        if opened is not None and opened.upload.ours and value in [one["key"] for one in opened.listed]:
+            self.judge(Request([opened.upload], series=str(value), instead=opened))
 
     def on_new(self, value: Any) -> None:
         self.session.clear()
@@ -223,7 +237,9 @@ class Visit:
                     if job.stop.is_set():
                         raise Cancelled
 
-                answers.append(self.state.answer(upload, weights, request.anyway, request.passes, step))
+                answers.append(
+                    self.state.answer(upload, weights, request.anyway, request.passes, step, request.series)
+                )
             return answers
 
         return run
@@ -277,6 +293,8 @@ class Visit:
             choices=choices,
             weights=self.weights,
             formats=" ".join(READERS),
+            apart=" ".join(APART),
+            volumes=weights.contract.kind == "volume",
             limit=self.state.uploads.limit >> 20,
             example=self.examples.get(self.weights) is not None,
             title=self.t.weights_title(weights),
@@ -289,7 +307,7 @@ class Visit:
             return
         back = len(self.results) > 1
         if self.opened.refused:
-            self.show("refusal", back=back, **refusal_view(self.t, self.opened.record))
+            self.show("refusal", back=back, **refusal_view(self.t, self.opened))
         else:
             diagnoser = self.state.diagnosers[self.opened.weights]
             self.show("result", back=back, **result_view(self.t, self.opened, diagnoser))
@@ -306,7 +324,7 @@ def application(state: ServerState, examples: dict[str, Path | None]) -> Callabl
         title="Scanwise",
         description="Upload a scan, see what a network makes of it and why.",
         css_file=["/web/style.css"],
-        js_file=["/web/outlines.js", "/web/viewer.js", "/web/page.js"],
+        js_file=["/web/outlines.js", "/web/viewer.js", "/web/folder.js", "/web/page.js"],
         manifest=False,
     )
     def visit() -> None:

@@ -7,12 +7,16 @@ A binary is a little-endian uint32, the length of a JSON header padded to a mult
 the bytes in C order (x, y, z), gzipped.
 """
 
+import base64
+import io
+import math
 import struct
 from collections.abc import Callable
 from typing import Any
 
 import nibabel
 import numpy as np
+from PIL import Image
 
 from diagnosis.diagnoser import Diagnoser, Diagnosis
 from diagnosis.explain import METHODS, Map
@@ -129,6 +133,14 @@ def heat_png(diagnosis: Diagnosis, heat_map: Map) -> bytes:
 
 
 MAPS: dict[str, Callable[[Diagnosis, Any], bytes]] = {"": heat, "nii.gz": heat_nifti, "png": heat_png}
+
+
+def picture(grey: bytes) -> str:
+    """A square of grey bytes as an address that a page can show."""
+    side = math.isqrt(len(grey))
+    out = io.BytesIO()
+    Image.frombytes("L", (side, side), grey).save(out, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def report(diagnoser: Diagnoser, diagnosis: Diagnosis, kind: str, language: str) -> bytes:

@@ -4,6 +4,7 @@ import threading
 import time
 
 from reports.labels import SUFFIX, label_map
+from scans import processes
 from scans.scan import ScanError
 from server import payloads
 from server.http import REPORT_CSP, Guard, Refusal
@@ -29,6 +30,18 @@ class OfResult(Guard):
             raise Refusal(404, "gone", "this scan is no longer kept; open it again") from error
         except Cancelled as error:
             raise Refusal(404, "gone", "this result was closed meanwhile; open the scan again") from error
+
+
+class Thumbnails(OfResult):
+    """`/results/KEY/series`: a small picture of each series of a folder, also of one that was refused."""
+
+    async def get(self, key: str) -> None:
+        result = self.state.results.get(key)
+        if result is None or not result.listed:
+            raise Refusal(404, "gone", "there are no series here to choose from")
+        upload = result.upload
+        found = await self.work(lambda: processes.thumbnails(upload.path, upload.name))
+        self.answer({name: payloads.picture(grey) for name, grey in found.items()})
 
 
 class Volume(OfResult):
@@ -132,6 +145,7 @@ class Labels(OfResult):
 
 ROUTES = [
     (r"/results/([\w-]+)/volume", Volume),
+    (r"/results/([\w-]+)/series", Thumbnails),
     (r"/results/([\w-]+)/map(?:\.(nii\.gz|png))?", HeatMap),
     (r"/results/([\w-]+)/progress", Progress),
     (r"/results/([\w-]+)/report\.(html|pdf|json)", Report),

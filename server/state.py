@@ -58,6 +58,11 @@ class Result:
     def refused(self) -> bool:
         return "error" in self.record
 
+    @property
+    def listed(self) -> list[dict[str, Any]]:
+        """The series there are to choose from."""
+        return self.record["error"].get("series", []) if self.refused else self.record.get("series", [])
+
 
 class Job:
     """A place in the queue."""

@@ -6,6 +6,7 @@ from diagnosis import gate
 from diagnosis.diagnoser import Diagnoser
 from networks.dropout import PASSES
 from reports import numbers
+from reports.acquired import series_rows
 from reports.content import bars
 from reports.style import HEAT, OUTLINES
 from reports.wording import Texts
@@ -31,7 +32,7 @@ def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any
     study, label, verdict = weights.study, record["label"], record["gate"]["verdict"]
     rows = bars(record, study, t)
     return {
-        "key": result.id,
+        **series_view(t, result, False),
         "file": file_name(t, result),
         "label": label,
         "name": t.class_name(study, label) if label else None,
@@ -62,6 +63,11 @@ def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any
     }
 
 
+def series_view(t: Texts, result: Result, is_open: bool) -> dict[str, Any]:
+    """The series of a folder to choose from; folded away where one was chosen."""
+    return {"key": result.id, "series": series_rows(t, result.listed), "series_open": is_open}
+
+
 def prediction_set(t: Texts, record: dict[str, Any], known: bool) -> dict[str, str]:
     """What stands beside the set, and the sentence below it."""
     if not known:
@@ -86,9 +92,9 @@ def table_row(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any]:
     return row | {"name": name, "code": label, "chance": 100 * chance, "shown": numbers.percent(chance)}
 
 
-def refusal_view(t: Texts, record: dict[str, Any]) -> dict[str, Any]:
+def refusal_view(t: Texts, result: Result) -> dict[str, Any]:
     """A file that was refused: in English the reader's own words, in other languages a remedy and those words."""
-    error, file = record["error"], record["file"]
+    error, file = result.record["error"], result.record["file"]
     message = error["message"].removeprefix(f"{file}: ")
     message = message[:1].upper() + message[1:]
     own = t.speaks_english and message
@@ -98,4 +104,5 @@ def refusal_view(t: Texts, record: dict[str, Any]) -> dict[str, Any]:
         "words": message if own else t.remedy(error["code"]),
         "detail": "" if t.speaks_english else message,
         "number": error.get("id"),
+        **series_view(t, result, True),
     }

@@ -6,6 +6,7 @@
   let words = {};
   let token = "";
   let request = null; // the upload under way
+  let taking = false; // what was dropped is being gathered
   if (window.jQuery) window.jQuery.fx.off = true; // PyWebIO fades its output in otherwise
 
   const emit = (kind, value = null) => {
@@ -58,8 +59,23 @@
       content.focus({ preventScroll: true });
       scrollTo({ top: 0 });
     }
+    const series = find("series");
+    if (series && series.open) thumbnails(series);
     const viewer = find("viewer");
     if (viewer) window.scanwiseViewer.open(viewer);
+  }
+
+  /* A small picture of each series, once somebody looks. */
+  async function thumbnails(box) {
+    if (box.dataset.asked) return;
+    box.dataset.asked = "yes";
+    const answer = await fetch(`/results/${box.dataset.key}/series`);
+    if (!answer.ok) return;
+    const pictures = await answer.json();
+    for (const image of box.querySelectorAll("[data-series]")) {
+      if (pictures[image.dataset.series]) image.src = pictures[image.dataset.series];
+    }
+    box.dataset.shown = "yes";
   }
 
   function work(state) {
@@ -96,8 +112,34 @@
     });
   }
 
-  async function send(list) {
-    const files = [...list];
+  /* Gather what was given, in time for the event that gave it, and send it. */
+  async function take(given) {
+    const drop = find("drop");
+    if (!drop || request || taking) return;
+    taking = true;
+    try {
+      const wishes = { apart: drop.dataset.apart.split(" "), volumes: !!drop.dataset.volumes,
+        slices: words["upload.slices"] };
+      const groups = await given;
+      const files = await window.scanwiseFolder.sendable(groups, wishes);
+      if (files.length) await send(files);
+      else if (groups.some((group) => group.folder)) fail(words["upload.nothing"]);
+    } catch (error) {
+      console.error(`what was given cannot be gathered: ${error}`);
+      fail(words["upload.failed"]);
+    } finally {
+      taking = false;
+    }
+  }
+
+  function fail(text) {
+    const box = find("send-failed");
+    if (!box) return;
+    box.textContent = text;
+    box.hidden = false;
+  }
+
+  async function send(files) {
     if (!files.length || !find("drop") || request) return;
     const total = files.reduce((sum, file) => sum + file.size, 0);
     const megabytes = (bytes) => (bytes / 1048576).toFixed(1);
@@ -110,6 +152,7 @@
       find("sending").hidden = true;
       find("drop").hidden = false;
       find("files").value = "";
+      if (find("folder")) find("folder").value = "";
     };
     let before = 0;
     const done = [];
@@ -124,9 +167,7 @@
       if (answer.aborted) return back();
       if (answer.lost) {
         back();
-        const box = find("send-failed");
-        box.textContent = box.dataset.text;
-        box.hidden = false;
+        fail(find("send-failed").dataset.text);
         return;
       }
       before += file.size;
@@ -137,7 +178,8 @@
   }
 
   document.addEventListener("change", (event) => {
-    if (event.target.id === "files") send(event.target.files);
+    if (event.target.id === "files") take([{ name: "", files: [...event.target.files] }]);
+    if (event.target.id === "folder") take(window.scanwiseFolder.chosen(event.target.files));
     if (event.target.dataset.do === "choose") emit("choose", event.target.value);
   });
   document.addEventListener("dragover", (event) => {
@@ -151,8 +193,12 @@
     event.preventDefault();
     if (!find("drop")) return;
     find("drop").classList.remove("over");
-    send(event.dataTransfer.files);
+    take(window.scanwiseFolder.dropped(event.dataTransfer));
   });
+
+  document.addEventListener("toggle", (event) => {
+    if (event.target.id === "series" && event.target.open) thumbnails(event.target);
+  }, true);
 
   document.addEventListener("click", (event) => {
     const target = event.target.closest("[data-do]");

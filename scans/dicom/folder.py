@@ -92,6 +92,11 @@ def members(folder: Folder, places: list[str], name: str, limit: int) -> list[Fi
 
 def read_tar(data: Data, name: str, series: str | None, limit: int) -> Scan:
     """The best series of a tar, or the one that is asked for."""
+    return best_of(*untar(data, name, limit), name, series, limit)
+
+
+def untar(data: Data, name: str, limit: int) -> tuple[list[File], int]:
+    """The DICOM files of a tar, where they lie in it, and how many other files it holds."""
     reading, files, others = Reading(name, limit), [], 0
     whole = memoryview(data)
     try:
@@ -116,7 +121,7 @@ def read_tar(data: Data, name: str, series: str | None, limit: int) -> Scan:
             "not-what-it-says",
             f"{name}: not a tar but {what(data)}, or a damaged one; rename it by what it is, or pack it again",
         ) from error
-    return best_of(files, others, name, series, limit)
+    return files, others
 
 
 def broken_off(name: str) -> ScanError:

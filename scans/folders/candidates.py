@@ -45,6 +45,7 @@ def choose(found: Sequence[Series], name: str, asked: str | None) -> tuple[Serie
         raise ScanError(
             "several-series",
             f"{name}: {words} ({in_words(series)}); name one by its number, or zip one alone",
+            tuple(series),
         )
     return tuple(
         replace(one, chosen=one.key == key, why_not=one.why_not if one.why_not or one.key == key else ("second",))

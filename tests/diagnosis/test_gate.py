@@ -12,6 +12,7 @@ import torch
 
 from diagnosis import gate, likeness
 from networks.header import Header
+from scans.origin import Acquisition
 from scans.prepare import prepare
 from scans.scan import Scan
 from studies import HEAD, STUDIES
@@ -220,3 +221,17 @@ def test_the_brain_is_looked_for_as_many_millimetres_off_as_the_sketch_lies_cell
     scan = scan_of(*heads.head(3.0))
     gate.before(scan, prepare(scan, HEAD), sketched)
     assert looked == [pytest.approx((3.6, -8.0, 2.0))]
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict", "reasons"),
+    [
+        (Acquisition(weighting="T1"), gate.FIT, set()),
+        (Acquisition(weighting=None), gate.FIT, set()),
+        (Acquisition(weighting="FLAIR"), gate.UNFIT, {"sequence-not-t1"}),
+        (Acquisition(weighting="T1", contrast=True), gate.DOUBTFUL, {"contrast-agent"}),
+    ],
+)
+def test_what_the_header_says_of_the_sequence(sketched, told, verdict, reasons):
+    scan = replace(scan_of(*heads.head(2.5)), acquisition=told)
+    assert codes(scan, sketched) == (verdict, reasons)

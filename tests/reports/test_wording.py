@@ -14,6 +14,7 @@ from reports import wording
 from reports.measured import INDICES
 from reports.style import OUTLINES
 from reports.wording import Texts
+from scans.folders.candidates import WHY_NOT
 from studies import STUDIES, from_record, to_record
 from tests.support import ROOT
 
@@ -76,6 +77,7 @@ def test_every_phrase_that_is_asked_for_is_there_and_every_one_there_is_asked_fo
         "structure": set(OUTLINES),
         "norms.who": {"any", "F", "M"},
         "outlines": {"left", "right"},
+        "series": set(WHY_NOT),
         "viewer": {"axial", "coronal", "sagittal", "image"},
     }
     put_together = {f"{family}.{end}" for family, ends in families.items() for end in ends}

@@ -1,11 +1,14 @@
 """The page in a real browser: what a visitor sees, clicks and hears, in two languages and on a phone."""
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pydicom
 import pytest
 
 from tests import heads
@@ -367,3 +370,80 @@ def test_signing_in_by_the_form_and_out_again(browser, strict: Server):
         assert page.request.get(f"{strict.url}/studies").status == 401
     finally:
         context.close()
+
+
+def folder_of(path: Path, *series: tuple[int, str]) -> Path:
+    """A folder of slices of some series, shuffled under names that say nothing, with a text beside them."""
+    (path / "DICOM" / "A").mkdir(parents=True)
+    (path / "README.txt").write_text("a viewer for your images " * 20)
+    (path / "DICOM" / ".hidden").write_text("x" * 300)
+    for number, description in series:
+        for place, file in enumerate(heads.dicom_slices(*phantom(4.0), number)):
+            data = pydicom.dcmread(io.BytesIO(file))
+            data.SeriesDescription = description
+            (path / "DICOM" / ("A" if place % 2 else ".") / f"IM{number}{place}").write_bytes(heads.to_bytes(data))
+    return path
+
+
+def test_a_folder_is_one_scan_and_another_of_its_series_can_be_judged(visit: Open, tmp_path: Path):
+    page = visit()
+    page.set_input_files("#folder", folder_of(tmp_path / "Somebody", (3, "t2_tse"), (5, "t1_mprage")))
+    result_of(page)
+    assert page.inner_text(".result-top .file") == "Somebody.tar"
+    assert page.inner_text("#series summary") == "Chosen among 2 series" and not page.is_visible("#series ul")
+    page.click("#series summary")
+    page.wait_for_selector("#series[data-shown=yes]")
+    sizes = page.eval_on_selector_all("#series img", "all => all.map((one) => one.naturalWidth)")
+    assert sizes == [64, 64]
+    assert page.locator("#series li.chosen b").all_text_contents() == ["5"]
+    assert "not T1" in page.inner_text("#series li:not(.chosen)")
+    page.click("[data-do=series][data-value='3']")
+    page.wait_for_selector("#series li.chosen:first-child", state="attached")
+    result_of(page)
+    assert "its sequence shows T2, not T1" in page.inner_text(".reasons")
+
+
+def test_where_no_series_can_be_told_to_be_the_best_one_is_chosen_by_hand(visit: Open, tmp_path: Path):
+    page = visit()
+    page.set_input_files("#folder", folder_of(tmp_path / "cd", (3, "first"), (5, "second")))
+    page.wait_for_selector("html[data-view=refusal]")
+    assert page.inner_text("h1") == "There are several series in it"
+    page.wait_for_selector("#series[data-shown=yes]")
+    page.click("[data-do=series][data-value='5']")
+    result_of(page)
+    assert page.locator("#series li.chosen b").all_text_contents() == ["5"]
+
+
+def test_loose_slices_are_one_scan_and_a_dropped_folder_too(visit: Open, tmp_path: Path):
+    page = visit()
+    folder = folder_of(tmp_path / "cd", (5, "t1_mprage"))
+    slices = sorted(file for file in folder.rglob("IM*"))
+    send(page, *slices)
+    result_of(page)
+    assert page.inner_text(".result-top .file") == "DICOM files.tar"
+    page.click("text=New scan")
+    page.wait_for_selector("html[data-view=start]")
+    page.evaluate(
+        """async (files) => {
+            const entry = ([name, text]) => ({ name, isFile: true, file: (give) => give(
+                new File([Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0))], name)) });
+            let left = files.map(entry); // a browser gives a hundred at a time
+            const folder = { name: "dropped", isDirectory: true, createReader: () => ({
+                readEntries: (give) => give(left.splice(0, 20)) }) };
+            const event = new Event("drop", { bubbles: true, cancelable: true });
+            event.dataTransfer = { files: [], items: [{ webkitGetAsEntry: () => folder }] };
+            document.dispatchEvent(event);
+        }""",
+        [[file.name, base64.b64encode(file.read_bytes()).decode()] for file in slices],
+    )
+    result_of(page)
+    assert page.inner_text(".result-top .file") == "dropped.tar"
+
+
+def test_a_folder_without_images_is_told_at_once(visit: Open, tmp_path: Path):
+    page = visit()
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("nothing " * 50)
+    page.set_input_files("#folder", tmp_path / "empty")
+    page.wait_for_selector("#send-failed:not([hidden])")
+    assert "No scan and no DICOM file was found" in page.inner_text("#send-failed")

@@ -39,10 +39,14 @@ def test_a_row_is_never_surer_than_its_answer(diagnosis, diagnoser):
     assert table_row(Texts("en"), sure, diagnoser)["shown"] == "> 99.9 %"
 
 
+def refused(record):
+    return Result("r", Upload(Path("x"), record["file"]), "w", record)
+
+
 def test_a_refusal_is_told_in_the_readers_words_or_with_a_remedy():
     record = {"file": "x.nii", "error": {"code": "empty", "message": "x.nii: empty; copy it again"}}
-    assert refusal_view(Texts("en"), record)["words"] == "Empty; copy it again"
-    chinese = refusal_view(Texts("zh"), record)
+    assert refusal_view(Texts("en"), refused(record))["words"] == "Empty; copy it again"
+    chinese = refusal_view(Texts("zh"), refused(record))
     assert chinese["detail"] == "Empty; copy it again" and chinese["words"] == Texts("zh")("remedy.empty")
     odd = {"file": "x.nii", "error": {"code": "never-heard-of", "message": ""}}
-    assert refusal_view(Texts("en"), odd)["words"] == Texts("en")("remedy.other")
+    assert refusal_view(Texts("en"), refused(odd))["words"] == Texts("en")("remedy.other")
