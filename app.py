@@ -36,7 +36,7 @@ from model import SEGMENTER, Weights
 from reports import wording
 from scans import processes
 from scans.read import IMAGES, READERS
-from server import http, limits, logs, page, results, uploads
+from server import http, limits, logs, page, results, tables, uploads
 from server.folder import Uploads
 from server.hosts import hosts
 from server.signin import SignIn
@@ -153,8 +153,9 @@ def make_app(
         *uploads.ROUTES,
         *http.ROUTES,
         *results.ROUTES,
+        *tables.ROUTES,
         (
-            r"/web/((?:style\.css|page\.js|viewer\.js|outlines\.js|folder\.js|before\.js|start\.js))",
+            r"/web/((?:style\.css|page\.js|viewer\.js|outlines\.js|folder\.js|table\.js|before\.js|start\.js))",
             http.Static,
             {"path": str(http.WEB)},
         ),

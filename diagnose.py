@@ -4,14 +4,12 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 import model
-from cohorts.rows import Columns, write_csv
+from cohorts.rows import columns_of, write_csv
 from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, find_weights
-from diagnosis.measures import MEASURES
 from diagnosis.norms import FILE as NORMS
 from diagnosis.norms import NOBODY, NormsError, person
 from networks import dropout
@@ -50,15 +48,6 @@ def indented(file: str, width: int, text: str) -> str:
     """A file's lines: its name before the first, what follows below the first."""
     first, *rest = text.splitlines()
     return "\n".join([f"{file:<{width}}  {first}", *(f"{'':<{width}}  {line}" for line in rest)])
-
-
-def columns_of(records: list[dict[str, Any]], codes: list[str]) -> Columns:
-    """The columns that have something to show."""
-    return Columns(
-        codes,
-        intervals=any(record.get("intervals") for record in records),
-        measures=list(MEASURES) if any(record.get("measures") for record in records) else [],
-    )
 
 
 def file_report(diagnoser: Diagnoser, diagnosis: Diagnosis, options: argparse.Namespace) -> list[str]:

@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from cohorts.inputs import ENTITIES
+from diagnosis.measures import MEASURES
 
 Row = dict[str, str | float | None]
 ENDS = ("low", "high")
 DIGITS = {"severity": 4, "level": 4, "seconds": 3}  # behind the point; of all others six
+SCANNER = {  # of `Acquisition` → the column
+    "maker": "maker",
+    "model": "model",
+    "tesla": "tesla",
+    "sequence": "sequence",
+    "weighting": "weighting",
+    "thickness": "slice_mm",
+    "contrast": "contrast_agent",
+}
 REFUSED = "refused"  # the verdict of a file that gave no diagnosis
 
 
@@ -22,6 +32,7 @@ class Columns:
     intervals: bool = False
     measures: Sequence[str] = ()  # of the brain, by name
     entities: bool = False  # of BIDS names
+    scanner: bool = False  # how DICOM scans were acquired
     provenance: bool = False  # what of, by what and how it was made: a cohort's rows can be gone on with
 
     @property
@@ -29,7 +40,8 @@ class Columns:
         """The columns of numbers; the others are text."""
         ends = [f"{code} {end}" for code in self.codes for end in ("low", "high") if self.intervals]
         made = ["level", "seconds"] if self.provenance else []
-        return [*self.codes, "severity", *ends, *self.measures, *made]
+        scanner = [SCANNER[key] for key in ("tesla", "thickness") if self.scanner]
+        return [*self.codes, "severity", *ends, *self.measures, *scanner, *made]
 
     @property
     def names(self) -> list[str]:
@@ -37,7 +49,8 @@ class Columns:
         after = [name for name in numbers if name not in (*codes, "severity")]
         first = ["file", *(ENTITIES if self.entities else ())]
         last = ["judged_anyway", "error", "sha256", "weights", "segmenter"] if self.provenance else []
-        return [*first, "label", *codes, "set", "severity", "verdict", "reasons", *after, *last]
+        words = [name for name in SCANNER.values() if self.scanner and name not in numbers]
+        return [*first, "label", *codes, "set", "severity", "verdict", "reasons", *after, *words, *last]
 
     def row(self, record: Mapping[str, Any]) -> Row:
         """A record, as `Diagnosis.record` or `error_record` give it, in these columns."""
@@ -58,6 +71,7 @@ class Columns:
                 f"{code} {end}": at for code, ends in intervals.items() for end, at in zip(ENDS, ends, strict=True)
             },
             **{name: value["value"] for name, value in (record.get("measures") or {}).items()},
+            **{SCANNER[key]: told(value) for key, value in (record.get("acquisition") or {}).items()},
             "level": record.get("level"),
             "seconds": sum(record.get("seconds", {}).values()) or None,
             "judged_anyway": "yes" if gate.get("judged_anyway") else "",
@@ -76,6 +90,21 @@ class Columns:
             value if isinstance(value, str) else "" if value is None else f"{value:.{digits.get(name, 6)}f}"
             for name, value in row.items()
         ]
+
+
+def columns_of(records: Sequence[Mapping[str, Any]], codes: Sequence[str]) -> Columns:
+    """The columns that have something to show."""
+    return Columns(
+        codes,
+        intervals=any(record.get("intervals") for record in records),
+        measures=list(MEASURES) if any(record.get("measures") for record in records) else [],
+        scanner=any(record.get("acquisition") for record in records),
+    )
+
+
+def told(value: str | float | bool | None) -> str | float | None:
+    """A fact of the scanner: yes where it is one that is or is not."""
+    return ("yes" if value else "") if isinstance(value, bool) else value
 
 
 def write_csv(path: Path, records: Iterable[Mapping[str, Any]], columns: Columns) -> None:

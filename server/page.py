@@ -22,7 +22,7 @@ from reports.html import templates
 from reports.wording import Texts, language_of, languages
 from scans.read import APART, READERS, safe_name
 from server.state import Busy, Cancelled, Job, PageSession, Result, ServerState, Upload, failure
-from server.views import refusal_view, result_view, table_row
+from server.views import refusal_view, result_view, table_row, verdict_groups
 
 IN_BROWSER = (
     "upload.failed",
@@ -314,7 +314,8 @@ class Visit:
 
     def table(self) -> None:
         rows = [table_row(self.t, result, self.state.diagnosers[result.weights]) for result in self.results]
-        self.show("table", rows=rows)
+        self.session.table = list(self.results)
+        self.show("table", rows=rows, groups=verdict_groups(self.t, rows), token=self.session.token)
 
 
 def application(state: ServerState, examples: dict[str, Path | None]) -> Callable[[], None]:
@@ -324,7 +325,7 @@ def application(state: ServerState, examples: dict[str, Path | None]) -> Callabl
         title="Scanwise",
         description="Upload a scan, see what a network makes of it and why.",
         css_file=["/web/style.css"],
-        js_file=["/web/outlines.js", "/web/viewer.js", "/web/folder.js", "/web/page.js"],
+        js_file=["/web/outlines.js", "/web/viewer.js", "/web/folder.js", "/web/table.js", "/web/page.js"],
         manifest=False,
     )
     def visit() -> None:

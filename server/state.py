@@ -158,6 +158,7 @@ class PageSession:
         self.uploads: dict[str, Upload] = {}
         self.results: dict[str, Result] = {}
         self.jobs: list[Job] = []
+        self.table: list[Result] = []  # what the page shows together, refusals among it
         self.on_close: Callable[[], None] | None = None
         self.closed = False
         self._lock = threading.Lock()
@@ -188,6 +189,7 @@ class PageSession:
             self.uploads.clear()
             results = list(self.results)
             self.results.clear()
+            self.table = []
         self.state.forget(results)
         for upload in uploads:
             self.state.uploads.remove(upload)

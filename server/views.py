@@ -16,6 +16,8 @@ from server.state import Result
 from studies import to_json
 
 MARKS = {gate.FIT: "fit", gate.DOUBTFUL: "doubtful", gate.UNFIT: "unfit"}  # verdict → class of the style sheet
+REFUSED = "refused"  # the group of files that gave no diagnosis
+NOWHERE = 1000  # the place of what has no class, behind all classes
 IN_VIEWER = (
     "viewer.",
     "map.",
@@ -79,17 +81,39 @@ def prediction_set(t: Texts, record: dict[str, Any], known: bool) -> dict[str, s
 def table_row(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any]:
     """One file among several."""
     record = result.record
-    row = {"id": result.id, "file": file_name(t, result), "name": None, "code": "", "chance": None, "shown": ""}
+    row: dict[str, Any] = {
+        "id": result.id,
+        "file": file_name(t, result),
+        "name": None,
+        "code": "",
+        "chance": None,
+        "shown": "",
+    }
     if result.refused:
         why = t.error_title(record["error"]["code"])
-        return row | {"file": record["file"], "why": why, "kind": "unfit", "verdict": t("table.refused")}
+        told: dict[str, Any] = {"file": record["file"], "why": why, "kind": "unfit", "verdict": t("table.refused")}
+        return row | told | {"group": REFUSED, "rank": len(MARKS), "order": NOWHERE}
     label, verdict = record["label"], record["gate"]["verdict"]
     row |= {"why": t("result.none"), "kind": MARKS[verdict], "verdict": t(f"table.{verdict}")}
+    row |= {"group": verdict, "rank": list(MARKS).index(verdict), "order": NOWHERE}
     if label is None:
         return row
     chance = record["probabilities"][label]
     name = t.class_name(diagnoser.study, label)
-    return row | {"name": name, "code": label, "chance": 100 * chance, "shown": numbers.percent(chance)}
+    order = diagnoser.study.by_severity.index(label)
+    return row | {
+        "name": name,
+        "code": label,
+        "chance": 100 * chance,
+        "shown": numbers.percent(chance),
+        "order": order,
+    }
+
+
+def verdict_groups(t: Texts, rows: list[dict[str, Any]]) -> list[tuple[str, str, int]]:
+    """The verdicts among the rows, from the best: key, words and how many have it."""
+    found = {row["group"]: row["verdict"] for row in sorted(rows, key=lambda row: row["rank"])}
+    return [(group, words, sum(row["group"] == group for row in rows)) for group, words in found.items()]
 
 
 def refusal_view(t: Texts, result: Result) -> dict[str, Any]:

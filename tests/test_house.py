@@ -16,8 +16,8 @@ ORDER = [
     {"diagnosis", "data"},
     {"reports", "datasets"},
     {"archive"},
-    {"scoring", "server", "cohorts"},
-    {"learning"},
+    {"scoring", "cohorts"},
+    {"learning", "server"},
     {"app", "cohort", "diagnose", "evaluate", "norms", "simulate", "train", "train_segmenter"},
 ]
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}

@@ -201,11 +201,21 @@ def places(corners: np.ndarray, name: str, modality: str) -> np.ndarray:
         raise ScanError(
             "uneven-slices",
             f"{name}: the slices are not evenly spaced, {lengths.min():.2f} to "
-            f"{lengths.max():.2f} mm apart, or some are missing; export the whole series "
-            "again",
+            f"{lengths.max():.2f} mm apart{gap(lengths, usual)}; export the whole series again",
         )
     reached = np.concatenate([[0.0], np.cumsum(lengths)])
     return np.interp(np.linspace(0, reached[-1], count), reached, np.arange(len(corners)))
+
+
+def gap(lengths: np.ndarray, usual: float) -> str:
+    """Where images seem to be missing: the first step that is some times the usual one."""
+    missing = np.round(lengths / usual).astype(int) - 1
+    even = np.abs(lengths - (missing + 1) * usual) <= max(UNEVEN[0], UNEVEN[1] * usual)
+    if not even.all() or not missing.any():
+        return ", or some are missing"
+    first, count = int(np.argmax(missing > 0)) + 1, int(missing.sum())
+    verb = "is" if count == 1 else "are"
+    return f": {count} {verb} missing, the first after image {first} of {len(lengths) + 1}"
 
 
 def common_type(slices: list[Slice], whole: bool) -> np.dtype:

@@ -2,7 +2,7 @@
 
 import csv
 
-from cohorts.rows import Columns, write_csv
+from cohorts.rows import Columns, columns_of, write_csv
 from diagnosis.diagnoser import Diagnosis, error_record
 from scans.scan import ScanError
 from studies import STUDIES
@@ -36,3 +36,20 @@ def test_a_csv_shows_numbers_and_leaves_blank_what_there_is_not(diagnosis: Diagn
     assert list(first) == ["file", "label", *CODES, "set", "severity", "verdict", "reasons"]
     assert first["AD"] == "0.550000" and first["severity"] == "0.7375" and first["verdict"] == "doubtful"
     assert second["AD"] == second["set"] == "" and second["reasons"] == "x.nii: empty"
+
+
+def test_how_dicom_scans_were_acquired_has_its_columns():
+    acquisition = {"maker": "Siemens", "model": None, "tesla": 3.0, "sequence": "3D", "weighting": "T1"}
+    acquisition |= {"thickness": 1.0, "contrast": True}
+    record = {"file": "a.zip", "error": {"message": "no", "code": "x"}, "acquisition": acquisition}
+    columns = columns_of([record], ["A", "B"])
+    row = dict(zip(columns.names, columns.texts(columns.row(record)), strict=True))
+    assert {key: row[key] for key in ("maker", "model", "tesla", "slice_mm", "contrast_agent", "weighting")} == {
+        "maker": "Siemens",
+        "model": "",
+        "tesla": "3.000000",
+        "slice_mm": "1.000000",
+        "contrast_agent": "yes",
+        "weighting": "T1",
+    }
+    assert "maker" not in columns_of([{"file": "a.nii"}], ["A", "B"]).names

@@ -76,7 +76,13 @@ def test_ct_of_two_steps_is_evened_out():
     ("files", "code", "words"),
     [
         (straight([0, 4, 8]), "too-few-slices", "3 images"),
-        (straight([0, 4, 8, 16, 20]), "uneven-slices", "4.00 to 8.00 mm"),
+        (
+            straight([0, 4, 8, 16, 20]),
+            "uneven-slices",
+            "4.00 to 8.00 mm apart: 1 is missing, the first after image 3",
+        ),
+        (straight([0, 4, 8, 12, 24, 28, 36, 40]), "uneven-slices", "3 are missing, the first after image 4 of 8"),
+        (straight([0, 4, 8, 13.5, 18]), "uneven-slices", "5.50 mm apart, or some are missing"),
         (straight([0, 4, 8, 12]) + straight([0, 4, 8, 12]), "several-volumes", "8 images at 4 places"),
         ([*straight([0, 4, 8]), one((0, 0, 0), way=(1, 0, 0, 0, 0, -1))], "several-series", "different planes"),
         ([*straight([0, 4, 8, 12]), one((10, 20, 16), spacing=(1, 1))], "several-series", "differ in size"),
