@@ -27,6 +27,12 @@ repository; each is installed under its own licence. Versions stand in the locks
 Two are copyleft: `fpdf2` (LGPL-3), which draws the PDF, and `pylibjpeg-libjpeg` (GPL-3), which decodes DICOM's
 JPEG and JPEG-LS in a process of its own. Whoever passes Scanwise on together with them has their terms to keep, or
 leaves the second out: such files are then refused, all others are read.
+
+## What the bundled weights learned from
+
+- The ICBM 152 nonlinear symmetric template 2009a, carried by nilearn; its notice stands in `demodata/README.md`.
+- The 20 training label maps of SynthSeg (Apache-2.0; label maps, no scans), for `weights/segmenter.safetensors`; 16
+  to learn from, 4 held out. None of them is part of this repository.
 """
 
 
