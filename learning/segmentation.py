@@ -34,6 +34,7 @@ class Settings:
     rate: float = 2e-3
     warm_up: int = 100  # steps
     fall_from: float = 0.6  # share of the steps after which the rate falls
+    whole_from: float = 0.885  # share of the steps after which samples are whole boxes, as scans will be shown
     early_until: float = 0.35  # share of the steps after which all classes weigh the same
     decay: float = 1e-3  # of weights
     average: float = 0.995  # of the running mean of weights that is kept
@@ -83,9 +84,10 @@ class Samples(Dataset):
         settings: Settings,
         start: int,
         shape: Sequence[int] = SAMPLE,
+        whole: Sequence[int] = SHAPE,
     ):
         self.maps, self.simulated, self.settings = maps, simulated, settings
-        self.start, self.shape = start, shape
+        self.start, self.shape, self.whole = start, shape, whole
 
     def __len__(self) -> int:
         return max(0, self.settings.steps - self.start)
@@ -96,7 +98,11 @@ class Samples(Dataset):
         share = self.settings.drawn_share if self.simulated else 1.0
         heads = self.maps if self.maps and rng.random() < share else self.simulated
         head = heads[int(rng.integers(len(heads)))]
-        drawn = draw(head, (self.settings.seed, number, 1), self.shape)
+        whole = number >= self.settings.whole_from * self.settings.steps
+        shape, centre = self.shape, None
+        if whole:  # how much of a sample is brain decides what instance norm makes of it
+            shape, centre = self.whole, (np.array(head.low) + np.array(head.high)) / 2 + rng.normal(0, 6, 3)
+        drawn = draw(head, (self.settings.seed, number, 1), shape, centre=centre)
         return drawn.image.half(), drawn.classes
 
 
@@ -148,6 +154,7 @@ def train(
     check_every: int = 500,
     keep_every: int = 100,
     shape: Sequence[int] = SAMPLE,
+    whole: Sequence[int] = SHAPE,
 ) -> tuple[Segmenter, dict]:
     """The network of running means after `settings.steps`; goes on from `state` where that file lies."""
     torch.manual_seed(settings.seed)
@@ -190,7 +197,7 @@ def train(
         part.replace(state)
 
     loader = DataLoader(
-        Samples(maps, simulated, settings, step, shape),
+        Samples(maps, simulated, settings, step, shape, whole),
         batch_size=1,
         num_workers=workers,
         prefetch_factor=3 if workers else None,

@@ -32,6 +32,7 @@ def train(folder, state, check=None):
         check_every=2,
         keep_every=2,
         shape=(64, 64, 64),
+        whole=(64, 80, 64),
     )[0]
 
 
