@@ -31,8 +31,8 @@ leaves the second out: such files are then refused, all others are read.
 ## What the bundled weights learned from
 
 - The ICBM 152 nonlinear symmetric template 2009a, carried by nilearn; its notice stands in `demodata/README.md`.
-- The 20 training label maps of SynthSeg (Apache-2.0; label maps, no scans), for `weights/segmenter.safetensors`; 16
-  to learn from, 4 held out. None of them is part of this repository.
+- The 20 training label maps of SynthSeg (Apache-2.0; label maps, no scans), for `weights/segmenter.safetensors`;
+  16 to learn from, 4 held out. None of them is part of this repository.
 """
 
 
