@@ -88,13 +88,13 @@ def ticks(low: float, high: float) -> list[tuple[float, str]]:
     ]
 
 
-def svg(figure: Panel, alt: str) -> str:
-    """The figure as an SVG element; style sheets colour it by its classes. `alt` must be escaped."""
+def svg(figure: Panel) -> str:
+    """The figure as an SVG element; style sheets colour it by its classes, and words stand below it."""
     points = lambda path: " ".join(f"{x:.1f},{y:.1f}" for x, y in path)  # noqa: E731
     floor, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     x, y = figure.point
     parts = [
-        f'<svg class="curves" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{alt}">',
+        f'<svg class="curves" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" aria-hidden="true">',
         *(f'<path class="grid" d="M{LEFT:g} {at:.1f}H{right:g}"/>' for at, _ in figure.values),
         f'<polygon class="outer" points="{points(figure.outer)}"/>',
         f'<polygon class="inner" points="{points(figure.inner)}"/>',

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from concurrent.futures import wait as wait_for
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pywebio import config
 from pywebio.output import put_html, use_scope
 from pywebio.session import defer_call, eval_js, get_current_session, info, run_js
 
+from diagnosis.norms import NOBODY, NormsError, Person, person
 from networks.dropout import PASSES
 from reports.html import templates
 from reports.wording import Texts, language_of, languages
@@ -41,6 +42,7 @@ class Request:
     anyway: bool = False
     passes: int = 0
     series: str | None = None  # of a folder's the one that was asked for
+    person: Person = NOBODY
     instead: Result | None = None  # the one answer takes this result's place
 
     @property
@@ -86,6 +88,7 @@ class Visit:
             "anyway": self.on_anyway,
             "uncertainty": self.on_uncertainty,
             "series": self.on_series,
+            "person": self.on_person,
             "new": self.on_new,
         }
         self.head()
@@ -178,20 +181,42 @@ class Visit:
 
     def on_anyway(self, value: Any) -> None:
         if self.opened is not None and not self.opened.refused:
-            self.judge(Request([self.opened.upload], True, series=self.opened.series, instead=self.opened))
+            self.judge(replace(self.once_more(self.opened), anyway=True))
 
     def on_uncertainty(self, value: Any) -> None:
         opened = self.opened
         if opened is None or opened.refused or self.state.diagnosers[opened.weights].why_no_uncertainty:
             return
-        anyway = opened.record["gate"]["judged_anyway"]
-        self.judge(Request([opened.upload], anyway, PASSES, opened.series, instead=opened))
+        self.judge(replace(self.once_more(opened), passes=PASSES))
 
     def on_series(self, value: Any) -> None:
         """Another series of the same folder, which takes the place of the one shown."""
         opened = self.opened
         if opened is not None and opened.upload.ours and value in [one["key"] for one in opened.listed]:
             self.judge(Request([opened.upload], series=str(value), instead=opened))
+
+    def on_person(self, value: Any) -> None:
+        """Age and sex, for centiles; the browser has checked them, so what makes no sense is not from there."""
+        opened = self.opened
+        if opened is None or opened.refused or not isinstance(value, dict):
+            return
+        try:
+            who = person(str(value.get("age", ""))[:20], str(value.get("sex", ""))[:20])
+        except NormsError:
+            return
+        self.judge(replace(self.once_more(opened), person=who))
+
+    def once_more(self, result: Result) -> Request:
+        """The same question about the same file, to be asked with a change."""
+        record = result.record
+        return Request(
+            [result.upload],
+            record["gate"]["judged_anyway"],
+            PASSES if record["intervals"] else 0,
+            result.series,
+            Person(**(record["person"] or {})),
+            instead=result,
+        )
 
     def on_new(self, value: Any) -> None:
         self.session.clear()
@@ -238,7 +263,9 @@ class Visit:
                         raise Cancelled
 
                 answers.append(
-                    self.state.answer(upload, weights, request.anyway, request.passes, step, request.series)
+                    self.state.answer(
+                        upload, weights, request.anyway, request.passes, step, request.series, request.person
+                    )
                 )
             return answers
 

@@ -3,6 +3,7 @@
 import threading
 import time
 
+from reports.cuts import cuts_png
 from reports.labels import SUFFIX, label_map
 from scans import processes
 from scans.scan import ScanError
@@ -130,6 +131,19 @@ class Outlines(Volume):
         self.send(await self.work(lambda: payloads.outlines(self.state.diagnosis(result))))
 
 
+class Cuts(OfResult):
+    """`/results/KEY/cuts.png`: three coronal cuts through the hippocampi, with outlines."""
+
+    async def get(self, key: str) -> None:
+        result = self.result(key)
+        if not result.record["measures"]:
+            raise Refusal(404, "no-labels", "nothing was outlined in this scan")
+        body = await self.work(lambda: cuts_png(self.state.diagnosis(result)))
+        self.set_header("Content-Type", "image/png")
+        self.set_header("Cache-Control", "private, max-age=600")
+        self.finish(body)
+
+
 class Labels(OfResult):
     """`/results/KEY/labels.nii.gz`: what was outlined, on the scan's own grid."""
 
@@ -150,5 +164,6 @@ ROUTES = [
     (r"/results/([\w-]+)/progress", Progress),
     (r"/results/([\w-]+)/report\.(html|pdf|json)", Report),
     (r"/results/([\w-]+)/outlines", Outlines),
+    (r"/results/([\w-]+)/cuts\.png", Cuts),
     (r"/results/([\w-]+)/labels\.nii\.gz", Labels),
 ]

@@ -12,6 +12,7 @@ from reports.style import HEAT, OUTLINES
 from reports.wording import Texts
 from server import payloads
 from server.details import details, file_name
+from server.measures import measures_view
 from server.state import Result
 from studies import to_json
 
@@ -55,7 +56,7 @@ def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any
         "ends": (study.by_severity[0], study.by_severity[-1]),
         "methods": payloads.methods(),
         "volume": weights.contract.kind == "volume",
-        "measured": bool(record["measures"]),
+        "measured": measures_view(t, record, diagnoser.norms) if record["measures"] else None,
         "heat": HEAT,
         "outlines": OUTLINES,
         "viewer_texts": to_json(t.starting(*IN_VIEWER)),

@@ -58,6 +58,7 @@
     if (content && root.dataset.turn > 1) {
       content.focus({ preventScroll: true });
       scrollTo({ top: 0 });
+      if (find("measures")?.open) find("measures").scrollIntoView();
     }
     const series = find("series");
     if (series && series.open) thumbnails(series);
@@ -207,6 +208,9 @@
     if (what === "skip") {
       event.preventDefault();
       if (find("content")) find("content").focus();
+    } else if (what === "person") {
+      const age = find("person-age");
+      if (age.reportValidity()) emit(what, { age: age.value, sex: find("person-sex").value });
     } else if (what === "abort") {
       if (request) request.abort();
     } else {

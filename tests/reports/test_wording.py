@@ -75,6 +75,7 @@ def test_every_phrase_that_is_asked_for_is_there_and_every_one_there_is_asked_fo
         "column": {"structure", "left", "right", "total", "share", "span", "centile"},
         "index": set(INDICES),
         "structure": set(OUTLINES),
+        "person.sex": {"unknown", "F", "M"},
         "norms.who": {"any", "F", "M"},
         "outlines": {"left", "right"},
         "series": set(WHY_NOT),

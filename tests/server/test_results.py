@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,6 +154,7 @@ def test_without_measures_there_are_no_outlines(server, visit, head_file):
     key = page.get_attribute("#viewer", "data-key")
     status, _, body = ask(server, "GET", f"/results/{key}/outlines")
     assert status == 404 and json.loads(body)["error"]["code"] == "no-labels"
+    assert page.locator("#measures").count() == 0 and ask(server, "GET", f"/results/{key}/cuts.png")[0] == 404
 
 
 def test_an_age_in_the_form_gives_centiles_and_nonsense_is_refused(measuring, head_file):
@@ -167,3 +169,41 @@ def test_an_age_in_the_form_gives_centiles_and_nonsense_is_refused(measuring, he
         body, kind = form(*files, **fields)
         status, _, answer = ask(measuring, "POST", ANALYSIS, body, Content_Type=kind)
         assert status == 422 and json.loads(answer)["error"]["code"] == code
+
+
+def test_measures_are_folded_and_an_age_gives_them_centiles_and_curves(measuring, browser, head_file):
+    with visiting(browser, measuring) as visit:
+        page = visit(390, 800)
+        send(page, head_file)
+        result_of(page)
+        table = page.locator(".measure-table")
+        assert not table.is_visible()
+        assert re.search(r"Ventricles \d+\.\d ml", page.inner_text("#measures summary"))
+        page.click("#measures summary")
+        assert table.is_visible() and page.locator(".centile-bar").count() == 0
+        assert "tell the age to see centiles" in page.inner_text("#measures")
+        page.fill("#person-age", "200")
+        page.click("[data-do=person]")  # the browser itself says what is wrong
+        assert page.evaluate("document.querySelector('#person-age').validity.rangeOverflow")
+        page.fill("#person-age", "70")
+        page.select_option("#person-sex", "F")
+        page.click("[data-do=person]")
+        page.wait_for_selector(".curve-grid svg")
+        result_of(page)
+        assert table.is_visible() and page.input_value("#person-age") == "70"
+        assert (
+            "at 70 years (women)" in page.inner_text("#measures") and page.locator(".curve-grid svg").count() == 4
+        )
+        assert page.locator(".centile-bar").count() == page.locator(".centile-bar i").count() == 4
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate(
+            "(({scrollWidth, clientWidth}) => scrollWidth <= clientWidth)(document.querySelector('.table-scroll'))"
+        )
+        page.locator(".cuts img").scroll_into_view_if_needed()
+        page.wait_for_function("document.querySelector('.cuts img').naturalWidth === 1000")
+        page.click("[data-do=uncertainty]")  # keeps what was told
+        page.wait_for_selector(".bars .range")
+        assert page.input_value("#person-age") == "70" and page.locator(".curve-grid svg").count() == 4
+        page.click(".languages button[lang=zh]")
+        page.wait_for_selector("html[lang=zh-CN]")
+        assert "70 岁" in page.inner_text("#measures")
