@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import model
-from diagnosis import brain, gate, likeness, segment
+from diagnosis import agreement, brain, gate, likeness, segment
 from diagnosis.explain import Map, explain
 from diagnosis.measures import INTRACRANIAL_ML, NOT_ASSESSED, Value, measure
 from diagnosis.norms import FILE as NORMS
@@ -28,7 +28,7 @@ from scans.prepare import Prepared, prepare
 from scans.processes import read
 from scans.read import safe_name
 from scans.scan import Scan, ScanError
-from studies import NOTICE
+from studies import NOTICE, Study
 
 VERSION = "1.0.0"
 BESIDE, NONE = "beside", "none"  # which segmenter: the one in the folder of the class weights, or none at all
@@ -73,10 +73,7 @@ class Diagnosis:
     @property
     def severity(self) -> float | None:
         """Expected severity, 0 to 1, where the study's classes have an order."""
-        study = self.weights.study
-        if self.probabilities is None or not study.ordered:
-            return None
-        return sum(self.probabilities[label.code] * (label.severity or 0.0) for label in study.labels)
+        return expected_severity(self.weights.study, self.probabilities)
 
     def record(self) -> dict[str, Any]:
         return {
@@ -107,6 +104,13 @@ class Diagnosis:
             "versions": versions(),
             "notice": NOTICE,
         }
+
+
+def expected_severity(study: Study, probabilities: dict[str, float] | None) -> float | None:
+    """From 0 to 1; None where there is no answer, or no order of the study's classes."""
+    if probabilities is None or not study.ordered:
+        return None
+    return sum(probabilities[label.code] * (label.severity or 0.0) for label in study.labels)
 
 
 def versions() -> dict[str, str]:
@@ -227,6 +231,7 @@ class Diagnoser:
             findings += gate.after(features[0], self.weights) if finite else [gate.NOT_FINITE]
             if finite and (judge_anyway or gate.verdict(findings) != gate.UNFIT):
                 label, probabilities, answers = self._read_out(logits, level)
+                findings += self._against(probabilities, measures)
                 if passes:
                     with step("uncertainty"):
                         intervals = self._intervals(base, passes)
@@ -259,6 +264,11 @@ class Diagnoser:
         codes, values = self.study.codes, self._probabilities(logits)[0]
         answers = model.prediction_set(values, codes, self.weights.header.conformal_scores, level)
         return codes[int(values.argmax())], dict(zip(codes, map(float, values), strict=True)), answers
+
+    def _against(self, probabilities: dict[str, float], measures: dict[str, Value] | None) -> list[gate.Finding]:
+        severity = expected_severity(self.study, probabilities)
+        segmenter = self.segmenter.sha256 if self.segmenter else ""
+        return agreement.disagreement(severity, measures, self.weights.header.anatomy, segmenter)
 
     def _probabilities(self, logits: torch.Tensor) -> np.ndarray:
         return model.probabilities(logits, self.weights.header.temperature)

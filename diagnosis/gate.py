@@ -90,6 +90,16 @@ REASONS = {
         "What was outlined inside the skull adds up to {ml:.0f} ml; heads have {low:.0f} to {high:.0f} ml. No "
         "measures are given. Check the voxel size in the file and the pictures."
     ),
+    "little-atrophy": (
+        "Class and anatomy speak against each other: the expected severity is {severity:.2f}, but ventricles "
+        "({ventricles:.2f} % of the volume inside the skull) and hippocampi ({hippocampi:.2f} %) measure like "
+        "those of the least affected tenth that was learned from. Read the class with care."
+    ),
+    "much-atrophy": (
+        "Class and anatomy speak against each other: the expected severity is {severity:.2f}, but ventricles "
+        "({ventricles:.2f} % of the volume inside the skull) and hippocampi ({hippocampi:.2f} %) measure like "
+        "those of the most affected tenth that was learned from. Read the class with care."
+    ),
     "no-brain": (
         "No brain could be outlined in this scan, and these weights judge the brain alone. Check that it is a T1 "
         "head and that the file says how it lies."

@@ -18,6 +18,7 @@ from data.cases import Case, DataError, find, notes
 from data.leaks import Leaks, contradictions, deduplicate, fingerprints, leaks
 from data.splits import assign, data_folder, read_split, write_split
 from learning import transfer
+from learning.anatomy import anatomy
 from learning.loop import Trainer, cases_of
 from learning.processes import Halt, Interrupted, join, shared, world
 from learning.provenance import header_of
@@ -102,6 +103,10 @@ def finish(run: Trainer, halt: Halt) -> Path:
         for split in ("train", "val", "test")
     }
     header, extras = judged(weights, predictions, settings, run.to_input)
+    if run.to_input is not None:  # which brings the segmenter
+        val, folder = cases_of(run.cases, "val"), data_folder(Path(settings.data))
+        header = replace(header, anatomy=anatomy(val, study, run.to_input.weights, folder, halt.check))
+        header = replace(header, card=card(header))
     path = run.out / f"{study.key}.{settings.network}.safetensors"
     model.save(path, network, header, extras)
     write_results(run.out, header, predictions["test"], data_folder(Path(settings.data)))

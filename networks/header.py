@@ -27,6 +27,7 @@ class Header:
     scores: dict[str, Any] = field(default_factory=dict)  # on held-out subjects
     calibration: dict[str, Any] = field(default_factory=dict)
     likeness: dict[str, Any] = field(default_factory=dict)  # how far from the training scans is still usual
+    anatomy: dict[str, Any] = field(default_factory=dict)  # what a cohort's brains measure, by severity
     example: dict[str, Any] = field(default_factory=dict)  # a file and its probabilities
     card: str = ""  # Markdown
     others: dict[str, Any] = field(default_factory=dict)  # keys that this version does not know
@@ -92,7 +93,7 @@ class Header:
         }
 
 
-PARTS = ("training", "scores", "calibration", "likeness", "example", "card")
+PARTS = ("training", "scores", "calibration", "likeness", "anatomy", "example", "card")
 KEYS = {"format", "title", "study", "network", "contract", "contract_hash", *PARTS}  # of the document
 
 

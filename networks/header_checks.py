@@ -10,6 +10,7 @@ from typing import Any
 KINDS = {"volume": 3, "image": 2}  # and how many axes each has
 PLACES = ("head", "fill", "crop", "squeeze")
 SCALES = ("foreground", "brain", "stored", "unit", "imagenet")
+ANATOMY = ("ventricles_share", "hippocampi_share")  # measures of a cohort that must be there
 MOST_VOXELS = 1 << 27  # of a prepared grid
 MOST_TEXT = 1 << 20
 
@@ -100,6 +101,15 @@ CONTRACT = table(
 )
 LABEL = table({"code": text, "name": text, "severity": optional(number(0, 1))}, ("code", "name"))
 SCORE = table({part: optional(number()) for part in ("value", "low", "high")}, ("value",))
+QUANTILES = each(number(), 2, 100)
+GROUP = table(
+    {
+        "severity": each(number(), 2, 2),
+        "cases": number(0, whole=True),
+        "measures": table(dict.fromkeys(ANATOMY, QUANTILES), ANATOMY, others=QUANTILES),
+    },
+    ("severity", "measures"),
+)
 HEADER = table(
     {
         "title": text,
@@ -120,6 +130,16 @@ HEADER = table(
         "network": table({"name": text, "arguments": table()}, ("name",)),
         "calibration": table({"temperature": number(1e-6, 1e6), "scores": each(number())}),
         "likeness": table({"threshold": optional(number()), "match": number()}),
+        "anatomy": table(
+            {
+                "segmenter": text,
+                "cohort": text,
+                "cases": number(1, whole=True),
+                "levels": QUANTILES,
+                "groups": each(GROUP, 2, 100),
+            },
+            ("segmenter", "levels", "groups"),
+        ),
         "example": optional(table({"file": text, "probabilities": table(others=number(0, 1))}, ("file",))),
         "scores": optional(table({"metrics": table(others=SCORE), "cohort": text})),
         "training": table(
@@ -149,6 +169,20 @@ def check(header: dict[str, Any]) -> None:
         raise fault("header.contract.shape", shape, f"{axes} sizes")
     if math.prod(shape) > MOST_VOXELS:
         raise fault("header.contract.shape", shape, f"at most {MOST_VOXELS:,} voxels in all")
+    _check_anatomy(header.get("anatomy"))
     for part in ("spacing", "anchor"):
         if len(contract.get(part, ())) not in (0, axes):
             raise fault(f"header.contract.{part}", contract[part], f"{axes} numbers or none")
+
+
+def _check_anatomy(anatomy: dict[str, Any] | None) -> None:
+    """As many quantiles as levels, and these rising."""
+    if not anatomy:
+        return
+    levels = anatomy["levels"]
+    if sorted(set(levels)) != list(levels):
+        raise fault("header.anatomy.levels", levels, "rising")
+    for group in anatomy["groups"]:
+        for name, quantiles in group["measures"].items():
+            if len(quantiles) != len(levels):
+                raise fault(f"header.anatomy.groups.measures.{name[:40]}", quantiles, f"{len(levels)} numbers")

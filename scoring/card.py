@@ -183,6 +183,11 @@ def limits(header: Header) -> str:
         "- It sees one picture and knows nothing of age, history or tests.",
         "- A heat map shows what moved the answer, not what is ill.",
     ]
+    if header.anatomy:
+        said.append(
+            "- A class is called doubtful where the ventricles and hippocampi measured beside it speak against it, "
+            f"by what {header.anatomy['cases']} brains of {header.anatomy['cohort']} measure at each severity."
+        )
     if scores and scores["subjects"] < 100:
         said.append(
             f"- Few subjects were scored ({scores['subjects']}): the intervals above are wide, and rare "

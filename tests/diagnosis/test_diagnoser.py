@@ -12,6 +12,7 @@ import torch
 
 import model
 from diagnosis import brain, segment
+from diagnosis.agreement import GROWS, SHRINKS, cohort_table
 from diagnosis.diagnoser import Diagnoser
 from diagnosis.measures import MEASURES, NOT_ASSESSED
 from diagnosis.norms import FILE, NormsError, Person
@@ -236,3 +237,17 @@ def test_norms_can_be_left_out_and_another_segmenter_s_are_refused(
     assert Diagnoser(calibrated, "cpu", norms=measuring_folder / FILE).norms is None  # nothing is measured there
     with pytest.raises(NormsError, match="made with the segmenter 5e5e5e5e"):
         Diagnoser(weights, "cpu", norms=written(tmp_path, made()))
+
+
+def test_a_class_that_the_anatomy_speaks_against_is_doubted(measuring, measuring_folder, head_file, tmp_path):
+    """A network that always says AD, and a cohort of whose least affected tenth this head is one."""
+    seen = measuring(head_file).measures
+    rows = [(k / 99, {name: seen[name].value * (1 + k / 99) for name in (GROWS, SHRINKS)}) for k in range(100)]
+    table = cohort_table(rows, measuring.segmenter.sha256)
+    loaded = model.load(measuring_folder / measuring.weights.name, "cpu")
+    with torch.no_grad():
+        loaded.network.dense_2.bias[STUDY.codes.index("AD")] = 100
+    path = model.save(tmp_path / loaded.name, loaded.network, replace(loaded.header, anatomy=table))
+    judged = Diagnoser(path, "cpu", segmenter=measuring.segmenter)(head_file)
+    assert judged.label == "AD" and judged.verdict == "doubtful"
+    assert [finding.code for finding in judged.findings] == ["little-atrophy"]
