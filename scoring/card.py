@@ -185,8 +185,8 @@ def limits(header: Header) -> str:
     ]
     if header.anatomy:
         said.append(
-            "- A class is called doubtful where the ventricles and hippocampi measured beside it speak against it, "
-            f"by what {header.anatomy['cases']} brains of {header.anatomy['cohort']} measure at each severity."
+            "- A class is called doubtful where the ventricles and hippocampi measured beside it speak against "
+            f"it, by what {header.anatomy['cases']} brains of {header.anatomy['cohort']} measure at each severity."
         )
     if scores and scores["subjects"] < 100:
         said.append(

@@ -242,7 +242,8 @@ def test_norms_can_be_left_out_and_another_segmenter_s_are_refused(
 def test_a_class_that_the_anatomy_speaks_against_is_doubted(measuring, measuring_folder, head_file, tmp_path):
     """A network that always says AD, and a cohort of whose least affected tenth this head is one."""
     seen = measuring(head_file).measures
-    rows = [(k / 99, {name: seen[name].value * (1 + k / 99) for name in (GROWS, SHRINKS)}) for k in range(100)]
+    both = ((GROWS, 1), (SHRINKS, -0.5))  # at severity 1 the ventricles are twice as large, the hippocampi half
+    rows = [(k / 99, {name: seen[name].value * (1 + by * k / 99) for name, by in both}) for k in range(100)]
     table = cohort_table(rows, measuring.segmenter.sha256)
     loaded = model.load(measuring_folder / measuring.weights.name, "cpu")
     with torch.no_grad():
