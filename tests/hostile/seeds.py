@@ -3,6 +3,7 @@
 import gzip
 import io
 import struct
+import tarfile
 import zipfile
 from collections.abc import Callable
 
@@ -149,6 +150,16 @@ def zipped(method: int = zipfile.ZIP_DEFLATED) -> bytes:
     return buffer.getvalue()
 
 
+def tarred() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number, file in enumerate(slices()):
+            member = tarfile.TarInfo(str(number))
+            member.size = len(file)
+            archive.addfile(member, io.BytesIO(file))
+    return buffer.getvalue()
+
+
 # what it is -> the name that a file of it has, and its bytes
 SEEDS: dict[str, tuple[str, Callable[[], bytes]]] = {
     **{f"NIfTI {dtype}": ("a.nii", lambda dtype=dtype: nifti(dtype)) for dtype in ("u1", "i2", "i4", "f4", "f8")},
@@ -178,5 +189,6 @@ SEEDS: dict[str, tuple[str, Callable[[], bytes]]] = {
     "zip": ("a.zip", zipped),
     "zip stored": ("a.zip", lambda: zipped(zipfile.ZIP_STORED)),
     "zip bzip2": ("a.zip", lambda: zipped(zipfile.ZIP_BZIP2)),
+    "tar": ("a.tar", tarred),
     "zip LZMA": ("a.zip", lambda: zipped(zipfile.ZIP_LZMA)),
 }
