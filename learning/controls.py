@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from data.cases import SUBJECTS
 from data.tables import ABSENT, DataError, check_files, file_of, first_few, read_table
-from diagnosis.measures import measure
+from diagnosis.diagnoser import measured as plausible
 from diagnosis.norms import LEAST, NormsError, person
 from diagnosis.segment import SegmenterWeights, segment
 from scans.prepare import prepare
@@ -80,9 +80,12 @@ def measured(
     done, left_out = [], []
     for control in tqdm(controls, "measuring", unit="scan", disable=quiet or None):
         try:
-            found = measure(segment(weights, prepare(read(control.file), HEAD)))
+            found, doubts = plausible(segment(weights, prepare(read(control.file), HEAD)))
         except ValueError as error:  # ScanError is one
             left_out.append((control, str(error)))
+            continue
+        if found is None:
+            left_out.append((control, " ".join(doubt.text for doubt in doubts)))
             continue
         done.append(Measured(control, {name: value.value for name, value in found.items()}))
     return done, left_out

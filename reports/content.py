@@ -14,6 +14,7 @@ from diagnosis.explain import Map
 from diagnosis.regions import regions, warnings
 from networks.dropout import PASSES
 from reports import acquired, numbers
+from reports.curves import panels
 from reports.cuts import OUTLINED
 from reports.measured import measure_table
 from reports.style import ACCENT, BAD, DOUBT, GOOD, HEAT, INK, OUTLINES, QUIET
@@ -26,7 +27,8 @@ TONES = {gate.FIT: GOOD, gate.DOUBTFUL: DOUBT, gate.UNFIT: BAD}
 @dataclass(frozen=True)
 class Block:
     """A piece of a report: "title", "heading", "big", "text", "small", "rows" and the smaller "details" of two
-    columns, "table", "chart", "break", or a picture: "planes", or "overview" with its text and legend beside it.
+    columns, "table", "chart", "curves", "break", or a picture: "planes", or "overview" with its text and legend
+    beside it.
     """
 
     kind: str
@@ -77,6 +79,7 @@ def content(diagnosis: Diagnosis, heat_map: Map | None, t: Texts, made: datetime
     first = [*answer(diagnosis, t, made)]
     if diagnosis.measures:
         first += [overview(diagnosis, heat_map, t), *measured(diagnosis, t), Block("break")]
+        first += over_age(diagnosis, t)
     regions_of_map = [] if heat_map is None else where(diagnosis, heat_map, t)
     room = (Block("break"), *regions_of_map) if not diagnosis.measures else (*regions_of_map, Block("break"))
     return [
@@ -151,6 +154,18 @@ def measured(diagnosis: Diagnosis, t: Texts) -> list[Block]:
         Block("details", rows=table.indices),
         Block("small", " ".join(table.notes)),
     ]
+
+
+def over_age(diagnosis: Diagnosis, t: Texts) -> list[Block]:
+    """The curves of the controls with this scan among them, where the age was told and is one of theirs."""
+    figures = panels(diagnosis.norms, diagnosis.measures, diagnosis.person)
+    if not figures:
+        return []
+    record = diagnosis.record()
+    rows = tuple(
+        (f"{t.measure_name(name)}, %", t.centile(record["measures"][name], record["norms"])) for name in figures
+    )
+    return [Block("heading", t("curves.heading")), Block("curves", rows=rows), Block("small", t("curves.note"))]
 
 
 def pictures(diagnosis: Diagnosis, heat_map: Map | None, t: Texts) -> list[Block]:

@@ -9,6 +9,7 @@ import tornado.template
 from diagnosis.diagnoser import Diagnosis
 from diagnosis.explain import Map
 from reports.content import bars, content
+from reports.curves import panels, svg
 from reports.cuts import overview
 from reports.figures import png, slices
 from reports.style import ACCENT, PLAIN
@@ -39,6 +40,7 @@ def html(
             blocks=blocks,
             bars=bars(diagnosis.record(), diagnosis.weights.study, t),
             pictures={kind: base64.b64encode(body).decode() for kind, body in drawn.items()},
+            curves=[svg(each) for each in panels(diagnosis.norms, diagnosis.measures, diagnosis.person).values()],
             style=(WEB / "report.css").read_text(encoding="utf-8"),
             colours={True: ACCENT, False: PLAIN},
         )

@@ -15,7 +15,9 @@ from PIL import Image
 
 from diagnosis.diagnoser import Diagnosis
 from diagnosis.explain import Map
+from reports import curves
 from reports.content import Bar, Block, bars, content
+from reports.curves import Panel, panels
 from reports.cuts import overview
 from reports.figures import picture, planes
 from reports.fonts import font_for
@@ -71,6 +73,8 @@ def pdf(
             pages.table_of(block)
         elif block.kind == "chart":
             pages.chart(bars(diagnosis.record(), diagnosis.weights.study, t))
+        elif block.kind == "curves":
+            pages.curves(block, list(panels(diagnosis.norms, diagnosis.measures, diagnosis.person).values()))
         elif block.kind in ("rows", "details"):
             for key, value in block.rows:
                 pages.row(block, key, value)
@@ -223,6 +227,47 @@ class Pages(FPDF):
             if number == 0:
                 self.set_draw_color("#d5dde3")
                 self.line(SIDE, self.y, self.w - SIDE, self.y)
+
+    def curves(self, block: Block, figures: list[Panel]) -> None:
+        """The figures side by side, each above its words."""
+        gap = 10.0
+        width = (self.epw - gap * (len(figures) - 1)) / max(len(figures), 4)
+        scale = width / curves.WIDTH
+        self.room(curves.HEIGHT * scale + 40)
+        top = lowest = self.y + 4
+        for place, (figure, (title, centile)) in enumerate(zip(figures, block.rows, strict=True)):
+            left = SIDE + place * (width + gap)
+            self.figure(figure, left, top, scale)
+            self.pen(7.5, QUIET)
+            self.y = top + curves.HEIGHT * scale + 2
+            self.lines(left, width, f"{title} · {self.t('column.centile')} {centile}", 7.5)
+            lowest = max(lowest, self.y)
+        self.y = lowest + 2
+
+    def figure(self, figure: Panel, left: float, top: float, scale: float) -> None:
+        at = lambda points: [(left + scale * x, top + scale * y) for x, y in points]  # noqa: E731
+        for area, colour in ((figure.outer, "#e8edf1"), (figure.inner, "#c3d3db")):
+            self.set_fill_color(colour)
+            self.polygon(at(area), style="F")
+        self.set_line_width(0.8)
+        self.set_draw_color(ACCENT)
+        self.polyline(at(figure.median))
+        floor = top + scale * (curves.HEIGHT - curves.BOTTOM)
+        self.set_draw_color("#d5dde3")
+        self.line(left + scale * curves.LEFT, floor, left + scale * (curves.WIDTH - curves.RIGHT), floor)
+        self.pen(5.5, QUIET)
+        for x, words in figure.ages:
+            self.set_xy(left + scale * x - 12, floor + 2)
+            self.cell(24, 6, words, align="C")
+        for y, words in figure.values:
+            self.set_xy(left, top + scale * y - 3)
+            self.cell(scale * (curves.LEFT - 4), 6, words, align="R")
+        (x, y), (high, low) = figure.point, figure.span
+        self.set_draw_color(BAD)
+        self.set_fill_color(BAD)
+        self.line(left + scale * x, top + scale * high, left + scale * x, top + scale * low)
+        self.circle(left + scale * x, top + scale * y, 2.0, style="F")
+        self.set_line_width(0.5)
 
     def picture(self, block: Block, drawn: Image.Image, after: float) -> None:
         """A picture as large as leaves room for what comes after it on its page."""

@@ -164,7 +164,7 @@ class Texts:
         said, shown = self.norms(record["norms"], record["person"]), []
         for name in MAIN_CENTILES:
             centile = self.centile(record["measures"][name], record["norms"])
-            shown += [f"{self.measure_name(name)}: {centile}"] if centile else []
+            shown += [f"{self.measure_name(name)}: {self('column.centile').lower()} {centile}"] if centile else []
         return "\n  ".join([*shown, said])
 
     # --- measures ------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from diagnosis.norms import NormsError
 from learning import controls
 from learning.controls import Control
 from tests import support
-from tests.label_maps import untrained
 from tests.labelled import empty, table
+from tests.segmenters import by_brightness
 
 ROWS = [(f"{k}.nii.gz", 50 + k, "FM"[k % 2]) for k in range(40)]
 
@@ -64,7 +64,10 @@ def test_controls_are_measured_and_what_cannot_be_read_is_left_out(tmp_path):
     good = support.save_nifti(tmp_path / "good.nii.gz", *support.phantom(4.0))
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(good.read_bytes()[:500])
-    weights = segmenting.load(untrained(tmp_path), "cpu")
+    weights = segmenting.load(by_brightness(tmp_path), "cpu")
     done, left_out = controls.measured([Control(good, 70, None), Control(bad, 71, None)], weights, quiet=True)
     assert [one.control.file for one in done] == [good] and set(done[0].values) == set(MEASURES)
     assert [control.file for control, _ in left_out] == [bad] and "bad.nii.gz" in left_out[0][1]
+    weights.header["calibration"] = {}  # the scalp counts in full, which is more than any head holds
+    done, left_out = controls.measured([Control(good, 70, None)], weights, quiet=True)
+    assert done == [] and "adds up to" in left_out[0][1]

@@ -1,18 +1,22 @@
 """What a report says of a diagnosis, and what it does not claim."""
 
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from pypdf import PdfReader
 
-from diagnosis import explain, gate
+from diagnosis import explain, gate, norms
+from diagnosis.norms import Person
 from networks.header import Header
 from reports import content, pdf
 from reports.html import html
 from reports.wording import Texts
 from studies import HEAD
 from tests.diagnoses import MADE, Reader
+from tests.norms import LAWFUL, SEGMENTER, made, written
 
 
 def test_a_scan_that_cannot_be_judged_gets_no_class_and_no_chart(diagnosis):
@@ -45,3 +49,19 @@ def test_data_is_the_record_and_the_map_in_numbers(diagnosis, found):
     assert told["map"]["method"] == "relevance" and told["map"]["code"] == "AD"
     assert sum(told["map"]["regions"].values()) == pytest.approx(1)
     assert told["made"] == "2026-01-02T03:04:00+00:00"
+
+
+def test_the_curves_stand_in_the_report_where_an_age_of_the_controls_was_told(measured, found, tmp_path):
+    known = norms.load(written(tmp_path, made(LAWFUL)), SEGMENTER)
+    who = Person(70, "F")
+    told = replace(measured, measures=known.placed(measured.measures, who), norms=known, person=who)
+    t = Texts("en")
+    for asked, there in ((told, True), (replace(told, person=Person(30)), False), (measured, False)):
+        blocks = content.content(asked, found, t, MADE)
+        assert any(block.kind == "curves" for block in blocks) == there
+        assert (html(asked, found, "en", MADE).count('<svg class="curves"') == 4) == there
+    text = "".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf.pdf(told, found, "en", MADE))).pages)
+    assert t("curves.heading") in text and "at 70 years (women)" in text.replace("\n", " ")
+    (curves,) = (block for block in content.content(told, found, t, MADE) if block.kind == "curves")
+    titles, centiles = zip(*curves.rows, strict=True)
+    assert titles[0] == "Brain, of the volume inside the skull, %" and all(centiles)
