@@ -3,23 +3,25 @@
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-
-import torch
+from typing import Any
 
 import model
 from cohorts import pool
+from cohorts.bids import Derivatives, group
 from cohorts.forms import FORMS
-from cohorts.inputs import Cohort, InputError, shard_of
-from cohorts.judge import Judge, Wanted
+from cohorts.inputs import BIDS_MARKS, Cohort, InputError, shard_of
+from cohorts.judge import Plan, Wanted
 from cohorts.merge import merge, shard_name
+from cohorts.pool import BATCH
 from cohorts.progress import Progress
+from cohorts.ray_cluster import in_actors
 from cohorts.results import Results
-from cohorts.rows import Columns
-from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, find_weights
-from diagnosis.measures import MEASURES
+from diagnosis.diagnoser import BESIDE, NONE, find_weights
+from model import read_header
 from networks import dropout
 from networks.forward import PRECISIONS
 from reports.wording import languages
@@ -27,6 +29,8 @@ from scans import processes
 from studies import NOTICE
 
 ROOT = Path(__file__).resolve().parent
+HERE = Path("OUT")  # a BIDS App's own folder
+Answer = tuple[str, dict[str, Any] | None]  # a scan, and its record where it has none yet
 SHOWN = 10  # refused files that are told at the end; all stand in the table
 
 
@@ -40,14 +44,26 @@ def shard(text: str) -> tuple[int, int]:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description="Judge a cohort: a row for each scan, gone on with wherever it was stopped.",
-        usage="cohort.py SCANS --out RESULTS [options]\n       cohort.py merge SHARD [SHARD ...] --out RESULTS",
+        usage="cohort.py SCANS --out RESULTS [options]\n       cohort.py BIDS OUT participant|group [options]\n"
+        "       cohort.py merge SHARD [SHARD ...] --out RESULTS",
         epilog=f"The exit status is 0 when every scan has its row, refused ones too. {NOTICE}",
     )
     made.add_argument(
-        "scans", type=Path, metavar="SCANS", help="a folder, a BIDS dataset, or a CSV with a column file"
+        "scans",
+        metavar="SCANS",
+        help="a folder, a BIDS dataset, a CSV with a column file, or an address such as s3://…",
     )
     made.add_argument(
-        "--out", type=Path, metavar="RESULTS", required=True, help=f"the table to write: {', '.join(FORMS)}"
+        "derivatives", nargs="?", type=Path, metavar="OUT", help="as a BIDS App: the folder to write"
+    )
+    made.add_argument("analysis", nargs="?", choices=["participant", "group"], help="as a BIDS App: the level")
+    made.add_argument("--out", type=Path, metavar="RESULTS", help=f"the table to write: {', '.join(FORMS)}")
+    made.add_argument(
+        "--participant-label",
+        nargs="+",
+        default=[],
+        metavar="LABEL",
+        help="of a BIDS dataset these participants alone",
     )
     made.add_argument("--weights", type=Path, metavar="FILE", help="the network (default: the first in weights/)")
     made.add_argument("--study", help="take the weights of this study (default: the first in weights/)")
@@ -68,9 +84,25 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help=f"give each probability an interval, from {dropout.PASSES} passes with dropout",
     )
-    made.add_argument("--report", type=Path, metavar="DIR", help="write a report of each scan there")
-    made.add_argument("--labels", type=Path, metavar="DIR", help="write what was outlined in each scan there")
-    made.add_argument("--maps", type=Path, metavar="DIR", help="write a heat map of each scan there, as NIfTI")
+    made.add_argument(
+        "--report", nargs="?", const=HERE, type=Path, metavar="DIR", help="write a report of each scan there"
+    )
+    made.add_argument(
+        "--labels",
+        nargs="?",
+        const=HERE,
+        type=Path,
+        metavar="DIR",
+        help="write what was outlined in each scan there",
+    )
+    made.add_argument(
+        "--maps",
+        nargs="?",
+        const=HERE,
+        type=Path,
+        metavar="DIR",
+        help="write a heat map of each scan there, as NIfTI",
+    )
     made.add_argument("--language", choices=list(languages()), default="en", help="of the reports (%(default)s)")
     made.add_argument("--retry", action="store_true", help="try refused files again")
     made.add_argument("--anew", action="store_true", help="begin anew, whatever the table holds")
@@ -78,9 +110,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     made.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the network (%(default)s)")
     made.add_argument(
-        "--threads", type=int, default=0, metavar="N", help="scans in hand at once (default: by cores)"
+        "--threads", type=int, default=0, metavar="N", help="scans in hand at once (default: by the machine)"
     )
-    made.add_argument("--batch", type=int, default=pool.BATCH, help="scans that a GPU takes at once (%(default)s)")
+    made.add_argument("--batch", type=int, default=BATCH, help="scans that a GPU takes at once (%(default)s)")
+    made.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="judge on a Ray cluster (default: one on this machine)",
+    )
+    made.add_argument(
+        "--actors", type=int, default=0, metavar="N", help="with --ray (default: one for each GPU, or else core)"
+    )
     return made
 
 
@@ -89,38 +131,51 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     options = known.parse_args(argv)
     if not 0.5 <= options.level < 1:
         known.error(f"--level {options.level}: give a coverage from 0.5 to below 1, such as 0.9")
-    if options.threads < 0 or options.batch < 1:
-        known.error("--threads and --batch: give a number from 1 on")
+    if options.threads < 0 or options.batch < 1 or options.actors < 0:
+        known.error("--threads, --batch and --actors: give a number from 1 on")
+    app = options.derivatives is not None
+    if app == (options.out is not None) or app != (options.analysis is not None):
+        known.error("give --out RESULTS, or, as a BIDS App, the folder OUT and participant or group")
+    if app and options.shard != (1, 1):
+        known.error("--shard: a BIDS App is shared out by --participant-label")
     for name in ("report", "labels", "maps"):
         folder = getattr(options, name)
+        if folder == HERE and not app:
+            known.error(f"--{name}: name a folder")
         if folder and folder.exists() and not folder.is_dir():
             known.error(f"--{name} {folder}: a file of that name is there; name a folder")
+        if folder and app:
+            setattr(options, name, options.derivatives)
     return options
 
 
-def load(options: argparse.Namespace) -> Diagnoser:
-    """The diagnoser, its network ready for many scans at once."""
-    torch.set_num_threads(1)  # a core for each scan
-    weights = options.weights or find_weights(ROOT / "weights", options.study)
-    diagnoser = Diagnoser(weights, options.device, options.precision, options.segmenter)
-    if options.uncertainty and diagnoser.why_no_uncertainty:
-        raise model.WeightsError(diagnoser.why_no_uncertainty)
-    if options.labels and diagnoser.segmenter is None:
-        raise model.WeightsError(f"--labels {options.labels}: nothing outlines scans here; name a --segmenter")
-    if diagnoser.weights.device.type == "cuda":
-        diagnoser.forward = pool.Batched(diagnoser.forward, options.batch)
-    return diagnoser
+def gathered(options: argparse.Namespace) -> Cohort:
+    """The scans that are meant."""
+    remote = "://" in options.scans
+    outputs = (options.report, options.labels, options.maps, options.derivatives)
+    labels = frozenset(label.removeprefix("sub-") for label in options.participant_label)
+    return Cohort(
+        options.scans if remote else Path(options.scans),
+        tuple(folder for folder in outputs if folder),
+        options.shard,
+        labels,
+        read_header(options.weights).study.contract.kind == "volume",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Judge what has no row yet; the number of scans that were refused in this run."""
-    processes.warm()  # it starts while the weights are loaded
-    outputs = [folder for folder in (options.report, options.labels, options.maps) if folder]
-    cohort = Cohort(options.scans, tuple(outputs), options.shard)
+    """Judge what has no row yet."""
+    if options.analysis == "group":
+        print(f"{options.derivatives}: {group(options.derivatives):,} rows in phenotype/scanwise.tsv")
+        return 0
+    options.weights = options.weights or find_weights(ROOT / "weights", options.study)
+    processes.warm()  # it starts while the scans are counted
+    cohort = gathered(options)
+    if options.derivatives and not cohort.is_bids:
+        raise InputError(f"{options.scans}: no BIDS dataset; it has no {' or '.join(BIDS_MARKS)}")
     total = cohort.count()
     if not total and options.shard == (1, 1):
         raise InputError(f"{options.scans}: nothing to judge in it; a folder of scans, or a CSV, is wanted")
-    diagnoser = load(options)
     wanted = Wanted(
         options.level,
         options.judge_anyway,
@@ -130,25 +185,38 @@ def run(options: argparse.Namespace) -> int:
         options.labels,
         options.maps,
         options.language,
+        derivatives=options.derivatives is not None,
     )
-    judge = Judge(diagnoser, wanted)
-    columns = Columns(
-        diagnoser.study.codes,
-        options.uncertainty,
-        tuple(MEASURES) if diagnoser.segmenter else (),
-        cohort.is_bids,
-        provenance=True,
+    plan = Plan(
+        options.weights.resolve(), wanted, options.segmenter, options.device, options.precision, options.batch
     )
-    results = Results(shard_name(options.out, options.shard), columns, whole=options.shard != (1, 1))
+    judge = (plan if options.ray is None else replace(plan, device="cpu")).open()
+    results: Results | Derivatives
+    if options.derivatives:
+        results = Derivatives(options.derivatives, cohort.participants)
+    else:
+        results = Results(shard_name(options.out, options.shard), judge.columns(), whole=options.shard != (1, 1))
     results.begin(judge.made, options.retry, options.anew)
+    known = results.kept
+    answers: Iterator[Answer]
+    if options.ray is None:
+        threads = options.threads or pool.threads_for(judge.diagnoser.weights.device, options.batch)
+        answers = pool.in_threads(
+            lambda item: (item.file, judge(item, known.get(item.file))), iter(cohort), threads
+        )
+    else:
+        work = ((item, known.get(item.file)) for item in cohort)
+        answers = in_actors(plan, judge.refused, work, options.ray, options.actors)
+    print(written(answers, results, total))
+    return 0
+
+
+def written(answers: Iterator[Answer], results: Results | Derivatives, total: int) -> str:
+    """Put every answer in its place as it comes; what came of it, in words."""
     progress = Progress(total)
     refused: list[str] = []
     try:
-        known = results.kept
-        threads = options.threads or pool.threads_for(diagnoser.weights.device, options.batch)
-        for file, record in pool.in_threads(
-            lambda item: (item.file, judge(item, known.get(item.file))), iter(cohort), threads
-        ):
+        for file, record in answers:
             if record is None:
                 results.keep(file)
                 progress.kept()
@@ -161,18 +229,17 @@ def run(options: argparse.Namespace) -> int:
     finally:
         progress.close()
         results.close()
-    print(summary(progress, results, refused))
-    return 0
+    return summary(progress, results, refused)
 
 
-def summary(progress: Progress, results: Results, refused: list[str]) -> str:
+def summary(progress: Progress, results: Results | Derivatives, refused: list[str]) -> str:
     """What came of it, in words."""
     said = [f"{results.path}: {progress.judged:,} scans judged, {progress.done - progress.judged:,} were there"]
     if results.kept:
-        said.append(f"{len(results.kept):,} rows are of files that this run was not given")
+        said.append(f"{len(results.kept):,} answers are of files that this run was not given")
     told = results.refused + progress.refused
     if told:
-        said.append(f"{told:,} refused, told in the column `reasons`; `--retry` tries them again")
+        said.append(f"{told:,} refused, each with its reason; `--retry` tries them again")
     return "\n".join([*said, *refused, *(["  …"] if progress.refused > len(refused) else [])])
 
 

@@ -1,19 +1,24 @@
-"""What a cohort consists of: the scans of a folder, of a BIDS dataset or of a table, one after the other.
+"""What a cohort consists of: the scans of a folder, of a BIDS dataset, of a table or of a store, one after the
+other.
 
-The list is walked, never held, so that it may be as long as it likes; each walk gives the same order.
+The list is walked, never held, so that it may be as long as it likes; each walk gives the same order. A folder
+that holds DICOM files is one scan, its best series.
 """
 
 import csv
+import itertools
 import os
 import re
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from scans.read import READERS
+from scans.read import APART, IMAGES, begins_as_dicom
 
 TABLES = (".csv", ".tsv")
+BIDS_MARKS = ("dataset_description.json", "participants.tsv")
 ENTITIES = ("sub", "ses", "acq", "ce", "rec", "run")  # of BIDS names, those that get a column
 PAIR = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)")
 BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")  # no table can hold these in a row
@@ -33,15 +38,17 @@ class Item:
 class Cohort:
     """Where the scans are, and which of them are meant."""
 
-    source: Path
+    source: Path | str  # an address such as s3://… is a string
     outputs: tuple[Path, ...] = ()  # folders of our own answers, which are not walked into
     shard: tuple[int, int] = (1, 1)  # the i-th of n parts
     participants: frozenset[str] = frozenset()  # of a BIDS dataset; all where none is named
+    volumes: bool = True  # or pictures, each file of DICOM one
 
     @property
     def is_bids(self) -> bool:
-        marks = ("dataset_description.json", "participants.tsv")
-        return self.source.is_dir() and any((self.source / mark).is_file() for mark in marks)
+        if isinstance(self.source, str):
+            return False
+        return self.source.is_dir() and any((self.source / mark).is_file() for mark in BIDS_MARKS)
 
     def __iter__(self) -> Iterator[Item]:
         number, of = self.shard
@@ -50,9 +57,10 @@ class Cohort:
                 yield item
 
     def _all(self) -> Iterator[Item]:
-        if self.source.is_dir():
-            outputs = {path.resolve() for path in self.outputs}
-            yield from _bids(self, outputs) if self.is_bids else _walked(self.source, self.source, outputs)
+        if isinstance(self.source, str):
+            yield from _stored(self.source)
+        elif self.source.is_dir():
+            yield from self._bids() if self.is_bids else self._walked(self.source)
         elif not self.source.exists():
             raise InputError(f"{self.source}: no such file or folder; give a folder of scans or a CSV")
         elif self.source.suffix.lower() in TABLES:
@@ -62,7 +70,7 @@ class Cohort:
 
     def count(self) -> int:
         """How many scans there are; InputError where one could not have a row of its own."""
-        if self.source.is_file():
+        if isinstance(self.source, Path) and self.source.is_file():
             seen: set[str] = set()
             for item in self:
                 if item.file in seen:
@@ -71,34 +79,71 @@ class Cohort:
             return len(seen)
         return sum(1 for _ in self)
 
+    def _walked(self, folder: Path) -> Iterator[Item]:
+        """Every scan below a folder, in name order; hidden files and our own answers are left alone."""
+        root = Path(self.source)
+        with os.scandir(folder) as entries:
+            there = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
+        names = [(folder / name, is_folder) for name, is_folder in there if not name.startswith(".")]
+        files = [path for path, is_folder in names if not is_folder]
+        if self.volumes and holds_dicom(files):
+            inside = folder.relative_to(root).as_posix()
+            yield Item(named(inside if inside != "." else folder.resolve().name), str(folder))
+        endings = APART if self.volumes else (*IMAGES, ".dcm")
+        ours = {path.resolve() for path in self.outputs}
+        for path, is_folder in names:
+            if is_folder:
+                if not ours or path.resolve() not in ours:
+                    yield from self._walked(path)
+            elif path.name.lower().endswith(endings) and path.is_file():
+                yield Item(named(path.relative_to(root).as_posix()), str(path))
 
-def _walked(folder: Path, root: Path, outputs: Collection[Path]) -> Iterator[Item]:
-    """Every readable file below a folder, in name order; hidden ones and our own answers are left alone."""
-    with os.scandir(folder) as entries:
-        there = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    for name, is_folder in there:
-        path = folder / name
-        if name.startswith("."):
-            continue
-        if is_folder:
-            if not outputs or path.resolve() not in outputs:
-                yield from _walked(path, root, outputs)
-        elif name.lower().endswith(tuple(READERS)) and path.is_file():
-            yield Item(named(path.relative_to(root).as_posix()), str(path))
+    def _bids(self) -> Iterator[Item]:
+        """The T1-weighted scans of each participant; of one without any, whatever can be read."""
+        folders = sorted(path for path in Path(self.source).glob("sub-*") if path.is_dir())
+        missing = self.participants - {folder.name.removeprefix("sub-") for folder in folders}
+        if missing:
+            raise InputError(
+                f"{self.source}: no participant {', '.join(sorted(missing))}; labels are what follows `sub-`"
+            )
+        for folder in folders:
+            if not self.participants or folder.name.removeprefix("sub-") in self.participants:
+                items = list(self._walked(folder))
+                yield from [item for item in items if re.search(r"_T1w\.[^/]+$", item.file)] or items
 
 
-def _bids(cohort: Cohort, outputs: Collection[Path]) -> Iterator[Item]:
-    """The T1-weighted scans of each participant; of one without any, whatever can be read."""
-    folders = sorted(path for path in cohort.source.glob("sub-*") if path.is_dir())
-    missing = cohort.participants - {folder.name.removeprefix("sub-") for folder in folders}
-    if missing:
+def holds_dicom(files: list[Path]) -> bool:
+    """Whether files beside each other are DICOM: by their names, or by the content of one without a known name."""
+    if any(file.suffix.lower() == ".dcm" for file in files):
+        return True
+    unknown = (file for file in files if not file.suffix or file.suffix[1:].isdigit() or file.suffix == ".IMA")
+    return any(begins_as_dicom(file) for file in itertools.islice(unknown, 1))
+
+
+def _stored(address: str) -> Iterator[Item]:
+    """The scans of a store such as s3://…, or whatever else fsspec knows."""
+    store, root = opened(address)
+    try:
+        paths = sorted(store.find(root))
+    except OSError as error:
+        raise InputError(f"{address}: cannot be listed ({error}); check the address and its rights") from error
+    for path in paths:
+        file = path.removeprefix(root).lstrip("/") or path.rsplit("/", 1)[-1]
+        if path.lower().endswith((*APART, ".dcm")) and not file.rsplit("/", 1)[-1].startswith("."):
+            yield Item(named(file), store.unstrip_protocol(path))
+
+
+def opened(address: str) -> Any:
+    """The file system of an address, and the path in it."""
+    try:
+        import fsspec
+
+        return fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
         raise InputError(
-            f"{cohort.source}: no participant {', '.join(sorted(missing))}; labels are what follows `sub-`"
-        )
-    for folder in folders:
-        if not cohort.participants or folder.name.removeprefix("sub-") in cohort.participants:
-            items = list(_walked(folder, cohort.source, outputs))
-            yield from [item for item in items if re.search(r"_T1w\.[^/]+$", item.file)] or items
+            f"{address}: cannot be reached ({error}); `pip install -r requirements-ray.txt` brings fsspec, "
+            "and some stores want a package more, such as s3fs"
+        ) from error
 
 
 def _listed(table: Path) -> Iterator[Item]:
@@ -134,8 +179,3 @@ def shard_of(text: str) -> tuple[int, int]:
     if not 1 <= number <= of:
         raise ValueError(f"{text!r}: give the part and how many there are, such as 2/8")
     return number, of
-
-
-def first_few(names: Iterable[str], most: int = 10) -> list[str]:
-    """The first of many, without holding the rest."""
-    return [name for name, _ in zip(names, range(most), strict=False)]

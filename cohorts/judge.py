@@ -1,22 +1,32 @@
 """What is done for each scan of a cohort: judge it, write what was asked for beside it, give its record.
 
-Nothing here knows where the record goes or who else is at work.
+A `Plan` says all of it and travels to whichever process or machine is to judge; nothing here knows where records
+go.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
+
+from cohorts.bids import derivative
 from cohorts.forms import Made
-from cohorts.inputs import Item, entities
-from cohorts.rows import REFUSED
-from diagnosis.diagnoser import Diagnoser, Diagnosis, error_record
+from cohorts.inputs import Item, entities, opened
+from cohorts.pool import BATCH, Batched
+from cohorts.rows import REFUSED, Columns
+from diagnosis.diagnoser import BESIDE, Diagnoser, Diagnosis, error_record
+from diagnosis.measures import MEASURES
 from networks import dropout
-from reports.labels import SUFFIX, heat_map_file, label_map, stem
+from networks.base import WeightsError
+from reports.labels import SUFFIX as LABELS
+from reports.labels import heat_map_file, label_map, stem
 from scans.files import content_hash, write_bytes
 from scans.read import safe_name
 from scans.scan import ScanError
 
+MAP = "_map.nii.gz"
 BROKEN = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
 
 
@@ -32,10 +42,15 @@ class Wanted:
     labels: Path | None = None
     maps: Path | None = None
     language: str = "en"
+    derivatives: bool = False  # whether what is written is named as BIDS names derivatives
 
     @property
     def outputs(self) -> tuple[Path, ...]:
         return tuple(folder for folder in (self.report, self.labels, self.maps) if folder)
+
+    def place(self, folder: Path, file: str, suffix: str) -> Path:
+        """Where what ends so is written of a scan."""
+        return derivative(folder, file, suffix) if self.derivatives else below(folder, file, suffix)
 
 
 @dataclass(frozen=True)
@@ -57,71 +72,116 @@ class Judge:
 
     def __call__(self, item: Item, known: str | None = None) -> dict[str, Any] | None:
         """The scan's record; None where its content is `known`, the hash in a row that stands."""
-        sha256, record = "", self._refused()
+        sha256 = ""
         try:
-            sha256 = hashed(item)
+            sha256, content = fetched(item)
             if sha256 == known:
                 return None
             diagnosis = self.diagnoser(
-                item.path,
+                content,
+                PurePosixPath(item.file).name,
                 judge_anyway=self.wanted.judge_anyway,
                 level=self.wanted.level,
                 passes=dropout.PASSES if self.wanted.uncertainty else 0,
             )
             self._write(item, diagnosis)
-            record |= diagnosis.record()
+            return self._common(item, sha256, diagnosis.record())
         except ScanError as error:
-            if known == sha256 == "":
-                return None
-            record |= error_record(item.file, error)
+            return None if known == sha256 == "" else self.refused(item, error, sha256)
         except BROKEN as error:  # over one scan: the others are not to wait for it
             words = f"{safe_name(item.file)}: judging it broke down ({type(error).__name__}: {str(error)[:200]})"
-            record |= error_record(item.file, ScanError("broke-down", words))
-        if self.wanted.bids:
-            record["entities"] = entities(item.file)
-        return record | {"file": item.file, "sha256": sha256, "segmenter": self._segmenter()}
+            return self.refused(item, ScanError("broke-down", words), sha256)
 
-    def _refused(self) -> dict[str, Any]:
-        """What the record of any scan holds, judged or not."""
+    def refused(self, item: Item, error: ScanError, sha256: str = "") -> dict[str, Any]:
+        """The record of a scan that gives no diagnosis."""
         weights = self.diagnoser.weights
-        return {
+        record = {
             "weights": {"name": weights.name, "sha256": weights.sha256},
             "level": self.wanted.level,
             "gate": {"verdict": REFUSED, "reasons": [], "judged_anyway": self.wanted.judge_anyway},
         }
+        return self._common(item, sha256, record | error_record(item.file, error))
 
-    def _segmenter(self) -> dict[str, str] | None:
+    def _common(self, item: Item, sha256: str, record: dict[str, Any]) -> dict[str, Any]:
+        """The record with what a cohort adds to it."""
+        found = {"entities": entities(item.file)} if self.wanted.bids else {}
         segmenter = self.diagnoser.segmenter
-        return {"name": segmenter.name, "sha256": segmenter.sha256} if segmenter else None
+        by = {"name": segmenter.name, "sha256": segmenter.sha256} if segmenter else None
+        return record | found | {"file": item.file, "sha256": sha256, "segmenter": by}
+
+    def columns(self) -> Columns:
+        """The columns of a table of such records."""
+        return Columns(
+            self.diagnoser.study.codes,
+            self.wanted.uncertainty,
+            tuple(MEASURES) if self.diagnoser.segmenter else (),
+            self.wanted.bids,
+            provenance=True,
+        )
 
     def _write(self, item: Item, diagnosis: Diagnosis) -> None:
-        """The label map, the heat map and the report, under the path that the scan has in its cohort."""
-        place, wanted = PurePosixPath(item.file), self.wanted
-        heat_map = None
+        """The label map, the heat map and the report, where they were asked for."""
+        wanted, heat_map = self.wanted, None
         if diagnosis.label and (wanted.maps or wanted.report):
             heat_map = self.diagnoser.explain(diagnosis)
         if wanted.maps and heat_map:
-            path = below(wanted.maps, place).with_name(f"{stem(place.name)}_map.nii.gz")
-            write_bytes(path, heat_map_file(heat_map, diagnosis))
+            write_bytes(wanted.place(wanted.maps, item.file, MAP), heat_map_file(heat_map, diagnosis))
         if wanted.labels and diagnosis.segmentation:
-            write_bytes(below(wanted.labels, place).with_name(stem(place.name) + SUFFIX), label_map(diagnosis))
+            write_bytes(wanted.place(wanted.labels, item.file, LABELS), label_map(diagnosis))
         if wanted.report:
             from reports.files import parts  # here: it brings what draws pages, and most never ask
 
             for suffix, body in parts(diagnosis, heat_map, wanted.language).items():
-                write_bytes(below(wanted.report, place).with_name(place.name + suffix), body)
+                write_bytes(wanted.place(wanted.report, item.file, suffix), body)
 
 
-def hashed(item: Item) -> str:
-    """The hash of a scan's content."""
+def fetched(item: Item) -> tuple[str, str | bytes]:
+    """The hash of a scan's content, and where it lies; the content itself where that is no path."""
     try:
-        return content_hash(item.path)
+        if "://" in item.path:
+            store, path = opened(item.path)
+            content: bytes = store.cat_file(path)
+            return hashlib.sha256(content).hexdigest(), content
+        if Path(item.path).is_dir():
+            files = sorted(path for path in Path(item.path).iterdir() if path.is_file())
+            told = "".join(f"{content_hash(path)} {path.name}\n" for path in files)
+            return hashlib.sha256(told.encode()).hexdigest(), item.path
+        return content_hash(item.path), item.path
     except OSError as error:
+        words = error.strerror or str(error)[:100]
         raise ScanError(
-            "missing", f"{safe_name(item.file)}: cannot be read ({error.strerror}); check the path and its rights"
+            "missing", f"{safe_name(item.file)}: cannot be read ({words}); check the path and its rights"
         ) from error
 
 
-def below(folder: Path, place: PurePosixPath) -> Path:
-    """Where a scan's own files go; never outside the folder, whatever path a table lists."""
-    return folder.joinpath(*(part for part in place.parts if part not in ("..", place.anchor)))
+def below(folder: Path, file: str, suffix: str) -> Path:
+    """Where a scan's own file goes: under its own path, never outside the folder, whatever a table lists."""
+    place = PurePosixPath(file)
+    name = stem(place.name) if suffix.startswith("_") else place.name
+    return folder.joinpath(
+        *(part for part in place.parent.parts if part not in ("..", place.anchor)), name + suffix
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that decides a cohort's answers."""
+
+    weights: Path
+    wanted: Wanted
+    segmenter: str = BESIDE
+    device: str = "auto"
+    precision: str = "fp32"
+    batch: int = BATCH
+
+    def open(self) -> Judge:
+        """The judge, its network ready for many scans at once; WeightsError where it cannot do what is wanted."""
+        torch.set_num_threads(1)  # a core for each scan
+        diagnoser = Diagnoser(self.weights, self.device, self.precision, self.segmenter)
+        if self.wanted.uncertainty and diagnoser.why_no_uncertainty:
+            raise WeightsError(diagnoser.why_no_uncertainty)
+        if self.wanted.labels and diagnoser.segmenter is None:
+            raise WeightsError("--labels: nothing outlines scans here; name a --segmenter")
+        if diagnoser.weights.device.type == "cuda":
+            diagnoser.forward = Batched(diagnoser.forward, self.batch)
+        return Judge(diagnoser, self.wanted)

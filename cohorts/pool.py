@@ -1,8 +1,8 @@
 """Many scans at once on one machine: threads that each judge one scan, its network on one processor core.
 
-One network on several cores leaves them idle while a scan is read, prepared and checked; several scans, each on a
-core, do not. Files are read in reader processes meanwhile, so there is a thread more than there are cores. On a
-GPU the threads' scans go through the network together.
+One network on several cores leaves them idle while a scan is read, prepared and checked; several scans, each on
+a core, do not. Files are read in reader processes meanwhile, so there is a thread more than there are cores. On
+a GPU the threads' scans go through the network together.
 """
 
 import os

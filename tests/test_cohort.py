@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 
+import fsspec
 import pyarrow.parquet
 import pytest
 import torch
@@ -141,6 +142,39 @@ def test_shards_are_judged_apart_and_merged(data, weights, tmp_path, capsys):
     assert "no shard 2, 3 of 3" in capsys.readouterr().err
 
 
+def test_as_a_bids_app_it_writes_derivatives_and_the_table_of_the_group(data, weights, tmp_path, capsys):
+    folder, files = data
+    out = tmp_path / "derivatives"
+    app = (folder, out, "participant", "--weights", weights)
+    assert run(*app, "--participant-label", "02", "sub-03", "--maps") == 0
+    names = {path.relative_to(out).as_posix() for path in out.rglob("sub-*/**/*.*")}
+    stem = "sub-02/ses-a/anat/sub-02_ses-a_run-1_desc-scanwise"
+    assert {f"{stem}_T1w.json", f"{stem}_heatmap.nii.gz"} <= names and not any("sub-00" in name for name in names)
+    capsys.readouterr()
+    assert run(*app) == 0 and "4 scans judged, 4 were there" in capsys.readouterr().out
+    assert run(folder, out, "group") == 0
+    lines = (out / "phenotype" / "scanwise.tsv").read_text(encoding="utf-8").splitlines()
+    assert [line.split("\t")[2] for line in lines[1:]] == files
+    assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+    assert run(folder / "sub-00", out, "participant", "--weights", weights) == 2
+    assert "no BIDS dataset" in capsys.readouterr().err
+
+
+def test_scans_of_a_store_are_judged_where_they_are(data, weights, tmp_path):
+    folder, files = data
+    store = fsspec.filesystem("memory")
+    for file in files[:2]:
+        store.pipe_file(f"/scans/{file}", (folder / file).read_bytes())
+    out = tmp_path / "answers.jsonl"
+    assert run("memory://scans", "--out", out, "--weights", weights) == 0
+    assert run(f"file://{folder}/sub-00", "--out", tmp_path / "b.jsonl", "--weights", weights) == 0
+    found, there = rows(out), rows(tmp_path / "b.jsonl")
+    assert sorted(row["file"] for row in found) == files[:2]
+    assert sorted((row["sha256"], row["label"]) for row in found) == sorted(
+        (row["sha256"], row["label"]) for row in there
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -166,6 +200,10 @@ def test_a_wrong_command_is_refused_in_words(data, weights, tmp_path, capsys, ar
         (["x", "--out", "x.csv", "--shard", "4/3"], "such as 2/8"),
         (["x", "--out", "x.csv", "--level", "2"], "--level 2.0"),
         (["x"], "--out"),
+        (["x", "y", "participant", "--out", "z.csv"], "as a BIDS App"),
+        (["x", "y"], "participant or group"),
+        (["x", "y", "group", "--shard", "1/2"], "--participant-label"),
+        (["x", "--out", "x.csv", "--maps"], "--maps: name a folder"),
     ],
 )
 def test_a_wrong_option_ends_with_two(capsys, arguments, words):

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from cohorts import judge
 from cohorts.inputs import Item
@@ -67,5 +66,5 @@ def test_map_labels_and_report_lie_under_the_scans_own_path(diagnoser, diagnosis
 
 
 def test_nothing_is_written_outside_the_folder_whatever_path_is_listed(tmp_path):
-    assert below(tmp_path, PurePosixPath("../../etc/a.nii")) == tmp_path / "etc" / "a.nii"
-    assert below(tmp_path, PurePosixPath("/etc/a.nii")) == tmp_path / "etc" / "a.nii"
+    assert below(tmp_path, "../../etc/a.nii", ".pdf") == tmp_path / "etc" / "a.nii.pdf"
+    assert below(tmp_path, "/etc/a.nii.gz", "_map.nii.gz") == tmp_path / "etc" / "a_map.nii.gz"
