@@ -136,7 +136,8 @@ def label_table() -> str:
 
 def group(folder: Path) -> int:
     """Write the table of the group, `phenotype/scanwise.tsv`, and its dictionary; how many rows it has."""
-    codes, intervals, measured, count = [], False, False, 0
+    codes: list[str] = []
+    intervals, measured, count = False, False, 0
     for _, record in records(folder):
         count += 1
         codes = codes or list(record.get("probabilities") or ())
