@@ -1,5 +1,4 @@
-"""What a cohort consists of: the scans of a folder, of a BIDS dataset, of a table or of a store, one after the
-other.
+"""What a cohort consists of: the scans of a folder, a BIDS dataset, a table or a store, one after the other.
 
 The list is walked, never held, so that it may be as long as it likes; each walk gives the same order. A folder
 that holds DICOM files is one scan, its best series.
