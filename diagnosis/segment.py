@@ -16,8 +16,9 @@ from scipy import ndimage
 from torch import Tensor
 
 import model
+from diagnosis.partial_volume import by_brightness
 from networks.base import in_memory_format
-from networks.segmenter import CLASSES, CUBE, Segmenter, from_cubes
+from networks.segmenter import CLASSES, CUBE, Segmenter, from_cubes, to_cubes
 from scans.prepare import Prepared
 from scans.resample import resample
 from scans.scan import Scan
@@ -168,14 +169,16 @@ def answer(network: Segmenter, volume: Tensor) -> tuple[Tensor, Tensor, np.ndarr
     for start in range(0, len(cubes), ROWS):
         some = cubes[start : start + ROWS]
         scores = network.answer(rows[some.to(rows.device)])
-        found[some] = _leading(scores).T.cpu()
         shares[:, :, start : start + ROWS] = scores.softmax(1).mul_(255).round_().to(torch.uint8).cpu()
+    values = to_cubes(volume.cpu()).flatten(0, 3)[cubes].T.contiguous()  # (8, M)
+    shares = by_brightness(shares, values)
+    found[cubes] = _leading(shares).T
     classes = from_cubes(found.view(1, *shape, CUBE))[0].numpy()
     return cubes, shares, classes
 
 
 def _leading(scores: Tensor) -> Tensor:
-    """(8, classes, M) → which class leads, uint8 (8, M); much quicker than argmax across strides."""
+    """Shares (8, classes, M) → which class leads, uint8 (8, M); much quicker than argmax across strides."""
     best, place = scores[:, 0].clone(), torch.zeros_like(scores[:, 0], dtype=torch.uint8)
     for number in range(1, scores.shape[1]):
         place.masked_fill_(scores[:, number] > best, number)

@@ -1,0 +1,64 @@
+"""Edges of the ventricles drawn by the scan's own brightness, where the segmenter knows them only roughly.
+
+A voxel at the rim of a ventricle holds some fluid and some tissue. How much of each, its brightness tells better
+than a network that learned from drawn scans: the levels of fluid and of each tissue are taken from the voxels that
+the network is sure of in this very scan, so that contrast, gain and sequence do not matter. Sulci are left alone:
+the cortex is darker than the deep grey matter that tells the level of grey.
+"""
+
+import torch
+from torch import Tensor
+
+from networks.segmenter import CLASSES
+
+VENTRICLES = ("lateral", "inferior_horn", "third", "fourth")
+# Each tissue, and whose level stands for it.
+TISSUES = {"grey": "grey", "white": "white", "hippocampus": "grey", "cerebellum": "cerebellum", "stem": "stem"}
+SURE = 0.9  # a share from which a voxel tells the level of its class
+LEAST_SURE = 200  # voxels that tell a level
+DOUBTFUL = 0.02  # of fluid and of tissue, each, for a voxel to be looked at
+MOST_OTHER = 0.1  # share of background and of fluid in sulci there
+STEEP = 10.0  # how sharply a voxel half way between the levels is divided
+LEAST_CONTRAST = 0.15  # between fluid and a tissue, of the range between fluid and white matter
+
+
+def by_brightness(shares: Tensor, values: Tensor) -> Tensor:
+    """Shares (8, classes, M) as probability · 255 in uint8, values (8, M) → shares with their edges redrawn.
+
+    They come back as they were where fluid or tissue cannot be told from each other in this scan.
+    """
+    at = {name: CLASSES.index(name) for name in CLASSES}
+    fluids, tissues = [at[name] for name in VENTRICLES], [at[name] for name in TISSUES]
+    fluid = level_of(shares, values, fluids)
+    levels = [level_of(shares, values, [at[name]]) for name in TISSUES.values()]
+    white = levels[list(TISSUES).index("white")]
+    if fluid is None or white is None or any(level is None for level in levels):
+        return shares
+    reach = torch.tensor([float(level) - fluid for level in levels if level is not None])
+    if not bool((reach.abs() > LEAST_CONTRAST * abs(white - fluid)).all()) or white == fluid:
+        return shares
+    whole = shares[:, fluids].sum(1, dtype=torch.int16), shares[:, tissues].sum(1, dtype=torch.int16)
+    least = int(255 * DOUBTFUL)
+    other = 255 - whole[0] - whole[1]
+    doubtful = (whole[0] > least) & (whole[1] > least) & (other < int(255 * MOST_OTHER))
+    corner, cube = doubtful.nonzero(as_tuple=True)
+    picked = shares[corner, :, cube].float() / 255  # (voxels, classes)
+    held = picked[:, tissues]
+    towards = (held * reach).sum(1) / held.sum(1)
+    share_of_tissue = (values[corner, cube] - fluid) / towards
+    wanted = torch.sigmoid((0.5 - share_of_tissue) * STEEP)
+    now = picked[:, fluids].sum(1)
+    both = now + held.sum(1)
+    wanted *= both  # of fluid
+    picked[:, fluids] *= (wanted / now)[:, None]
+    picked[:, tissues] *= ((both - wanted) / held.sum(1))[:, None]
+    redrawn = shares.clone()
+    redrawn[corner, :, cube] = picked.mul_(255).round_().to(torch.uint8)
+    return redrawn
+
+
+def level_of(shares: Tensor, values: Tensor, classes: list[int]) -> float | None:
+    """The median brightness of the voxels that surely are of these classes; None where there are too few."""
+    sure = shares[:, classes[0]] if len(classes) == 1 else shares[:, classes].amax(1)
+    known = values[sure > int(255 * SURE)]
+    return float(known[:: max(1, len(known) // 20_000)].median()) if len(known) >= LEAST_SURE else None
