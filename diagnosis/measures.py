@@ -16,6 +16,7 @@ from diagnosis.segment import TISSUE, Segmentation
 from networks.segmenter import CLASSES
 
 SURELY, POSSIBLY = 0.75, 0.25
+LEAST_DOUBT = 0.05  # of a volume, each way, before calibration widens it
 VENTRICLES = ("lateral", "inferior_horn", "third", "fourth")
 INSIDE = tuple(name for name in CLASSES if name != "background")  # the skull
 
@@ -152,8 +153,8 @@ def volumes_by_class(found: Segmentation, raw: bool = False) -> dict[tuple[str, 
             surely = cell * int(count[int(SURELY * 255) + 1 :].sum())
             possibly = cell * int(count[int(POSSIBLY * 255) + 1 :].sum())
             fit = calibration.get(name, {"factor": 1.0, "widen": 1.0})
-            low = max(0.0, value - fit["widen"] * (value - surely))
-            high = value + fit["widen"] * (possibly - value)
+            low = max(0.0, value - fit["widen"] * max(value - surely, LEAST_DOUBT * value))
+            high = value + fit["widen"] * max(possibly - value, LEAST_DOUBT * value)
             volumes[name, side] = tuple(fit["factor"] * each for each in (value, low, high))
     return volumes
 

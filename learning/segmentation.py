@@ -274,7 +274,7 @@ def calibration_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
         for row in mine:
             off = row.truth / factor - row.value
             reach = row.high - row.value if off > 0 else row.value - row.low
-            needed.append(abs(off) / max(reach, 0.01 * row.value))
+            needed.append(abs(off) / reach)
         calibration[name] = {
             "factor": round(factor, 4),
             "widen": round(float(np.quantile(needed, 0.9)), 3) if needed else 1.0,

@@ -84,10 +84,10 @@ class Segmenter(nn.Module):
         kept = [stay(first)]
         for block in self.down[1:]:
             kept.append(block(functional.max_pool3d(kept[-1], 2)))
-        x = kept[-1]
+        x = kept.pop()
         for level in reversed(range(len(self.up))):
             below = functional.interpolate(self.across[level](x), scale_factor=2, mode="nearest")
-            x = self.up[level](kept[level] + below)
+            x = self.up[level](below.add_(kept.pop()))
         voxels = functional.batch_norm(cubes, None, None, training=True, eps=1e-4)
         return torch.cat([x, first, voxels.to(x.dtype)], 1)
 

@@ -68,7 +68,7 @@ def test_doubt_widens_low_and_high_around_the_value():
     shares[:, place][doubted] = 128
     doubtful = support.segmentation_of(sure.classes, plane=(72.0, 0.0, 0.0), shares=shares)
     one, two = measure(sure)["hippocampi"], measure(doubtful)["hippocampi"]
-    assert one.low == pytest.approx(one.value)
+    assert one.low == pytest.approx(0.95 * one.value)  # a twentieth is doubted in any case
     assert two.low < two.value < two.high == pytest.approx(one.value, rel=1e-3)
 
 
