@@ -42,6 +42,10 @@ def instances(step: float = 4.0, **attributes: object) -> list[pydicom.Dataset]:
     return found
 
 
+def to_bytes(image: pydicom.Dataset) -> bytes:
+    return heads.to_bytes(image)
+
+
 def packed(images: list[pydicom.Dataset]) -> bytes:
     return heads.zipped({f"{number}.dcm": heads.to_bytes(image) for number, image in enumerate(images)})
 
