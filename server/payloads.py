@@ -42,6 +42,9 @@ ACCEPTED = {
     "text/html": "html",
     "application/pdf": "pdf",
     "application/gzip": "labels",
+    "application/dicom": "dicom",
+    "multipart/related": "dicom",
+    "application/zip": "dicom.zip",
 }
 
 
@@ -50,7 +53,7 @@ def methods() -> tuple[str, ...]:
 
 
 def wanted(accept: str) -> str:
-    """The kind of answer an Accept header asks for first: "html", "pdf", "labels" or "json"."""
+    """The kind of answer that an Accept header asks for first, one of ACCEPTED's; JSON where it names none."""
     kinds = (part.split(";")[0].strip().lower() for part in accept.split(","))
     return next((ACCEPTED[kind] for kind in kinds if kind in ACCEPTED), "json")
 
@@ -155,3 +158,22 @@ def report(diagnoser: Diagnoser, diagnosis: Diagnosis, kind: str, language: str)
 
         return pdf(diagnosis, heat_map, language)
     return html(diagnosis, heat_map, language).encode()
+
+
+def dicom(diagnoser: Diagnoser, diagnosis: Diagnosis, kind: str, language: str) -> tuple[str, bytes]:
+    """Content type and body of the results as DICOM: the parts of PS3.18, or a zip of files.
+
+    ScanError where the scan came without a DICOM study.
+    """
+    from archive import results  # here: highdicom takes a second to open
+
+    heat_map = diagnoser.explain(diagnosis, methods()[0]) if diagnosis.label else None
+    made = results.results(diagnosis, heat_map, language)
+    return ("application/zip", results.zipped(made)) if kind == "dicom.zip" else results.multipart(made)
+
+
+def handed_over(diagnoser: Diagnoser, diagnosis: Diagnosis, kind: str, language: str) -> tuple[str, bytes]:
+    """Content type and body of whatever the API gives instead of JSON."""
+    if kind.startswith("dicom"):
+        return dicom(diagnoser, diagnosis, kind, language)
+    return REPORTS[kind], report(diagnoser, diagnosis, kind, language)

@@ -157,6 +157,26 @@ class Labels(OfResult):
         self.finish(body)
 
 
+class Dicom(OfResult):
+    """`/results/KEY/dicom.zip`: the results as DICOM, for an archive."""
+
+    async def get(self, key: str) -> None:
+        result, language = self.result(key), self.get_query_argument("language", "en")
+        diagnoser = self.state.diagnosers[result.weights]
+
+        def job() -> tuple[str, bytes]:
+            diagnosis = self.state.diagnosis(result)
+            try:
+                return payloads.dicom(diagnoser, diagnosis, "dicom.zip", language)
+            except ScanError as error:
+                raise Refusal(422, error.code, str(error)) from error
+
+        kind, body = await self.work(job)
+        self.set_header("Content-Type", kind)
+        self.set_header("Content-Disposition", 'attachment; filename="scanwise-dicom.zip"')
+        self.finish(body)
+
+
 ROUTES = [
     (r"/results/([\w-]+)/volume", Volume),
     (r"/results/([\w-]+)/series", Thumbnails),
@@ -166,4 +186,5 @@ ROUTES = [
     (r"/results/([\w-]+)/outlines", Outlines),
     (r"/results/([\w-]+)/cuts\.png", Cuts),
     (r"/results/([\w-]+)/labels\.nii\.gz", Labels),
+    (r"/results/([\w-]+)/dicom\.zip", Dicom),
 ]

@@ -288,7 +288,9 @@ class Analysis(Streamed):
         wanted = payloads.wanted(self.request.headers.get("Accept", ""))
         if wanted != "json" and len(self.form.files) > 1:
             raise Refusal(
-                422, "one-report", "a report or a label map is about one scan; send one file, or ask for JSON"
+                422,
+                "one-report",
+                "a report, a label map or DICOM is about one scan; send one file, or ask for JSON",
             )
         if wanted == "labels" and self.state.diagnosers[weights].segmenter is None:
             raise Refusal(
@@ -318,9 +320,10 @@ class Analysis(Streamed):
             self.answer(records, status)
             return
         self.set_status(status)
-        self.set_header("Content-Type", payloads.REPORTS[wanted])
+        kind, body = page
+        self.set_header("Content-Type", kind)
         self.set_header("Content-Security-Policy", REPORT_CSP)
-        self.finish(page)
+        self.finish(body)
 
     def person(self) -> Person:
         """Whom the form says that the scan is of."""
@@ -371,7 +374,10 @@ class Analysis(Streamed):
             records.append(record)
             outlined = diagnosis is not None and diagnosis.segmentation is not None
             if diagnosis is not None and (outlined if wanted == "labels" else wanted != "json"):
-                page = payloads.report(self.state.diagnosers[weights], diagnosis, wanted, language)
+                try:
+                    page = payloads.handed_over(self.state.diagnosers[weights], diagnosis, wanted, language)
+                except ScanError as unfit:  # DICOM results of what was no DICOM
+                    records[-1] = error_record(upload.name, unfit)
             self.state.uploads.remove(upload)
         return records, page
 

@@ -56,6 +56,7 @@ def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any
         "ends": (study.by_severity[0], study.by_severity[-1]),
         "methods": payloads.methods(),
         "volume": weights.contract.kind == "volume",
+        "dicom": result.facts.get("format") == "DICOM",
         "measured": measures_view(t, record, diagnoser.norms) if record["measures"] else None,
         "heat": HEAT,
         "outlines": OUTLINES,

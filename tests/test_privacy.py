@@ -6,6 +6,7 @@ import io
 import json
 import re
 import threading
+import zipfile
 from pathlib import Path
 
 import nibabel
@@ -16,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from pypdf import PdfReader
 
 import diagnose
+from archive.base import ALSO, NEEDED
 from tests import heads
 from tests.asking import ANALYSIS, ask, form, post
 from tests.browser import result_of, send, visiting
@@ -152,6 +154,27 @@ def page_and_what_it_fetches(server: Server, browser, file: Path) -> None:
             status, headers, body = ask(server, "GET", f"/results/{key}/{part}")
             assert status == 200, part
             clean(body, file_too=False)
+        status, headers, body = ask(server, "GET", f"/results/{key}/dicom.zip")
+        assert (page.locator("a[href*='dicom.zip']").count() == 1) == (status == 200) == (file.suffix == ".zip")
+        if status == 200:
+            belongs_to_the_person(body)
+        else:
+            clean(body, file_too=False)
+
+
+def belongs_to_the_person(body: bytes) -> None:
+    """DICOM results bear the person's name, where it belongs: in the patient's and the study's elements alone."""
+    with zipfile.ZipFile(io.BytesIO(body)) as packed:
+        made = [pydicom.dcmread(io.BytesIO(packed.read(name))) for name in packed.namelist()]
+    for one in made:
+        assert NAME in str(one.PatientName) and one.PatientID == NUMBER
+        if "EncapsulatedDocument" in one:
+            clean(one.EncapsulatedDocument, file_too=False)
+        for keyword in (*NEEDED, *ALSO):
+            if keyword in one:
+                del one[keyword]
+        clean(str(one), file_too=False)
+        clean(one.get("PixelData", b""))
 
 
 def test_nothing_of_the_person_is_found_anywhere(tmp_path, monkeypatch, measuring_folder, planted, browser):

@@ -31,6 +31,9 @@ def unpacked(body: bytes) -> tuple[dict, np.ndarray]:
         ("application/pdf", "pdf"),
         ("image/png, application/pdf; q=0.5", "pdf"),
         ("image/png", "json"),
+        ("application/dicom", "dicom"),
+        ('multipart/related; type="application/dicom"', "dicom"),
+        ("application/zip", "dicom.zip"),
     ],
 )
 def test_the_first_kind_that_is_known_is_what_is_wanted(accept, kind):

@@ -1,14 +1,19 @@
 """The HTTP API: forms streamed to disk, a record a file, and each refusal by its number and words."""
 
+import email
+import io
 import json
 import socket
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import pydicom
 import pytest
 
-from tests.asking import ANALYSIS, KEY, ask, post
+from tests import dicom_study
+from tests.asking import ANALYSIS, KEY, ask, form, post
 from tests.support import ROOT, Server, phantom, save_nifti, until
 
 
@@ -184,3 +189,36 @@ def test_a_good_file_beside_an_odd_one(server: Server, tmp_path: Path):
     same = save_nifti(tmp_path / "same.nii", voxels, affine, "RAS").read_bytes()
     _, _, records = post(server, ("other.nii", other), ("same.nii", same))
     assert records[0]["probabilities"] == pytest.approx(records[1]["probabilities"], abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def series() -> bytes:
+    return dicom_study.packed(dicom_study.instances())
+
+
+def test_dicom_comes_back_as_dicom_where_it_is_asked_for(server: Server, series: bytes):
+    study = pydicom.dcmread(io.BytesIO(series_member(series))).StudyInstanceUID
+    body, kind = form(("series.zip", series), judge_anyway="yes")
+    status, headers, answer = ask(server, "POST", ANALYSIS, body, Content_Type=kind, Accept="application/dicom")
+    assert status == 200 and headers["content-type"].startswith('multipart/related; type="application/dicom"')
+    whole = email.message_from_bytes(b"Content-Type: " + headers["content-type"].encode() + b"\r\n\r\n" + answer)
+    parts = [pydicom.dcmread(io.BytesIO(part.get_payload(decode=True))) for part in whole.get_payload()]
+    assert len(parts) == 4 and {part.StudyInstanceUID for part in parts} == {study}
+    status, headers, answer = ask(server, "POST", ANALYSIS, body, Content_Type=kind, Accept="application/zip")
+    assert status == 200 and headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer)) as packed:
+        assert sorted(packed.namelist()) == [
+            f"scanwise.{kind}.dcm" for kind in ("map", "pdf", "picture", "report")
+        ]
+
+
+def series_member(series: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(series)) as packed:
+        return packed.read(packed.namelist()[0])
+
+
+def test_what_was_no_dicom_has_no_study_to_go_back_to(server: Server, head: bytes):
+    headers = {"Accept": "application/dicom"}
+    status, _, records = post(server, ("head.nii.gz", head), judge_anyway="yes", headers=headers)
+    assert status == 422 and records[0]["error"]["code"] == "no-study"
+    assert records[0]["error"]["message"].startswith("head.nii.gz: no DICOM file")
