@@ -4,6 +4,7 @@ Each machine has the program in the same place, and the scans under the same pat
 has in hand when it or its machine dies goes to the others; what kills one again and again is refused.
 """
 
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from scans.read import safe_name
 from scans.scan import ScanError
 
 ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 10.0  # seconds for a cluster to answer at its address
 IN_HAND = 2  # scans that an actor works on at once: one is read while the other is judged
 WAITING = 2  # scans that wait at an actor, so that it never waits
 TRIES = 5  # actors that a scan may take along before it is refused
@@ -55,8 +57,11 @@ def connected(address: str) -> Any:
     except ImportError as error:
         raise InputError("--ray needs Ray: `pip install -r requirements-ray.txt`") from error
     try:
+        host, colon, port = address.removeprefix("ray://").partition(":")
+        if colon:  # else Ray would try for minutes
+            socket.create_connection((host, int(port)), PATIENCE).close()
         ray.init(address or "local", log_to_driver=False, job_config=JobConfig(code_search_path=[str(ROOT)]))
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"--ray {address}: no cluster there ({str(error)[:200]}); see `ray status`") from error
     return ray
 
