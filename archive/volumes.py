@@ -10,6 +10,7 @@ import highdicom
 import numpy as np
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentDescription
+from highdicom.utils import is_multiframe_image
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
@@ -21,6 +22,7 @@ from diagnosis.explain import Map
 from scans.prepare import restore
 
 MOST = 65535  # of an unsigned 16-bit number
+ELSEWHERE = (1e6, 1e6, 1e6)  # mm: where frames lie that are no plane of the scan, under nothing
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 FAMILY = codes.DCM.ArtificialIntelligence
 
@@ -52,13 +54,34 @@ def geometry(diagnosis: Diagnosis) -> dict[str, Any]:
     }
 
 
-def with_places(evidence: list[Dataset], laid: dict[str, Any]) -> list[Dataset]:
-    """The source's images with the steps and the way by which highdicom finds what lies on what."""
+def sources(diagnosis: Diagnosis, laid: dict[str, Any]) -> dict[str, Any]:
+    """The source's images with the steps and the way by which highdicom finds what lies on what.
+
+    It takes many files of one image each, or one file of many; of several such files the others are only named.
+    """
+    evidence, (_, instances) = images(diagnosis), source_of(diagnosis)
     measures, way = laid["pixel_measures"][0], laid["plane_orientation"][0]
     for image in evidence:
-        image.PixelSpacing, image.SliceThickness = measures.PixelSpacing, measures.SliceThickness
-        image.ImageOrientationPatient = way.ImageOrientationPatient
-    return evidence
+        if is_multiframe_image(image):
+            here = {one.frame: one.position for one in instances if one.uid == image.SOPInstanceUID}
+            image.NumberOfFrames = max(here) + 1
+            shared = Dataset()
+            shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [way]
+            image.SharedFunctionalGroupsSequence = [shared]
+            image.PerFrameFunctionalGroupsSequence = [
+                frame_at(here.get(number, ELSEWHERE)) for number in range(image.NumberOfFrames)
+            ]
+        else:
+            image.PixelSpacing, image.SliceThickness = measures.PixelSpacing, measures.SliceThickness
+            image.ImageOrientationPatient = way.ImageOrientationPatient
+    first = evidence[:1] if is_multiframe_image(evidence[0]) else evidence
+    return {"source_images": first, "further_source_images": evidence[len(first) :]}
+
+
+def frame_at(position: tuple[float, float, float]) -> Dataset:
+    frame = Dataset()
+    frame.PlanePositionSequence = highdicom.PlanePositionSequence("PATIENT", [round(n, 6) for n in position])
+    return frame
 
 
 def parametric_map(diagnosis: Diagnosis, heat_map: Map, at: datetime) -> Dataset:
@@ -70,7 +93,7 @@ def parametric_map(diagnosis: Diagnosis, heat_map: Map, at: datetime) -> Dataset
     zero = round(-low / slope)
     laid = geometry(diagnosis)
     made = ParametricMap(
-        source_images=with_places(images(diagnosis), laid),
+        **sources(diagnosis, laid),
         pixel_array=np.ascontiguousarray(stored),
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[
@@ -120,7 +143,7 @@ def outlines(diagnosis: Diagnosis, at: datetime) -> Dataset:
     )
     laid = geometry(diagnosis)
     made = Segmentation(
-        source_images=with_places(images(diagnosis), laid),
+        **sources(diagnosis, laid),
         pixel_array=np.ascontiguousarray(order[labels]),
         segmentation_type="BINARY",
         segment_descriptions=[

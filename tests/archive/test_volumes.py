@@ -9,13 +9,14 @@ import pydicom
 import pytest
 
 from archive import volumes
-from archive.results import to_bytes
+from archive.results import results, to_bytes
 from diagnosis import segment
 from networks.segmenter import CLASSES
 from scans.origin import Source
 from scans.prepare import restore
+from tests import heads
 from tests.archive.conftest import AT
-from tests.support import segmentation_of
+from tests.support import phantom, segmentation_of
 
 
 def read(made: pydicom.Dataset) -> pydicom.Dataset:
@@ -105,3 +106,19 @@ def test_the_outlines_lie_on_the_scan_and_have_sides(judged):
     assert kind.CodeValue == "5366008"
     assert kind.SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
     assert "cd" * 32 in str(labels[2].SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters)
+
+
+def test_a_file_of_many_frames_is_the_source_of_each_plane(diagnoser):
+    frames = pydicom.dcmread(io.BytesIO(heads.dicom_frames(*phantom(4.0))))
+    frames.FrameOfReferenceUID = "1.2.3"
+    diagnosis = diagnoser(heads.to_bytes(frames), "frames.dcm", judge_anyway=True)
+    heat = read(volumes.parametric_map(diagnosis, diagnoser.explain(diagnosis), AT))
+    heights = [
+        float(frame.PlanePositionSequence[0].ImagePositionPatient[2])
+        for frame in frames.PerFrameFunctionalGroupsSequence
+    ]
+    for frame, corner in zip(heat.PerFrameFunctionalGroupsSequence, corners(heat), strict=True):
+        named = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        assert named.ReferencedSOPInstanceUID == frames.SOPInstanceUID
+        assert heights[named.ReferencedFrameNumber - 1] == pytest.approx(corner[2], abs=1e-3)
+    assert set(results(diagnosis, None)) == {"report", "pdf", "picture"}
