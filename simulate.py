@@ -130,19 +130,19 @@ def main(argv: list[str] | None = None) -> None:
     if given.what == "demo":
         out = given.out or DEMO_FOLDER
         for name, (label, seed) in DEMOS.items():
-            image, truth = demo(label, seed)
-            write(image, out / f"{name}.nii.gz", level=3)
-            print(f"{out / name}.nii.gz: {truth}")
+            recipe = demo(label, seed)
+            write(render(recipe), out / f"{name}.nii.gz", level=3)
+            print(f"{out / name}.nii.gz: {recipe.truth()}")
         return
     if given.subjects is None or given.out is None:
         parser.error("--subjects and --out are needed, for example: --subjects 100 --out cohort")
     make(given.out, given.subjects, given.seed, given.test, given.workers)
 
 
-def demo(label: str, seed: int) -> tuple[nib.Nifti1Image, dict[str, object]]:
+def demo(label: str, seed: int) -> Recipe:
     """A whole head at 1 mm, as a good scanner would send it, from the middle of its class."""
-    return head(
-        seed, severity=CLASSES[label], label=label, stripped="", spacing=(1.0, 1.0, 1.0), orientation="RAS",
+    return replace(
+        draw((seed,), label, CLASSES[label]), stripped="", spacing=(1.0, 1.0, 1.0), orientation="RAS",
         oblique=(0.0, 0.0, 0.0), low=(-92.0, -112.0, -122.0), high=(92.0, 124.0, 98.0), dtype="uint8", white=150.0,
         slope=1.0, noise=0.008, gamma=1.0, bias=0.06, tones=(0.2, 0.66, 1.0), edge=0.6, sharpen=1.2,
     )  # fmt: skip

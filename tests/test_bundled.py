@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import model
+import simulate
 from diagnosis.diagnoser import Diagnoser
 from reports import wording
+from simulation.phantom import STRUCTURES, structures
 from tests.support import ROOT
 
 WEIGHTS = ROOT / "weights" / "alzheimers.ClassificationModel3D.safetensors"
@@ -24,6 +27,20 @@ def test_the_example_scans_are_fit_and_get_their_true_class(answers, name):
     assert answers[name]["gate"]["verdict"] == "fit", answers[name]["gate"]
     assert answers[name]["label"] == DEMOS[name]
     assert DEMOS[name] in answers[name]["set"]
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_the_example_scans_are_measured_as_they_were_simulated(answers, name):
+    code, seed = simulate.DEMOS[name.removesuffix(".nii.gz")]
+    shown = structures(simulate.demo(code, seed))
+    litres = 1e-3  # ml a voxel of 1 mm
+    ventricles = ("lateral", "inferior_horn", "third", "fourth")
+    true = {
+        "ventricles": litres * np.isin(shown, [STRUCTURES.index(part) for part in ventricles]).sum(),
+        "cerebellum": litres * (shown == STRUCTURES.index("cerebellum")).sum(),
+    }
+    for measure, ml in true.items():
+        assert answers[name]["measures"][measure]["value"] == pytest.approx(ml, rel=0.25), measure
 
 
 def test_the_worked_example_replays(answers):
