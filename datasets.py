@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from data import openi
 from data.augment import AFFINE_SHARE, augment, generator
@@ -23,6 +22,7 @@ from data.splits import ORDER, assign, check_balance, folds, read_split, write_s
 from data.tables import GROUPS, DataError
 from scans.prepare import prepare
 from scans.processes import read
+from scans.progress import progress
 from studies import STUDIES, Study
 
 # level → share of the volumes that are turned and zoomed too; None leaves samples as they are
@@ -95,7 +95,7 @@ def check_readable(
         generator=torch.Generator(),
     )  # its own, so that the global one stays as it was
     failures = []
-    for index, problem, content in tqdm(work, "preparing", len(cases), unit="scan", disable=quiet or None):
+    for index, problem, content in progress(work, "preparing", len(cases), "scan", quiet=quiet):
         if isinstance(problem, DataError):
             raise problem
         if problem:

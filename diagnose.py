@@ -5,8 +5,6 @@ import os
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 import model
 from cohorts.rows import columns_of, write_csv
 from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, find_weights
@@ -15,6 +13,7 @@ from diagnosis.norms import NOBODY, NormsError, person
 from networks import dropout
 from reports.wording import Texts, languages
 from scans import processes
+from scans.progress import progress
 from scans.read import APART, READERS, safe_name
 from scans.scan import ScanError
 from studies import NOTICE, to_json
@@ -194,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     records, lines, t = [], [], Texts(options.language)
     width = max(len(safe_name(file.name)) for file in files)
-    for file in tqdm(files, unit="scan", disable=len(files) < 2, leave=False):
+    for file in progress(files, "judging", unit="scan", quiet=len(files) < 2, leave=False):
         try:
             diagnosis = diagnoser(
                 file,

@@ -12,8 +12,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 import model
 from data.cases import DataError
 from diagnosis import segment as segmenting
@@ -21,6 +19,7 @@ from diagnosis.norms import EVERYBODY, FILE, LEAST, LEVEL, NormsError
 from learning import controls, norms
 from learning.controls import Measured
 from scans.files import write_bytes
+from scans.progress import progress
 from studies import NOTICE, to_json
 
 ROOT = Path(__file__).resolve().parent
@@ -68,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def made(people: list[Measured], weights: segmenting.SegmenterWeights, rounds: int, seed: int) -> dict[str, Any]:
     """What a file of norms holds: curves and counts, no person's value and no file's name."""
-    with tqdm(desc="fitting", unit="measure", disable=None) as bar:
+    with progress(title="fitting", unit="measure") as bar:
         curves = norms.norms(
             [one.control.age for one in people],
             [one.control.sex for one in people],

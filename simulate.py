@@ -24,9 +24,9 @@ import nibabel as nib
 import numpy as np
 import torch
 from isal import igzip
-from tqdm import tqdm
 
 from scans.files import write_bytes
+from scans.progress import progress
 from simulation.anatomy import AnatomyError
 from simulation.phantom import Recipe, render
 from simulation.recipes import CLASSES, by_severity, draw
@@ -90,7 +90,7 @@ def make(out: Path, subjects: int, seed: int, test: float, workers: int) -> None
     write_bytes(out / "truth.csv", lines.getvalue().encode())
     (out / "about.txt").write_text(ABOUT.format(subjects, seed, test), encoding="utf-8")
     missing = [(out / name, recipe) for name, recipe in plan if not (out / name).exists()]
-    bar = tqdm(total=len(plan), initial=len(plan) - len(missing), unit="head", disable=None)
+    bar = progress((), "simulating", len(plan), "head", len(plan) - len(missing))
     with bar:
         if workers <= 1:
             for path, recipe in missing:

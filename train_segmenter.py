@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import model
 from learning import segmentation
 from learning.segmentation import Settings
 from networks.segmenter import CLASSES
+from scans.progress import progress
 from simulation import labelled
 from simulation.recipes import draw
 from studies import NOTICE
@@ -42,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--hold-out {given.hold_out} leaves none of the {len(files)} maps of {given.labelmaps} "
             "to learn from; hold out fewer"
         )
-    maps = [labelled.read_map(path) for path in tqdm(files, "maps", disable=None)]
+    maps = [labelled.read_map(path) for path in progress(files, "maps", unit="map")]
     maps, held_out = maps[: len(maps) - given.hold_out], maps[len(maps) - given.hold_out :]
     drawn = given.simulated + (0 if held_out else HELD_OUT_HEADS)
     simulated = [
         labelled.simulated(f"simulated-{k}", draw((COHORT, k)))
-        for k in tqdm(range(drawn), "simulated heads", disable=None)
+        for k in progress(range(drawn), "simulated heads", unit="head")
     ]
     simulated, held_out = simulated[: given.simulated], held_out or simulated[given.simulated :]
     settings = Settings(steps=given.steps, seed=given.seed)

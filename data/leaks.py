@@ -10,13 +10,13 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from data.cases import Case
 from data.splits import ORDER
 from data.tables import DataError, first_few
 from scans.files import content_hash
 from scans.processes import read
+from scans.progress import progress
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def fingerprints(cases: Sequence[Case], workers: int | None = None) -> Prints:
         return dict(
             zip(
                 files,
-                tqdm(pool.map(_fingerprint, files), "comparing", len(files), unit="scan", disable=None),
+                progress(pool.map(_fingerprint, files), "comparing", len(files), "scan"),
                 strict=True,
             )
         )

@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import requests
-from tqdm import tqdm
 from urllib3.exceptions import HTTPError, MaxRetryError
 from urllib3.util import Retry
 
 from data.tables import DataError
 from scans.files import write_bytes
 from scans.processes import read
+from scans.progress import progress
 
 T = TypeVar("T")
 
@@ -170,7 +170,7 @@ def fetch(
     pool = ThreadPoolExecutor(workers)
     try:
         jobs = {path: pool.submit(picture, folder, path, visitor) for path in wanted}
-        for path, job in tqdm(jobs.items(), "pictures", unit="picture", disable=None):
+        for path, job in progress(jobs.items(), "pictures", unit="picture"):
             try:
                 rows[job.result()] = wanted[path]
             except FetchError as error:
@@ -188,7 +188,7 @@ def search(pages: Path, first: int, last: int | None, visitor: Visitor) -> tuple
     gathered: list[dict[str, Any]] = []
     failed: list[str] = []
     at, total = first, None
-    with tqdm(desc="search", unit="record", disable=None) as bar:
+    with progress(title="search", unit="record") as bar:
         while at <= min(last or at, total or at):
             end = min(at + PAGE - 1, last or at + PAGE - 1)
             try:

@@ -120,6 +120,7 @@ LIKENESS = (0.5, 0.58)  # match with the mean training head: below the first no 
 UPRIGHT_MARGIN = 0.05  # how much better a head fits upright than turned over
 T1_CONTRAST = -0.15  # deviations by which deep white matter outshines the cortex in a T1 scan
 NOISE_SHARE = 0.22  # share of noise in the spread of brightness; usual are 0.05 to 0.16
+NOISE_MM = 1.2  # between the neighbours that it was set for; farther ones differ more by what they show
 COLOUR_SHARE = 0.06  # mean difference between channels, of the full range
 
 
@@ -203,7 +204,7 @@ def _head(scan: Scan, prepared: Prepared, weights: Weights) -> list[Finding]:
     if UNFIT not in {finding.level for finding in findings}:
         if contrast(prepared, contract) < T1_CONTRAST:
             findings.append(Finding(DOUBTFUL, "not-t1"))
-        if noise(prepared) > NOISE_SHARE:
+        if noise(prepared) > NOISE_SHARE * max(1.0, contract.spacing[0] / NOISE_MM):
             findings.append(Finding(DOUBTFUL, "noisy"))
     return findings
 

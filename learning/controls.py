@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data.cases import SUBJECTS
 from data.tables import ABSENT, DataError, check_files, file_of, first_few, read_table
 from diagnosis.diagnoser import measured as plausible
@@ -15,6 +13,7 @@ from diagnosis.norms import LEAST, NormsError, person
 from diagnosis.segment import SegmenterWeights, segment
 from scans.prepare import prepare
 from scans.processes import read
+from scans.progress import progress
 from studies import HEAD
 
 
@@ -78,7 +77,7 @@ def measured(
 ) -> tuple[list[Measured], list[tuple[Control, str]]]:
     """What the segmenter measures in each control, and those that cannot be measured with the reason."""
     done, left_out = [], []
-    for control in tqdm(controls, "measuring", unit="scan", disable=quiet or None):
+    for control in progress(controls, "measuring", unit="scan", quiet=quiet):
         try:
             found, doubts = plausible(segment(weights, prepare(read(control.file), HEAD)))
         except ValueError as error:  # ScanError is one

@@ -8,6 +8,7 @@ import csv
 import io
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -19,21 +20,21 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 import datasets
 import model
 from data.cache import Cache
 from data.cases import Case
 from diagnosis import brain
+from learning.losses import Goal, loss_of, score_of, validation
 from learning.processes import Halt, world
 from learning.settings import Settings, TrainError
 from learning.transfer import AfterStem, StemOutputs, copy_fitting, stem_key, stem_outputs
 from networks.base import Network, in_memory_format
 from networks.forward import Forward
 from scans.files import write_bytes
+from scans.progress import progress
 from scoring.plots import curves
 from studies import Study
 
@@ -75,37 +76,7 @@ def cases_of(cases: list[Case], split: str) -> list[Case]:
     return [case for case in cases if case.split == split]
 
 
-@dataclass(frozen=True, eq=False)
-class Loss:
-    """Cross-entropy, plus the squared error of the expected severity where the classes have an order."""
-
-    class_weights: Tensor  # (K,), of mean 1 over the training cases, so that batches need no common divisor
-    severities: Tensor  # (K,)
-    severity_weight: float
-
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        logits = logits.float()
-        loss = (F.cross_entropy(logits, targets, reduction="none") * self.class_weights[targets]).mean()
-        if self.severity_weight:
-            error = logits.softmax(1) @ self.severities - self.severities[targets]
-            loss = loss + self.severity_weight * error.square().mean()
-        return loss
-
-
-def loss_of(study: Study, cases: list[Case], settings: Settings, device: torch.device) -> Loss:
-    counts = np.array([sum(case.label == code for case in cases) for code in study.codes], float)
-    weights = np.ones(len(counts))
-    if settings.class_weights:
-        weights = len(cases) / (np.maximum(counts, 1) * (counts > 0).sum())
-    severities = [label.severity or 0.0 for label in study.labels]
-    return Loss(
-        torch.tensor(weights, dtype=torch.float32, device=device),
-        torch.tensor(severities, device=device),
-        settings.severity_weight if study.ordered else 0.0,
-    )
-
-
-PLAIN_FIELDS = ("epoch", "step", "best", "best_loss", "best_epoch", "history")  # of State, kept as they are
+PLAIN_FIELDS = ("epoch", "step", "best", "best_score", "best_epoch", "history")  # of State, kept as they are
 
 
 @dataclass(eq=False)
@@ -118,7 +89,7 @@ class State:
     epoch: int = 0  # whole epochs done
     step: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
-    best_loss: float = math.inf
+    best_score: float = math.inf  # by `--select`: the lower, the better
     best_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -131,17 +102,15 @@ class State:
         self.optimiser.load_state_dict(record["optimiser"])
         if record["scaler"] and self.scaler.is_enabled():  # a run may move between a GPU and a processor
             self.scaler.load_state_dict(record["scaler"])
+        renamed = {"best_score": record.get("best_loss")} | record  # as runs of old call it
         for name in PLAIN_FIELDS:
-            setattr(self, name, record[name])
+            setattr(self, name, renamed[name])
 
 
 def new_state(study: Study, settings: Settings, device: torch.device, precision: str) -> State:
     """The network with the seed's first weights, or others' where asked for, and its optimiser."""
     torch.manual_seed(settings.seed)
-    try:
-        network = model.NETWORKS[settings.network](len(study.labels), **settings.arguments).to(device)
-    except TypeError as error:
-        raise TrainError(f"{settings.network} does not take {settings.arguments}: {error}") from error
+    network = built(study, settings).to(device)
     in_memory_format(network, memory_format(study))
     if settings.init:
         left = copy_fitting(network, Path(settings.init))
@@ -161,6 +130,27 @@ def new_state(study: Study, settings: Settings, device: torch.device, precision:
     trained = [p for p in network.parameters() if p.requires_grad]
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "amp")
     return State(network, OPTIMISERS[settings.optimiser](trained, settings), scaler)
+
+
+def built(study: Study, settings: Settings) -> Network:
+    """The network, tried on a grid that is not its study's own before anything is prepared for it."""
+    shape = (study.contract.planes or study.contract.shape[0], *study.contract.shape[1:])
+    sizes = "×".join(map(str, shape))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Initializing zero-element")  # a layer that nothing is left for
+            network = model.NETWORKS[settings.network](len(study.labels), **settings.arguments)
+        if settings.shape or settings.crop:
+            with torch.no_grad():
+                network.eval()(torch.zeros(1, study.contract.channels, *shape))
+    except TypeError as error:
+        raise TrainError(f"{settings.network} does not take {settings.arguments}: {error}") from error
+    except (RuntimeError, ValueError, UserWarning) as error:
+        raise TrainError(
+            f"--{'crop' if settings.crop else 'shape'}: {settings.network} cannot look at {sizes} "
+            f"({str(error).splitlines()[0][:120]}); give a larger grid"
+        ) from error
+    return network.train()
 
 
 def memory_format(study: Study) -> torch.memory_format:
@@ -254,8 +244,8 @@ class Trainer:
             row |= self.validate(loss, halt)
             state.epoch = epoch + 1
             state.history.append(row | {"seconds": round(time.monotonic() - began, 1)})
-            if row["val_loss"] < state.best_loss:
-                state.best_loss, state.best_epoch = row["val_loss"], state.epoch
+            if score_of(row, settings.select) < state.best_score or not state.best:
+                state.best_score, state.best_epoch = score_of(row, settings.select), state.epoch
                 state.best = {k: v.detach().cpu().clone() for k, v in state.network.state_dict().items()}
             if rank == 0:
                 self.save()
@@ -271,7 +261,7 @@ class Trainer:
         return bool(patience) and self.state.epoch - self.state.best_epoch >= patience
 
     def epoch(
-        self, network: nn.Module, loader: Iterator[list[Tensor]], steps: int, total: int, loss: Loss, halt: Halt
+        self, network: nn.Module, loader: Iterator[list[Tensor]], steps: int, total: int, loss: Goal, halt: Halt
     ) -> dict[str, float]:
         """One pass over the training cases; loss and accuracy on the way, the means over all processes."""
         settings, state, device = self.settings, self.state, self.device
@@ -280,7 +270,7 @@ class Trainer:
         network.train()
         sums = torch.zeros(2, device=device)  # of losses, of shares answered rightly
         title = f"epoch {state.epoch + 1}/{settings.epochs}"
-        bar = tqdm(range(steps), title, disable=None if rank == 0 else True)  # None: where there is a terminal
+        bar = progress(range(steps), title, unit="step", quiet=rank != 0)
         for step in bar:
             lr = settings.lr * rate_share(settings.schedule, state.step / total)
             for group in state.optimiser.param_groups:
@@ -298,7 +288,7 @@ class Trainer:
                     logits = network(x)  # (B, K)
                     value = loss(logits, y) / settings.accumulate
                     state.scaler.scale(value).backward()
-                right = (logits.detach().argmax(1) == y).float().mean() / settings.accumulate
+                right = loss.measured(logits.detach(), y) / settings.accumulate
                 sums += torch.stack([value.detach(), right])
             state.scaler.unscale_(state.optimiser)
             if settings.clip:
@@ -312,16 +302,16 @@ class Trainer:
             halt.check()
         if many > 1:
             dist.all_reduce(sums)
-        mean, accuracy = (sums / (steps * many)).tolist()
+        mean, measured = (sums / (steps * many)).tolist()
         if not math.isfinite(mean):
             raise TrainError(
                 f"the loss is {mean} in epoch {state.epoch + 1}; use a smaller --lr than "
                 f"{settings.lr}, --clip 1, or --precision fp32"
             )
-        return {"train_loss": mean, "train_accuracy": accuracy}
+        return {"train_loss": mean, f"train_{loss.measure}": measured}
 
     @torch.no_grad()
-    def validate(self, loss: Loss, halt: Halt) -> dict[str, float]:
+    def validate(self, loss: Goal, halt: Halt) -> dict[str, float]:
         """Loss, accuracy and, for ordered classes, correlation of the expected severity, on validation cases."""
         rank, many = world()
         cases, network = cases_of(self.cases, "val"), self.state.network
@@ -345,13 +335,7 @@ class Trainer:
             dist.all_gather_object(everyone, parts)
             parts = [pair for theirs in everyone for pair in theirs]
         logits, y = torch.cat([pair[0] for pair in parts]), torch.cat([pair[1] for pair in parts])  # (n, K), (n,)
-        plain = Loss(loss.class_weights.cpu(), loss.severities.cpu(), loss.severity_weight)
-        row = {"val_loss": float(plain(logits, y)), "val_accuracy": float((logits.argmax(1) == y).float().mean())}
-        if self.study.ordered:
-            pair = torch.stack([logits.softmax(1) @ plain.severities, plain.severities[y]])  # (2, n)
-            known = len(y) > 1 and bool((pair.std(1) > 0).all())
-            row["val_correlation"] = float(torch.corrcoef(pair)[0, 1]) if known else math.nan
-        return row
+        return validation(self.study, loss.on("cpu"), logits, y)
 
     # ---- what is kept
 

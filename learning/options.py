@@ -6,8 +6,9 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 import studies
+from data.tables import GROUPS
 from learning.loop import OPTIMISERS, SCHEDULES
-from learning.settings import Given, Settings
+from learning.settings import SELECT, Given, Settings
 
 DEFAULTS = {one.name: one.default for one in fields(Settings) if one.default is not MISSING}
 # What a default stands for, where its value does not say it.
@@ -19,6 +20,7 @@ MEANINGS = {
     "title": "the study's title and the data",
     "shape": "the study's own",
     "scale": "the study's own",
+    "select": "loss",
     "threads": "0: torch's choice",
     "clip": "0: any",
     "patience": "0: never",
@@ -61,11 +63,12 @@ def parser() -> argparse.ArgumentParser:
     add("--out", "where the run is kept", metavar="FOLDER")
     add("--resume", "go on with the run kept there", metavar="FOLDER")
     add("--finish", "with --resume: train no more, write the weights of the best epoch", action="store_true")
-    add("--epochs", type=int)
+    add("--epochs", "with --resume: so many in all, to go on with a finished run", type=int)
     add("--lr", "the highest learning rate", type=float)
     add("--batch", "cases in a forward pass, over all processes", type=int)
     add("--accumulate", "forward passes in a step", type=int)
     add("--patience", "end after so many epochs without a better validation loss", type=int)
+    add("--select", "what the epoch to keep is best in, on validation subjects", choices=SELECT)
     add("--workers", "processes that read scans", type=int)
     add("--threads", "processor threads for the network", type=int)
     add("--seed", type=int)
@@ -96,7 +99,14 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--shape",
-        "a smaller grid about the same place: quick runs, for recipes and to begin a full-size run with",
+        "a grid of fewer, larger voxels over the same space: quick runs, to find settings with",
+        type=int,
+        nargs="+",
+        metavar="N",
+    )
+    add(
+        "--crop",
+        "a smaller grid of the same voxels about the middle of the brain: to begin a full-size run with",
         type=int,
         nargs="+",
         metavar="N",
@@ -110,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     add("--split", "a CSV that fixes which case is in which part", metavar="FILE")
     add("--val", "share of subjects to validate and calibrate on", type=float)
     add("--test", "share of subjects to test on", type=float)
+    add("--balance", "what each part should have in proportion, beside the classes", nargs="+", choices=GROUPS)
     add("--subject-regex", "finds the subject in a file's path")
     add("--label-column", "of participants.tsv")
     add(

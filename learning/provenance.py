@@ -1,18 +1,18 @@
 """Where a run's weights come from, for their header and card: data, subjects, settings, versions, predecessors."""
 
+import statistics
 import subprocess
-import sys
+from collections import Counter
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 import model
 from data.cases import Case
 from data.splits import data_folder, learned_from, subject_hash
+from data.tables import GROUPS
+from learning.environment import environment, versions
 from learning.loop import Trainer, cases_of
 from learning.settings import MOVABLE, TrainError, shown
 from networks.header import Header
@@ -49,14 +49,19 @@ def header_of(run: Trainer) -> Header:
         "settings": {
             name: shown(name, value) for name, value in asdict(settings).items() if name not in NOT_OF_THE_METHOD
         },
-        "versions": {"python": sys.version.split()[0], "torch": torch.__version__, "numpy": np.__version__},
+        "versions": versions(),
+        "environment": environment(run.device),
+        "seconds": round(sum(row.get("seconds", 0.0) for row in state.history), 1),
         "commit": commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
         "segmenter": run.to_input.weights.sha256 if run.to_input else None,
         "leaks_allowed": run.facts["leaks"],
         "started": run.facts["started"],
+        "flow": run.facts["flow"],
+        "people": described(run.cases),
     }
-    title = settings.title or f"{study.title}; learned from {data}"
+    name, began = shown("out", settings.out), run.facts["began"]
+    title = settings.title or f"{study.title}; learned from {data}; run {name}{f' of {began}' if began else ''}"
     return Header(study, settings.network, settings.arguments, title, training)
 
 
@@ -71,6 +76,35 @@ def data_counts(run: Trainer) -> dict[str, Any]:
 def data_in_words(counts: dict[str, Any], duplicates: int) -> str:
     left_out = f" ({duplicates} more left out, identical to others)" if duplicates else ""
     return "“{name}”: {scans} scans of {people} subjects".format(**counts) + left_out
+
+
+def described(cases: list[Case]) -> dict[str, dict[str, dict[str, Any]]]:
+    """What tables tell of the people of each part: numbers in brief, words counted."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name in GROUPS:
+        for split in SPLITS:
+            people = {case.subject: dict(case.groups).get(name) for case in cases_of(cases, split)}
+            told = [value for value in people.values() if value is not None]
+            if told:
+                found.setdefault(name, {})[split] = in_brief(told) | {"unknown": len(people) - len(told)}
+    return found
+
+
+def in_brief(values: list[str]) -> dict[str, Any]:
+    """Mean and range where all are numbers and many differ, else how often each occurs, the commonest first."""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = []
+    if numbers and len(set(numbers)) > 5:
+        spread = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+        return {
+            "mean": statistics.fmean(numbers),
+            "deviation": spread,
+            "low": min(numbers),
+            "high": max(numbers),
+        }
+    return {"counts": dict(Counter(values).most_common(20))}
 
 
 def about(data: Path) -> str | None:

@@ -2,9 +2,11 @@
 
 import errno
 import json
+import re
 import secrets
 import sys
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,25 @@ import studies
 from data.cache import Cache, ToInput
 from data.cases import Case, DataError, find, notes
 from data.leaks import Leaks, contradictions, deduplicate, fingerprints, leaks
-from data.splits import assign, data_folder, read_split, write_split
+from data.splits import assign, check_balance, data_folder, read_split, write_split
 from learning import transfer
 from learning.anatomy import anatomy
 from learning.loop import Trainer, cases_of
 from learning.processes import Halt, Interrupted, join, shared, world
 from learning.provenance import header_of
-from learning.settings import MOVABLE, Given, Settings, TrainError, from_record, on_grid, settle, shown
+from learning.settings import (
+    EXTENDABLE,
+    MOVABLE,
+    Given,
+    Settings,
+    TrainError,
+    check_limits,
+    command,
+    from_record,
+    on_grid,
+    settle,
+    shown,
+)
 from networks.base import in_memory_format
 from networks.header import Header
 from scans.files import write_bytes
@@ -36,7 +50,7 @@ from studies import Study
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def gather_cases(study: Study, settings: Settings, out: Path, cache: Cache) -> tuple[list[Case], dict[str, int]]:
+def gather_cases(study: Study, settings: Settings, out: Path, cache: Cache) -> tuple[list[Case], dict[str, Any]]:
     """The cases, read, split and free of leaks; how many leaks were allowed and how many duplicates left out.
 
     Writes `split.csv`.
@@ -46,12 +60,16 @@ def gather_cases(study: Study, settings: Settings, out: Path, cache: Cache) -> t
         cases = read_split(settings.split, data_folder(data))
     else:
         cases = find(data, study, settings.subject_regex, settings.label_column)
+    balance = settings.balance or []
+    check_balance(cases, balance)
+    flow = [step("found", cases)]
     cases = readable(cases, cache, settings.workers)
-    count = len(cases)
+    flow.append(step("readable", cases))
     prints = fingerprints(cases)
     if settings.deduplicate:
         cases = deduplicated(cases, leaks(cases, prints))
-    cases = assign(cases, settings.seed, settings.val, settings.test)
+        flow.append(step("not identical to others", cases))
+    cases = assign(cases, settings.seed, settings.val, settings.test, balance)
     for split in ("train", "val"):
         if not cases_of(cases, split):
             raise TrainError(
@@ -70,7 +88,13 @@ def gather_cases(study: Study, settings: Settings, out: Path, cache: Cache) -> t
     if leaking.pairs or leaking.duplicates:
         print(f"warning: {leaking}", file=sys.stderr)
     write_split(out / "split.csv", cases, data_folder(data))
-    return cases, {"leaks": len(leaking.pairs), "duplicates": count - len(cases)}
+    flow += [step(f"in {split}", cases_of(cases, split)) for split in ("train", "val", "test")]
+    return cases, {"leaks": len(leaking.pairs), "duplicates": flow[1]["scans"] - len(cases), "flow": flow}
+
+
+def step(name: str, cases: list[Case]) -> dict[str, Any]:
+    """A step of the way from the files found to the parts: how many scans and people are left."""
+    return {"step": name, "scans": len(cases), "people": len({case.subject for case in cases})}
 
 
 def deduplicated(cases: list[Case], groups: Leaks) -> list[Case]:
@@ -107,7 +131,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
         val, folder = cases_of(run.cases, "val"), data_folder(Path(settings.data))
         header = replace(header, anatomy=anatomy(val, study, run.to_input.weights, folder, halt.check))
         header = replace(header, card=card(header))
-    path = run.out / f"{study.key}.{settings.network}.safetensors"
+    path = run.out / file_name(study, settings)
     model.save(path, network, header, extras)
     write_results(run.out, header, predictions["test"], data_folder(Path(settings.data)))
     losses = {
@@ -118,6 +142,12 @@ def finish(run: Trainer, halt: Halt) -> Path:
     }
     write_bytes(run.out / "losses.json", json.dumps(losses, indent=1).encode())
     return path
+
+
+def file_name(study: Study, settings: Settings) -> str:
+    """The weights file's name, by the run's too: no two runs side by side, nor the bundled file, are called so."""
+    run = Path(settings.out).resolve().name.removeprefix(f"{study.key}-")
+    return f"{study.key}.{settings.network}.{re.sub(r'[^A-Za-z0-9_=,-]+', '-', run) or 'run'}.safetensors"
 
 
 def judged(
@@ -166,6 +196,7 @@ def open_run(given: Given) -> tuple[Trainer, Path]:
         run.state.restore(record["state"])
         return run, out
     run.facts |= {"started": load_imagenet(run), "salt": secrets.token_hex(8)}
+    run.facts["began"] = f"{datetime.now():%Y-%m-%d %H:%M}"
     out.mkdir(parents=True, exist_ok=True)
     gathered = gather_cases(study, settings, out, run.cache) if world()[0] == 0 else None
     run.cases, facts = shared(gathered)
@@ -179,18 +210,28 @@ def resumed(out: Path, given: Given) -> tuple[dict[str, Any], Settings]:
     """The checkpoint of a run, and its settings with what the command line may change of them."""
     if not (out / "last.pt").is_file():
         raise TrainError(f"{out}: no last.pt in it, so nothing to resume; give the folder of a run")
-    fixed = sorted(set(given) - MOVABLE - {"resume", "finish"})
+    fixed = sorted(set(given) - MOVABLE - EXTENDABLE - {"resume", "finish"})
     if fixed:
         names = ", ".join("--" + key.replace("_", "-") for key in fixed)
         raise TrainError(f"{names}: fixed when the run began; leave it out, or begin a new run")
     record = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
-    changes = {key: given[key] for key in set(given) & MOVABLE}
-    return record, replace(from_record(record["settings"]), **changes)
+    kept = from_record(record["settings"])
+    changes = {key: given[key] for key in set(given) & (MOVABLE | EXTENDABLE)}
+    done = record["state"]["epoch"]
+    if changes.get("epochs", done) < done:
+        raise TrainError(f"--epochs {changes['epochs']}: {done} are done already; give more, or --finish")
+    if set(changes) & EXTENDABLE:
+        more = {key: changes[key] for key in sorted(EXTENDABLE & set(changes))}
+        changes["command"] = f"{kept.command}\n{command({'resume': str(out), **more})}"
+    settings = replace(kept, **changes)
+    check_limits(settings)
+    return record, settings
 
 
 def known_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """A run's facts by today's names; runs of old say `doubles`, and nothing of what they started with."""
-    return {"started": None, "salt": "", **facts, "duplicates": facts.get("duplicates", facts.get("doubles", 0))}
+    duplicates = facts.get("duplicates", facts.get("doubles", 0))
+    return {"started": None, "salt": "", "began": "", "flow": [], **facts, "duplicates": duplicates}
 
 
 def load_imagenet(run: Trainer) -> str | None:

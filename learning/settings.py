@@ -1,5 +1,6 @@
 """`Settings`: every setting of a training run with its default, and what study and command line make of them."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -10,11 +11,30 @@ from typing import Any
 
 import model
 import studies
-from studies import Study
+from studies import Contract, Study
 
 BRAIN_MIDDLE_GRID_SHARE = (0.5, 0.475, 0.54)  # of the full head grid: what a smaller one is cut about
 MOVABLE = {"data", "device", "workers", "threads", "cache", "cache_limit", "title", "example", "rounds"}
-PATHS = {"data", "out", "split", "cache", "example", "init", "start"}  # in the weights file without folders
+EXTENDABLE = {"epochs", "patience"}  # what a run that is taken up again may have more of
+SELECT = ("loss", "accuracy", "balanced_accuracy", "roc_auc", "correlation", "mae", "r2")
+# least, most, and whether the most itself is allowed
+LIMITS: dict[str, tuple[float, float, bool]] = {
+    **dict.fromkeys(("epochs", "batch", "accumulate"), (1, math.inf, True)),
+    **dict.fromkeys(("patience", "workers", "threads", "seed", "rounds", "ends_first"), (0, math.inf, True)),
+    "cache_limit": (1e-12, math.inf, False),
+    **dict.fromkeys(("lr", "decay", "clip", "severity_weight"), (0, math.inf, False)),
+    **dict.fromkeys(("val", "test", "momentum", "dropout"), (0, 1, False)),
+}
+PATHS = {
+    "data",
+    "out",
+    "resume",
+    "split",
+    "cache",
+    "example",
+    "init",
+    "start",
+}  # in the weights file without folders
 
 Given = dict[str, Any]  # what a command line says, by setting, and only that
 
@@ -43,12 +63,15 @@ class Settings:
     augment: str = "full"
     shape: list[int] | None = None
     scale: str | None = None  # of the contract; the study's own
+    crop: list[int] | None = None
+    balance: list[str] | None = None
     # the fitting
     epochs: int = 20
     lr: float = 1e-3
     batch: int = 8
     accumulate: int = 1
     patience: int = 0
+    select: str = "loss"
     seed: int = 0
     schedule: str = "cosine"
     optimiser: str = "adamw"
@@ -89,12 +112,34 @@ def settle(given: Given) -> Settings:
     if unknown:
         raise TrainError(f"study {study.key}: no setting is named {', '.join(unknown)}; see learning/settings.py")
     settings = Settings(**(study.training | given), command=command(given))
+    check_limits(settings)
+    known = selectable(study)
+    if settings.select not in known:
+        raise TrainError(f"--select {settings.select}: {study.key} can be chosen by {', '.join(known)}")
     network = settings.network or study.network
     if network not in study.networks:
         raise TrainError(f"--network {network}: {study.key} has {', '.join(study.networks)}")
     dropout = {} if settings.dropout is None else {"dropout": settings.dropout}
     out = settings.out or f"runs/{study.key}-{datetime.now():%Y%m%d-%H%M%S}"
     return replace(settings, network=network, arguments=study.arguments | dropout, out=out)
+
+
+def selectable(study: Study) -> list[str]:
+    """What the epoch to keep can be chosen by."""
+    return ["loss", "accuracy", "balanced_accuracy", "roc_auc", *["correlation"] * study.ordered]
+
+
+def check_limits(settings: Settings) -> None:
+    """Refuse numbers that no training can begin with, before anything is prepared."""
+    for name, (least, most, allowed) in LIMITS.items():
+        value = getattr(settings, name)
+        flag = "--" + name.replace("_", "-")
+        if value is not None and not (least <= value < most or (allowed and value == most)):
+            bounds = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to below {most:g}"
+            bounds = "above 0" if name == "cache_limit" else bounds
+            raise TrainError(f"{flag} {value:g}: give a number {bounds}")
+    if settings.val + settings.test >= 1:
+        raise TrainError(f"--val {settings.val:g} and --test {settings.test:g} leave nobody to learn from")
 
 
 def from_record(record: Mapping[str, Any]) -> Settings:
@@ -105,30 +150,59 @@ def from_record(record: Mapping[str, Any]) -> Settings:
             f"the run was made by another version: it has the settings {', '.join(unknown)}, unknown here; go on "
             "with the version that began it"
         )
-    return Settings(**{name: value for name, value in record.items() if value is not None})
+    given = {name: value for name, value in record.items() if value is not None}
+    if "crop" not in record and "shape" in given and studies.STUDIES[given["study"]].contract.place == "head":
+        given["crop"] = given.pop("shape")  # what runs of old call the shape
+    return Settings(**given)
 
 
 def on_grid(study: Study, settings: Settings) -> tuple[Study, Settings]:
-    """Both on the grid that was asked for: the study's own, or a smaller one about the same place."""
+    """Both on the grid that was asked for: the study's own, a coarser one, or a piece about its middle."""
     if settings.scale:
         if study.contract.kind != "volume" or study.contract.place != "head":
             raise TrainError(f"--scale {settings.scale}: {study.key} does not place heads; leave it out")
         study = replace(study, contract=replace(study.contract, scale=settings.scale))
-    shape = settings.shape
-    if not shape:
+    asked = [name for name in ("shape", "crop") if getattr(settings, name)]
+    if not asked:
         return study, settings
-    own = study.contract.shape
-    if len(shape) != len(own) or any(n > m for n, m in zip(shape, own, strict=True)):
+    if len(asked) > 1:
+        raise TrainError("--shape and --crop: one makes the grid coarser, the other cuts it; give one of them")
+    flag, shape, own = f"--{asked[0]}", getattr(settings, asked[0]), study.contract.shape
+    if len(shape) != len(own) or any(not 1 <= n <= m for n, m in zip(shape, own, strict=True)):
         raise TrainError(
-            f"--shape {' '.join(map(str, shape))}: give {len(own)} numbers of at most {' '.join(map(str, own))}"
+            f"{flag} {' '.join(map(str, shape))}: give {len(own)} numbers from 1 to {', '.join(map(str, own))}"
         )
-    anchor = study.contract.anchor
-    if anchor:  # the middle of the smaller grid is where the larger one has the middle of the brain
-        sizes = zip(anchor, BRAIN_MIDDLE_GRID_SHARE, own, shape, strict=True)
-        anchor = tuple(0.5 + (a - b) * m / n for a, b, m, n in sizes)
     if "shape" in signature(model.NETWORKS[settings.network]).parameters:
         settings = replace(settings, arguments=settings.arguments | {"shape": list(shape)})
-    return replace(study, contract=replace(study.contract, shape=tuple(shape), anchor=anchor)), settings
+    smaller = (cropped if settings.crop else coarser)(study.contract, tuple(shape))
+    return replace(study, contract=smaller), settings
+
+
+def coarser(contract: Contract, shape: tuple[int, ...]) -> Contract:
+    """The same space in fewer, larger voxels, its edges where they were."""
+    if not contract.spacing:
+        return replace(contract, shape=shape)
+    sizes = list(zip(contract.shape, shape, strict=True))
+    spacing = tuple(mm * own / new for mm, (own, new) in zip(contract.spacing, sizes, strict=True))
+    # `prepare` counts the anchor from the middle of the first voxel to that of the last
+    anchor = (
+        tuple(
+            (at * (own - 1) / own + 0.5 / own - 0.5 / new) * new / (new - 1) if new > 1 else 0.5
+            for at, (own, new) in zip(contract.anchor, sizes, strict=True)
+        )
+        if contract.anchor
+        else ()
+    )
+    planes = contract.planes and max(1, round(contract.planes * shape[0] / contract.shape[0]))
+    return replace(contract, shape=shape, spacing=spacing, anchor=anchor, planes=planes)
+
+
+def cropped(contract: Contract, shape: tuple[int, ...]) -> Contract:
+    """A piece of the grid with its own voxels, whose middle is the middle of the brain."""
+    if contract.place != "head":
+        raise TrainError(f"--crop: only heads have a middle to cut about; for this {contract.kind} use --shape")
+    sizes = zip(contract.anchor, BRAIN_MIDDLE_GRID_SHARE, contract.shape, shape, strict=True)
+    return replace(contract, shape=shape, anchor=tuple(0.5 + (a - b) * m / n for a, b, m, n in sizes))
 
 
 def command(given: Given) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import model
 from data.cache import Cache
 from networks.base import Network
+from scans.progress import progress
 
 
 class StartError(ValueError):
@@ -76,7 +76,7 @@ def stem_outputs(
 ) -> np.ndarray:
     """What the stem gives for each case of a loader, in float16; `check` is called as it goes on."""
     given = []
-    with tqdm(total=count, desc=title, disable=None) as bar:
+    with progress(title=title, total=count, unit="scan") as bar:
         for x, _ in loader:
             given.append(network.frozen(x.to(device)).half().cpu())
             bar.update(len(x))

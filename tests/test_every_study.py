@@ -17,7 +17,7 @@ from studies import STUDIES, Study
 from tests.asking import post
 from tests.browser import result_of, send
 from tests.support import Server, running
-from tests.tiny_cohorts import cohort, same
+from tests.tiny_cohorts import cohort, same, weights_of
 
 PAIRS = [(study, network) for study in STUDIES.values() for network in study.networks]
 NAMES = [f"{study.key}-{network}" for study, network in PAIRS]
@@ -72,11 +72,6 @@ def trained(tmp_path_factory) -> Iterator[Trained]:
 
     yield ask
     shutil.rmtree(folder)  # gigabytes
-
-
-def weights_of(run: Path) -> Path:
-    [path] = run.glob("*.safetensors")
-    return path
 
 
 def scan_of(run: Path) -> Path:

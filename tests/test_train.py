@@ -16,6 +16,7 @@ from tests.tiny_cohorts import (
     cohort,
     registered,
     state,
+    weights_of,
 )
 
 
@@ -30,7 +31,7 @@ def tiny():
 def test_each_layout_trains_end_to_end(tmp_path, study, layout):
     data, out = cohort(tmp_path / "data", study, layout=layout), tmp_path / "run"
     assert train.main(arguments(study, data, out)) == 0
-    weights = model.load(out / f"{study.key}.Tiny.safetensors", "cpu")
+    weights = model.load(weights_of(out), "cpu")
     header = weights.header
     assert {name: sum(counts.values()) for name, counts in header.training["subjects"].items()} == {
         "train": 12,
@@ -55,7 +56,7 @@ def test_each_layout_trains_end_to_end(tmp_path, study, layout):
 def test_the_published_network_trains_with_a_test_folder_beside(tmp_path):
     data, out = cohort(tmp_path / "data", FULL, each=3, test=1), tmp_path / "run"
     assert train.main(arguments(FULL, data, out, "--epochs", "1", "--precision", "bf16", "--accumulate", "2")) == 0
-    header = model.read_header(out / "small-alzheimers.ClassificationModel3D.safetensors")
+    header = model.read_header(weights_of(out))
     assert sum(header.training["subjects"]["test"].values()) == 5
     assert header.title.startswith("Alzheimer's stages")
 
@@ -77,12 +78,30 @@ def test_it_learns_what_can_be_seen(tmp_path):
         (("--network", "ClassificationModel3D"), "ClassificationModel3D does not take"),
         (("--device", "cuda:99"), "cuda:99"),
         (("--val", "0"), "no case for val"),
+        (("--batch", "0"), "--batch 0: give a number of at least 1"),
+        (("--shape", "2", "2", "2"), "--shape: Tiny cannot look at 2×2×2"),
+        (("--balance", "sex"), "no case has sex; known are none"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_training(tmp_path, capsys, more, words):
     data = cohort(tmp_path / "data", VOLUME)
     assert train.main(arguments(VOLUME, data, tmp_path / "run", *more)) == 1
     assert words in capsys.readouterr().err
+
+
+def test_a_grid_too_small_is_refused_before_anything_is_read(tmp_path, capsys):
+    data = cohort(tmp_path / "data", FULL, each=1)
+    assert train.main(arguments(FULL, data, tmp_path / "run", "--shape", "60", "60", "60")) == 1
+    said = capsys.readouterr().err
+    assert "--shape: ClassificationModel3D cannot look at 60×60×60" in said and "give a larger grid" in said
+    assert not list((tmp_path / "cache").iterdir()) and not (tmp_path / "run").exists()
+
+
+def test_no_bars_go_into_pipes(tmp_path, capfd):
+    data = cohort(tmp_path / "data", IMAGE)
+    assert train.main(arguments(IMAGE, data, tmp_path / "run", "--epochs", "1")) == 0
+    told = capfd.readouterr()
+    assert "\r" not in told.out + told.err and "|" not in told.err
 
 
 def test_the_command_line_wants_a_study_or_a_run(capsys):

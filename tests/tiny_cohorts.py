@@ -19,7 +19,7 @@ from torch import nn
 import model
 import studies
 import train
-from learning import loop
+from learning import losses
 from networks.base import Network
 from studies import Contract, Label, Study
 
@@ -150,6 +150,12 @@ def arguments(study: Study, data: Path, out: Path, *more: str) -> list[str]:
     ]
 
 
+def weights_of(out: Path) -> Path:
+    """The weights file that a run wrote."""
+    (path,) = out.glob("*.safetensors")
+    return path
+
+
 def state(out: Path) -> dict:
     return torch.load(out / "last.pt", weights_only=True)["state"]
 
@@ -167,7 +173,7 @@ def same(one, other) -> bool:
 
 if __name__ == "__main__":  # the command that trains, with the tiny studies; it can kill itself at a given step
     if "KILL_AT" in os.environ:
-        left, before = [int(os.environ["KILL_AT"])], loop.Loss.__call__
+        left, before = [int(os.environ["KILL_AT"])], losses.Loss.__call__
 
         def kill(self, logits, targets):
             left[0] -= 1
@@ -175,6 +181,6 @@ if __name__ == "__main__":  # the command that trains, with the tiny studies; it
                 os.kill(os.getpid(), signal.SIGKILL)
             return before(self, logits, targets)
 
-        loop.Loss.__call__ = kill
+        losses.Loss.__call__ = kill
     with registered():
         sys.exit(train.main())

@@ -8,7 +8,7 @@ import torch
 
 import train
 from data.cases import Case
-from learning import loop
+from learning import loop, losses
 from learning.run import open_run
 from learning.settings import Settings
 from tests.tiny_cohorts import VOLUME, arguments, cohort, state
@@ -48,7 +48,7 @@ def test_schedules_rise_to_the_full_rate_and_fall(schedule):
 
 def test_the_loss_by_hand():
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]]))
-    loss = loop.Loss(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, 1.0]), 4.0)
+    loss = losses.Loss(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 0.5, 1.0]), 4.0)
     # expected severities .125 + .25 = .375 and .05 + .8 = .85; true 0.5 (class 1) and 1 (class 2)
     entropy = (2 * -np.log(0.25) + 3 * -np.log(0.8)) / 2
     squares = ((0.375 - 0.5) ** 2 + (0.85 - 1) ** 2) / 2

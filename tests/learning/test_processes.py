@@ -8,9 +8,9 @@ import sys
 import pytest
 
 import train
-from learning import loop
+from learning import losses
 from tests.support import ROOT
-from tests.tiny_cohorts import VOLUME, arguments, cohort, state
+from tests.tiny_cohorts import VOLUME, arguments, cohort, state, weights_of
 
 
 def test_a_signal_that_reached_the_reading_processes_too_is_no_fault(tmp_path, monkeypatch, capsys):
@@ -20,7 +20,7 @@ def test_a_signal_that_reached_the_reading_processes_too_is_no_fault(tmp_path, m
         os.kill(os.getpid(), signal.SIGTERM)
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Terminated.")
 
-    monkeypatch.setattr(loop.Loss, "__call__", killed)
+    monkeypatch.setattr(losses.Loss, "__call__", killed)
     assert train.main(arguments(VOLUME, data, tmp_path / "run")) == 128 + signal.SIGTERM
     assert "0 whole epochs are kept" in capsys.readouterr().err
 
@@ -39,4 +39,4 @@ def test_two_processes_have_the_losses_of_one(tmp_path):
     one, two = state(tmp_path / "one")["history"], state(tmp_path / "two")["history"]
     for name in ("train_loss", "train_accuracy", "val_loss"):
         assert [row[name] for row in two] == pytest.approx([row[name] for row in one], abs=1e-4)
-    assert (tmp_path / "two" / "tiny-volume.Tiny.safetensors").is_file()
+    assert weights_of(tmp_path / "two").is_file()

@@ -44,3 +44,19 @@ def test_weights_that_saw_those_to_be_tested_on_are_no_beginning():
     for name in "ab":
         with pytest.raises(TrainError, match="--init first: it learned from subjects to be tested on here"):
             provenance.check_unseen(BEFORE, [case("c"), case(name)], "first")
+
+
+def test_the_people_of_each_part_in_brief():
+    ages = [("a", "61"), ("b", "62"), ("c", "63"), ("d", "64"), ("e", "65"), ("f", "66")]
+    cases = [
+        Case(Path(f"{name}.nii"), "AD", name, "train", (("age", age), ("sex", "FM"[int(age) % 2])))
+        for name, age in ages
+    ]
+    told = provenance.described(
+        [*cases, Case(Path("g.nii"), "AD", "g", "train"), Case(Path("h.nii"), "AD", "h", "val")]
+    )
+    age = told["age"]["train"]
+    assert (age["mean"], age["low"], age["high"], age["unknown"]) == (63.5, 61, 66, 1)
+    assert age["deviation"] == pytest.approx(3.5**0.5)  # of 1 to 6
+    assert told["sex"] == {"train": {"counts": {"M": 3, "F": 3}, "unknown": 1}}
+    assert set(told) == {"age", "sex"} and "val" not in told["age"]

@@ -12,10 +12,10 @@ import torch
 
 import model
 import train
-from learning import loop
+from learning import loop, losses
 from learning.run import open_run
 from tests.support import ROOT
-from tests.tiny_cohorts import IMAGE, VOLUME, arguments, cohort, registered, same, state
+from tests.tiny_cohorts import IMAGE, VOLUME, arguments, cohort, registered, same, state, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize(("step", "epochs"), [(2, 0), (5, 1)])  # an epoch is 3 steps and one validation
 def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, whole, monkeypatch, capsys, step, epochs):
     wanted, data = whole
-    calls, loss = [], loop.Loss.__call__
+    calls, loss = [], losses.Loss.__call__
 
     def interrupted(self, logits, targets):
         calls.append(1)
@@ -39,11 +39,11 @@ def test_a_stopped_run_resumes_to_the_same_bits(tmp_path, whole, monkeypatch, ca
             os.kill(os.getpid(), signal.SIGTERM)
         return loss(self, logits, targets)
 
-    monkeypatch.setattr(loop.Loss, "__call__", interrupted)
+    monkeypatch.setattr(losses.Loss, "__call__", interrupted)
     assert train.main(arguments(VOLUME, data, tmp_path / "run", "--epochs", "3")) == 128 + signal.SIGTERM
     assert f"{epochs} whole epochs are kept" in capsys.readouterr().err
     assert len(state(tmp_path / "run")["history"]) == epochs
-    monkeypatch.setattr(loop.Loss, "__call__", loss)
+    monkeypatch.setattr(losses.Loss, "__call__", loss)
     assert train.main(["--resume", str(tmp_path / "run")]) == 0
     assert same(state(tmp_path / "run"), wanted)
 
@@ -66,7 +66,7 @@ def test_a_run_can_be_closed_early(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Trainer, "validate", stop_after(loop.Trainer.validate, 2))
     assert train.main(arguments(VOLUME, data, out, "--epochs", "50")) == 130
     assert train.main(["--resume", str(out), "--finish", "--title", "Closed early"]) == 0
-    header = model.read_header(out / "tiny-volume.Tiny.safetensors")
+    header = model.read_header(weights_of(out))
     assert header.training["epochs"] == 1 and header.title == "Closed early"
     assert str(tmp_path) not in json.dumps(header.record())
 
@@ -95,6 +95,41 @@ def test_resuming_refuses_what_was_fixed(tmp_path, capsys):
     assert "no last.pt" in capsys.readouterr().err
 
 
+def test_a_finished_run_goes_on_for_more_epochs(tmp_path, whole, capsys):
+    _, data = whole
+    out = tmp_path / "run"
+    assert train.main(arguments(VOLUME, data, out, "--epochs", "1", "--title", "Extended")) == 0
+    assert train.main(["--resume", str(out), "--epochs", "3"]) == 0
+    header = model.read_header(weights_of(out))
+    assert header.training["epochs"] == 3 and header.training["settings"]["epochs"] == 3
+    assert header.training["command"].endswith("\npython train.py --resume run --epochs 3")
+    assert train.main(["--resume", str(out), "--epochs", "2"]) == 1
+    assert "--epochs 2: 3 are done already; give more, or --finish" in capsys.readouterr().err
+
+
+def test_two_runs_tell_themselves_apart(tmp_path, whole):
+    _, data = whole
+    names, titles, salts = set(), set(), set()
+    for name in ("one", "tiny-volume-two"):
+        assert train.main(arguments(VOLUME, data, tmp_path / name, "--epochs", "1")) == 0
+        header = model.read_header(weights_of(tmp_path / name))
+        names.add(weights_of(tmp_path / name).name)
+        titles.add(header.title.partition("; run ")[2].partition(" of ")[0])
+        salts.add(header.training["subject_salt"])
+    assert names == {"tiny-volume.Tiny.one.safetensors", "tiny-volume.Tiny.two.safetensors"}
+    assert titles == {"one", "tiny-volume-two"} and len(salts) == 2
+
+
+@pytest.mark.parametrize("select", ["loss", "accuracy", "balanced_accuracy", "roc_auc", "correlation"])
+def test_the_epoch_to_keep_is_best_in_what_is_asked_for(tmp_path, whole, select):
+    _, data = whole
+    out = tmp_path / "run"
+    assert train.main(arguments(VOLUME, data, out, "--epochs", "3", "--select", select)) == 0
+    kept = state(out)
+    values = [row[f"val_{select}"] for row in kept["history"]]
+    assert values[kept["best_epoch"] - 1] == (min if select == "loss" else max)(values)
+
+
 def test_leaks_are_refused_unless_allowed(tmp_path, capsys):
     data, out = cohort(tmp_path / "data", VOLUME, test=2), tmp_path / "run"
     twin = data / "test" / "low" / "sub-900.nii"
@@ -105,7 +140,7 @@ def test_leaks_are_refused_unless_allowed(tmp_path, capsys):
     assert "--deduplicate keeps one of each group" in said
     assert not (out / "last.pt").exists()
     assert train.main(arguments(VOLUME, data, out, "--allow-leak", "--epochs", "1")) == 0
-    header = model.read_header(out / "tiny-volume.Tiny.safetensors")
+    header = model.read_header(weights_of(out))
     assert header.training["leaks_allowed"] == 1
     assert "too good to be believed" in header.card
 
@@ -121,7 +156,7 @@ def test_doubles_are_left_out_where_that_is_asked_for(tmp_path, capsys):
     assert "1 groups of them" in said.err and "sub-901.png" in said.err and "sub-017.png" in said.err
     split = (out / "split.csv").read_text()
     assert "sub-001" in split and not any(name in split for name in ("sub-900", "sub-901", "sub-017"))
-    header = model.read_header(out / "tiny-image.Tiny.safetensors")
+    header = model.read_header(weights_of(out))
     assert "23 scans of 23 subjects (3 more left out, identical to others)" in header.card
     assert header.training["command"].endswith("--deduplicate --epochs 1")
 
@@ -169,6 +204,6 @@ def test_out_of_memory_says_what_to_change(tmp_path, monkeypatch, capsys, error)
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(loop.Loss, "__call__", fail)
+    monkeypatch.setattr(losses.Loss, "__call__", fail)
     assert train.main(arguments(VOLUME, data, tmp_path / "run")) == 1
     assert "half the --batch and twice the --accumulate" in capsys.readouterr().err

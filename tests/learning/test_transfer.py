@@ -8,7 +8,7 @@ import torch
 import model
 import studies
 import train
-from tests.tiny_cohorts import VOLUME, arguments, cohort
+from tests.tiny_cohorts import VOLUME, arguments, cohort, weights_of
 
 
 def test_training_on_frozen_layers_is_training_with_them_kept(tmp_path):
@@ -22,7 +22,7 @@ def test_training_on_frozen_layers_is_training_with_them_kept(tmp_path):
 def test_weights_that_learned_from_a_test_subject_are_no_beginning(tmp_path, capsys):
     data = cohort(tmp_path / "data", VOLUME)
     assert train.main(arguments(VOLUME, data, tmp_path / "first", "--seed", "1")) == 0
-    first = tmp_path / "first" / "tiny-volume.Tiny.safetensors"
+    first = weights_of(tmp_path / "first")
     assert train.main(arguments(VOLUME, data, tmp_path / "other", "--seed", "2", "--init", str(first))) == 1
     assert "learned from subjects to be tested on here" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ import train
 from networks.header import Header
 from scoring import card
 from tests.scored import STUDY
-from tests.tiny_cohorts import VOLUME, arguments, cohort
+from tests.tiny_cohorts import VOLUME, arguments, cohort, weights_of
 
 
 def test_the_card_says_what_is_not_known():
@@ -24,10 +24,10 @@ def test_the_card_tells_what_the_data_are_and_what_came_before(tmp_path):
     data = cohort(tmp_path / "data", VOLUME)
     (data / "about.txt").write_text("Boxes of one brightness a class.\n")
     assert train.main(arguments(VOLUME, data, tmp_path / "first", "--seed", "1")) == 0
-    first = tmp_path / "first" / "tiny-volume.Tiny.safetensors"
+    first = weights_of(tmp_path / "first")
     again = ["--init", str(first), "--split", str(tmp_path / "first" / "split.csv")]
     assert train.main(arguments(VOLUME, data, tmp_path / "second", *again)) == 0
-    second = tmp_path / "second" / "tiny-volume.Tiny.safetensors"
+    second = weights_of(tmp_path / "second")
     before, after = model.read_header(first), model.read_header(second)
     assert after.training["begun_with"]["command"] == before.training["command"]
     assert after.training["settings"]["init"] == first.name  # nobody's folders go into a file for others

@@ -1,0 +1,107 @@
+"""What training makes small, and how it judges an epoch on validation subjects."""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from sklearn import metrics as sk
+from torch import Tensor
+from torch.nn import functional as F
+
+from data.cases import Case
+from learning.settings import Settings
+from studies import Study
+
+LEAST_IS_BEST = ("loss", "mae")
+
+
+class Goal(Protocol):
+    """A loss, and the plain measure that is shown beside it while training."""
+
+    measure: str
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor: ...
+
+    def measured(self, logits: Tensor, targets: Tensor) -> Tensor: ...
+
+    def on(self, device: torch.device | str) -> "Goal": ...
+
+
+@dataclass(frozen=True, eq=False)
+class Loss:
+    """Cross-entropy, plus the squared error of the expected severity where the classes have an order."""
+
+    class_weights: Tensor  # (K,), of mean 1 over the training cases, so that batches need no common divisor
+    severities: Tensor  # (K,)
+    severity_weight: float
+    measure = "accuracy"
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        logits = logits.float()
+        loss = (F.cross_entropy(logits, targets, reduction="none") * self.class_weights[targets]).mean()
+        if self.severity_weight:
+            error = logits.softmax(1) @ self.severities - self.severities[targets]
+            loss = loss + self.severity_weight * error.square().mean()
+        return loss
+
+    def measured(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return (logits.argmax(1) == targets).float().mean()
+
+    def on(self, device: torch.device | str) -> "Loss":
+        return Loss(self.class_weights.to(device), self.severities.to(device), self.severity_weight)
+
+
+def loss_of(study: Study, cases: list[Case], settings: Settings, device: torch.device) -> Goal:
+    counts = np.array([sum(case.label == code for case in cases) for code in study.codes], float)
+    weights = np.ones(len(counts))
+    if settings.class_weights:
+        weights = len(cases) / (np.maximum(counts, 1) * (counts > 0).sum())
+    severities = [label.severity or 0.0 for label in study.labels]
+    return Loss(
+        torch.tensor(weights, dtype=torch.float32, device=device),
+        torch.tensor(severities, device=device),
+        settings.severity_weight if study.ordered else 0.0,
+    )
+
+
+def validation(study: Study, loss: Goal, logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """An epoch's loss and measures on validation cases, (n, K) and (n,), by the names of the log."""
+    return {
+        "val_loss": float(loss(logits, targets)),
+        f"val_{loss.measure}": float(loss.measured(logits, targets)),
+        **classes(study, logits.softmax(1), targets),
+    }
+
+
+def classes(study: Study, p: Tensor, targets: Tensor) -> dict[str, float]:
+    chosen, truth = p.argmax(1), targets
+    present = truth.unique()
+    recalls = [float((chosen[truth == k] == k).float().mean()) for k in present]
+    areas = [
+        sk.roc_auc_score((truth == k).numpy(), p[:, k].numpy())
+        for k in present.tolist()
+        if len(present) > 1 and bool(p[:, k].isfinite().all())
+    ]
+    row = {
+        "val_balanced_accuracy": float(np.mean(recalls)),
+        "val_roc_auc": float(np.mean(areas)) if areas else math.nan,
+    }
+    if study.ordered:
+        severities = torch.tensor([label.severity or 0.0 for label in study.labels])
+        row["val_correlation"] = correlation(p @ severities, severities[truth])
+    return row
+
+
+def correlation(one: Tensor, other: Tensor) -> float:
+    """Pearson's, or NaN where either does not vary."""
+    pair = torch.stack([one, other])  # (2, n)
+    known = len(other) > 1 and bool((pair.std(1) > 0).all())
+    return float(torch.corrcoef(pair)[0, 1]) if known else math.nan
+
+
+def score_of(row: dict[str, float], select: str) -> float:
+    """An epoch's score by what is selected by: the lower, the better; infinite where it is not known."""
+    value = row[f"val_{select}"]
+    return math.inf if math.isnan(value) else value if select in LEAST_IS_BEST else -value
