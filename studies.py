@@ -41,6 +41,18 @@ class Contract:
 
 
 @dataclass(frozen=True)
+class Target:
+    """The number that a study of a number gives, in its own unit; the network's output is scaled by the training."""
+
+    unit: str = ""
+    mean: float = 0.0  # of the training cases
+    deviation: float = 1.0
+
+    def value(self, output: Any) -> Any:
+        return output * self.deviation + self.mean
+
+
+@dataclass(frozen=True)
 class Study:
     key: str
     title: str
@@ -52,14 +64,19 @@ class Study:
     use: str  # what it is meant for, in one or two sentences
     arguments: dict[str, Any] = field(default_factory=dict)  # of the network
     training: dict[str, Any] = field(default_factory=dict)  # defaults of train.py
+    target: Target | None = None  # of a study of a number: its one label is that number's name
 
     @property
     def codes(self) -> list[str]:
         return [label.code for label in self.labels]
 
+    def answer(self, label: str) -> float:
+        """What the network is to give for a label: the place of its class, or the number itself."""
+        return float(label) if self.target else self.codes.index(label)
+
     @property
     def ordered(self) -> bool:
-        return all(label.severity is not None for label in self.labels)
+        return self.target is None and all(label.severity is not None for label in self.labels)
 
     @property
     def by_severity(self) -> list[str]:
@@ -89,7 +106,10 @@ def from_json(text: str | bytes) -> Any:
 
 def to_record(study: Study) -> dict[str, Any]:
     """The study as JSON-ready data, for a weights file or the API."""
-    return json.loads(json.dumps(asdict(study)))
+    record = json.loads(json.dumps(asdict(study)))
+    if study.target is None:
+        del record["target"]  # so that a file of classes opens in the versions before
+    return record
 
 
 def from_record(record: dict[str, Any]) -> Study:
@@ -99,6 +119,7 @@ def from_record(record: dict[str, Any]) -> Study:
         "labels": tuple(Label(**label) for label in record["labels"]),
         "contract": Contract(**contract),
         "networks": tuple(record["networks"]),
+        "target": Target(**record["target"]) if record.get("target") else None,
     }
     return Study(**fields)
 

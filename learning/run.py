@@ -159,7 +159,7 @@ def judged(
     """The header with calibration, likeness, example, scores and card; the tensors that likeness needs."""
     header, study, val = weights.header, weights.study, predictions["val"]
     cohort = f"“{shown('data', settings.data)}”"
-    calibration = fit_calibration(val.logits, val.targets(study), cohort, len(set(val.subjects)))
+    calibration = fit_calibration(val.logits, val.targets(study), cohort, len(set(val.subjects)), study.codes)
     likeness, extras = fit_likeness(predictions["train"], val, study.contract)
     header = replace(header, calibration=calibration, likeness=likeness)
     if settings.example:

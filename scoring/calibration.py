@@ -1,5 +1,7 @@
 """What is fitted on validation subjects: temperature, conformal scores, what the training scans look like."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,13 @@ from scans.processes import read
 from scoring.scores import Predictions, ece, reliability
 from studies import Contract
 
+WANTED = (0.8, 0.9, 0.95)  # sensitivities of the operating points
 BELIEF = 0.25  # spread of the temperature's logarithm that is expected before any subject was seen
 
 
-def fit_calibration(logits: np.ndarray, targets: np.ndarray, cohort: str, subjects: int) -> dict[str, Any]:
+def fit_calibration(
+    logits: np.ndarray, targets: np.ndarray, cohort: str, subjects: int, codes: Sequence[str] = ()
+) -> dict[str, Any]:
     """The likeliest temperature and the conformal scores 1 − p of the truth, with the cohort's name.
 
     Each subject counts as one piece of evidence against the belief that a temperature lies near 1: a few who are
@@ -44,9 +49,20 @@ def fit_calibration(logits: np.ndarray, targets: np.ndarray, cohort: str, subjec
         "subjects": subjects,
         "cases": len(targets),
         "scores": np.sort(1 - p[np.arange(len(targets)), targets]).tolist(),
+        "operating_points": thresholds(targets, p, codes) if codes else {},
         "ece": {"before": ece(targets, model.probabilities(logits)), "after": ece(targets, p)},
         "reliability": reliability(targets, p),
     }
+
+
+def thresholds(targets: np.ndarray, p: np.ndarray, codes: Sequence[str]) -> dict[str, dict[str, float]]:
+    """For each class the highest probability that still finds the wanted shares of its validation cases."""
+    found = {}
+    for place, code in enumerate(codes):
+        said = np.sort(p[targets == place, place])[::-1]
+        if len(said):
+            found[code] = {f"{share:g}": float(said[math.ceil(share * len(said) - 1e-9) - 1]) for share in WANTED}
+    return found
 
 
 def fit_likeness(

@@ -16,20 +16,30 @@ SCORES = {
     "one_step_accuracy": "Accuracy, one step of severity off allowed",
     "severity_correlation": "Correlation of expected severity with the labels'",
     "roc_auc": "ROC-AUC, mean of one class against the rest",
+    "pr_auc": "Area below precision over recall, mean of one class against the rest",
     "kappa": "Cohen's kappa (linear weights where classes have an order)",
     "brier": "Brier score (0 is best)",
     "ece": "Expected calibration error (0 is best)",
     "ece_unscaled": "The same, before temperature scaling",
     "coverage": "Prediction sets at 90 %: share that holds the truth",
     "set_size": "Prediction sets at 90 %: mean number of classes",
+    "mae": "Mean absolute error",
+    "rmse": "Root of the mean squared error",
+    "bias": "Mean error",
+    "r2": "R², the share of variance explained",
+    "pearson": "Pearson's correlation with the truth",
+    "interval_width": "Prediction intervals at 90 %: width",
 }
 BY_CLASS = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
-    "precision": "Precision",
+    "precision": "Precision (PPV)",
+    "npv": "NPV",
     "f1": "F1",
     "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
 }
+PART_NAMES = {"train": "to learn from", "val": "to validate", "test": "to test"}
 
 
 def card(header: Header) -> str:
@@ -72,6 +82,8 @@ def data(header: Header) -> str:
                 ],
             )
         )
+        lines += [flow(training["flow"])] if training.get("flow") else []
+        lines += [people(training["people"])] if training.get("people") else []
         leaks = training.get("leaks_allowed")
         lines.append(
             f"**The parts share people or pictures: {leaks} pairs, allowed by --allow-leak. "
@@ -80,6 +92,30 @@ def data(header: Header) -> str:
             else "The parts share no person, no file and no picture; this was checked before training."
         )
     return "\n\n".join(lines)
+
+
+def flow(steps: list[dict[str, Any]]) -> str:
+    """From the files that were found to the parts: what is left at each step."""
+    rows = [[step["step"], str(step["scans"]), str(step["people"])] for step in steps]
+    return table(["Flow of cases", "scans", "people"], rows)
+
+
+def people(told: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """What tables tell of the people and scanners of each part."""
+    rows = [
+        [name, PART_NAMES.get(part, part), in_brief(brief)]
+        for name, parts in told.items()
+        for part, brief in parts.items()
+    ]
+    return table(["People", "part", "as their table tells"], rows)
+
+
+def in_brief(brief: dict[str, Any]) -> str:
+    unknown = f"; unknown {brief['unknown']}" if brief.get("unknown") else ""
+    if "mean" in brief:
+        mean, spread = brief["mean"], brief["deviation"]
+        return f"{mean:.1f} ± {spread:.1f} ({brief['low']:g} to {brief['high']:g}){unknown}"
+    return ", ".join(f"{value} {count}" for value, count in brief["counts"].items()) + unknown
 
 
 def method(header: Header) -> str:
@@ -97,14 +133,19 @@ def method(header: Header) -> str:
     if settings:
         term = f" + {settings['severity_weight']:g} × squared error of the expected severity"
         lines.append(
-            f"Fitting: cross-entropy{term if settings['severity_weight'] else ''}"
+            f"Fitting: {'squared error' if header.study.target else 'cross-entropy'}{term if settings['severity_weight'] else ''}"
             f"{', rare classes weighted up' if settings['class_weights'] else ''}; {settings['optimiser']}, "
             f"learning rate {settings['lr']:g} ({settings['schedule']}), "
             f"{settings['batch'] * settings['accumulate']} cases a step, augmentation {settings['augment']}. "
-            f"Of {training['epochs']} epochs the one with the least validation loss is kept, number "
+            f"Of {training['epochs']} epochs the one with {best_in(settings.get('select', 'loss'))} is kept, number "
             f"{training['best_epoch']}."
         )
     return "\n\n".join(lines)
+
+
+def best_in(select: str) -> str:
+    """What the epoch that is kept has of all."""
+    return f"the {'least' if select in ('loss', 'mae') else 'highest'} validation {select.replace('_', ' ')}"
 
 
 def results(scores: dict[str, Any]) -> str:
@@ -112,9 +153,29 @@ def results(scores: dict[str, Any]) -> str:
         return "Not measured: no subjects were held out to test on. Believe nothing of it until they are."
     counted = f"{scores['subjects']} subjects" + (f", {scores['cases']} scans" if "cases" in scores else "")
     text = [
-        f"Measured on {scores['cohort']} ({counted}). In brackets: 95 % interval by resampling subjects.",
+        f"Measured on {scores['cohort']} ({counted}). In brackets: 95 % interval by resampling subjects, Wilson's "
+        "for shares of 0 and 1.",
         scored(scores["metrics"]),
     ]
+    points = scores.get("operating_points")
+    if points:
+        text.append(
+            "Operating points: thresholds set on the validation subjects for a wanted sensitivity, and what they "
+            "give here:\n\n"
+            + table(
+                ["Class", "Wanted", "Threshold", "Sensitivity", "Specificity"],
+                [
+                    [
+                        point["code"],
+                        f"{point['wanted']:g}",
+                        f"{point['threshold']:.3f}",
+                        value(point["sensitivity"]),
+                        value(point["specificity"]),
+                    ]
+                    for point in points
+                ],
+            )
+        )
     for name, reading in scores.get("readings", {}).items():
         text.append(f"Read as {name} ({reading['subjects']} subjects):\n\n{scored(reading['metrics'])}")
     return "\n\n".join(text)
@@ -124,8 +185,10 @@ def scored(metrics: dict[str, dict[str, Any]]) -> str:
     """Two tables: the scores of the whole, and those of each class."""
     whole = [[title, value(metrics[name])] for name, title in SCORES.items() if name in metrics]
     codes = [name.partition(".")[2] for name in metrics if name.startswith("sensitivity.")]
-    rows = [[code, *[value(metrics[f"{name}.{code}"]) for name in BY_CLASS]] for code in codes]
-    return table(["Score", "Value"], whole) + "\n\n" + table(["Class", *BY_CLASS.values()], rows)
+    names = [name for name in BY_CLASS if codes and f"{name}.{codes[0]}" in metrics]
+    rows = [[code, *[value(metrics[f"{name}.{code}"]) for name in names]] for code in codes]
+    of_classes = "\n\n" + table(["Class", *(BY_CLASS[name] for name in names)], rows) if codes else ""
+    return table(["Score", "Value"], whole) + of_classes
 
 
 def value(score: dict[str, Any]) -> str:
@@ -202,9 +265,13 @@ def again(training: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in training.get("versions", {}).items())
     before = training.get("begun_with") or {}
     begun = f"{before['command']}\n" if before.get("command") else ""
+    ran = training.get("environment", {})
+    on = f"; on {ran['processor']}, {ran['cores']} cores, {ran['device']}, {ran['system']}" if ran else ""
+    spent = f" in {training['seconds'] / 60:.1f} min" if training.get("seconds") else ""
+    source = f"; source {ran['source'][:16]}" if ran else ""
     return (
         f"```\n{begun}{training['command']}\n```\n\nSeed {training['seed']}; {versions}; commit "
-        f"{training.get('commit') or 'unknown'}; {training['date']}."
+        f"{training.get('commit') or 'unknown'}{source}; {training['date']}{spent}{on}."
     )
 
 

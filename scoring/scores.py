@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ from networks.forward import Forward
 from networks.header import Header
 from scans.prepare import prepare
 from scans.processes import read
+from scoring.intervals import draws, interval, rows_of, share, widened
 from studies import Label, Study
 
 CORRUPT = 0.01  # the share of unreadable files that is left out with a warning; more is refused
@@ -44,9 +45,20 @@ class Predictions:
     logits: np.ndarray  # (n, K)
     features: np.ndarray  # (n, F)
     sketches: np.ndarray | None = None  # (n, …) where asked for
+    splits: list[str] = field(default_factory=list)  # the part of each case; empty where nobody asked
+    groups: list[dict[str, str]] = field(default_factory=list)  # age, sex, site and scanner, as far as they are told
 
     def targets(self, study: Study) -> np.ndarray:
-        return np.array([study.codes.index(label) for label in self.labels], int)
+        return np.array([study.answer(label) for label in self.labels], float if study.target else int)
+
+    def take(self, rows: Sequence[int]) -> "Predictions":
+        """The predictions of some cases."""
+        kept = {
+            name: [part[i] for i in rows] if isinstance(part, list) and part else part
+            for name, part in vars(self).items()
+        }
+        arrays = {name: part[list(rows)] for name, part in kept.items() if isinstance(part, np.ndarray)}
+        return Predictions(**(kept | arrays))
 
 
 def predict(
@@ -81,6 +93,8 @@ def predict(
         np.concatenate(logits),
         np.concatenate(features) if features else np.empty((0, 0)),
         np.stack(sketched) if sketched else None,
+        [case.split or "" for case in cases],
+        [dict(case.groups) for case in cases],
     )
 
 
@@ -126,10 +140,13 @@ def measure(answers: Answers) -> dict[str, float]:
         truth, chosen, labels=classes, zero_division=np.nan
     )
     specificity = sk.recall_score(~is_true, ~is_chosen, average=None, zero_division=np.nan)
-    area = np.full(len(labels), np.nan)
+    denied = (~is_chosen).sum(0)
+    npv = np.where(denied > 0, (~is_true & ~is_chosen).sum(0) / np.maximum(denied, 1), np.nan)
+    area, average_precision = np.full(len(labels), np.nan), np.full(len(labels), np.nan)
     both = is_true.any(0) & ~is_true.all(0)
     for i in classes[both]:
         area[i] = sk.roc_auc_score(is_true[:, i], p[:, i])
+        average_precision[i] = sk.average_precision_score(is_true[:, i], p[:, i])
     severity = np.array([label.severity if label.severity is not None else np.nan for label in labels])
     rank = np.argsort(np.argsort(severity))  # of each class in the order of severity
     ordered = not np.isnan(severity).any()
@@ -139,6 +156,7 @@ def measure(answers: Answers) -> dict[str, float]:
         "accuracy": sk.accuracy_score(truth, chosen),
         "balanced_accuracy": np.mean(recall[present]),
         "roc_auc": np.mean(area[both]) if both.any() else np.nan,
+        "pr_auc": np.mean(average_precision[both]) if both.any() else np.nan,
         "kappa": sk.cohen_kappa_score(
             place[truth], place[chosen], labels=classes, weights="linear" if ordered else None
         )
@@ -164,8 +182,10 @@ def measure(answers: Answers) -> dict[str, float]:
         "sensitivity": recall,
         "specificity": specificity,
         "precision": precision,
+        "npv": npv,
         "f1": f1,
         "roc_auc": area,
+        "pr_auc": average_precision,
     }.items():
         found |= {f"{name}.{label.code}": value for label, value in zip(labels, values, strict=True)}
     return {name: float(value) for name, value in found.items()}
@@ -195,23 +215,55 @@ def ece(truth: np.ndarray, p: np.ndarray) -> float:
 
 def with_intervals(answers: Answers, subjects: Sequence[str], rounds: int, seed: int) -> dict[str, dict[str, Any]]:
     """Every score with its 95 % interval over resampled subjects; None where it is not defined."""
-    names, which = np.unique(np.array(subjects), return_inverse=True)
-    rows = [np.flatnonzero(which == i) for i in range(len(names))]
-    random = np.random.default_rng(seed)
     with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
         value = measure(answers)
-        drawn = []
-        for _ in range(rounds if len(rows) > 1 else 0):
-            people = random.integers(len(rows), size=len(rows))
-            drawn.append(measure(answers.take(np.concatenate([rows[i] for i in people]))))
-    found = {}
-    for name, point in value.items():
-        spread = np.array([draw[name] for draw in drawn])
-        spread = spread[~np.isnan(spread)]
-        known = not np.isnan(point) and len(spread) > rounds / 2
-        low, high = np.percentile(spread, (2.5, 97.5)).tolist() if known else (None, None)
-        found[name] = {"value": None if np.isnan(point) else point, "low": low, "high": high}
+        drawn = [measure(answers.take(rows)) for rows in draws(rows_of(subjects), rounds, seed)]
+    found = {name: interval(point, [one[name] for one in drawn], rounds) for name, point in value.items()}
+    for name, counted in denominators(answers).items():
+        if name in found:
+            found[name] = widened(found[name], len({subjects[i] for i in np.flatnonzero(counted)}))
     return found
+
+
+def denominators(answers: Answers) -> dict[str, np.ndarray]:
+    """The cases among which each score that is a plain share is a share."""
+    everyone = np.ones(len(answers.truth), bool)
+    found = dict.fromkeys(("accuracy", "one_step_accuracy", "coverage"), everyone)
+    chosen = answers.p.argmax(1)
+    for i, label in enumerate(answers.labels):
+        found |= {
+            f"sensitivity.{label.code}": answers.truth == i,
+            f"specificity.{label.code}": answers.truth != i,
+            f"precision.{label.code}": chosen == i,
+            f"npv.{label.code}": chosen != i,
+        }
+    return found
+
+
+def operating_points(
+    answers: Answers, subjects: Sequence[str], header: Header, rounds: int, seed: int
+) -> list[dict[str, Any]]:
+    """What the thresholds that were set on validation subjects give here, class by class."""
+    found = []
+    for code, thresholds in header.calibration.get("operating_points", {}).items():
+        place = [label.code for label in answers.labels].index(code)
+        said, is_it = answers.p[:, place], answers.truth == place
+        for wanted, threshold in thresholds.items():
+            above = said >= threshold
+            found.append(
+                {
+                    "code": code,
+                    "wanted": float(wanted),
+                    "threshold": threshold,
+                    "sensitivity": share(above[is_it], of(subjects, is_it), rounds, seed),
+                    "specificity": share(~above[~is_it], of(subjects, ~is_it), rounds, seed),
+                }
+            )
+    return found
+
+
+def of(subjects: Sequence[str], rows: np.ndarray) -> list[str]:
+    return [subjects[i] for i in np.flatnonzero(rows)]
 
 
 def scores(predictions: Predictions, header: Header, rounds: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -240,6 +292,7 @@ def scores(predictions: Predictions, header: Header, rounds: int = 1000, seed: i
         "rounds": rounds,
         "metrics": with_intervals(answers, predictions.subjects, rounds, seed),
         "readings": readings,
+        "operating_points": operating_points(answers, predictions.subjects, header, rounds, seed),
         "confusion": sk.confusion_matrix(truth, p.argmax(1), labels=range(len(study.labels))).tolist(),
         "reliability": reliability(truth, p),
     }
