@@ -14,8 +14,9 @@ from data.splits import learned_from, read_split
 from diagnosis import brain
 from networks.header import Header
 from scans.scan import ScanError
+from scoring.predictions import predict, readable
 from scoring.results import write
-from scoring.scores import predict, readable, scores
+from scoring.scores import scores
 
 
 def cases_to_score(cases: list[Case], part: str | None, header: Header) -> list[Case]:

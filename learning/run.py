@@ -43,8 +43,9 @@ from scans.files import write_bytes
 from scans.scan import ScanError
 from scoring.calibration import example, fit_calibration, fit_likeness
 from scoring.card import card
+from scoring.predictions import Predictions, predict, readable
 from scoring.results import write as write_results
-from scoring.scores import Predictions, predict, readable, scores
+from scoring.scores import scores
 from studies import Study
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -133,7 +134,8 @@ def finish(run: Trainer, halt: Halt) -> Path:
         header = replace(header, card=card(header))
     path = run.out / file_name(study, settings)
     model.save(path, network, header, extras)
-    write_results(run.out, header, predictions["test"], data_folder(Path(settings.data)))
+    others = [predictions[split] for split in ("train", "val")]
+    write_results(run.out, header, predictions["test"], data_folder(Path(settings.data)), others)
     losses = {
         "settings": header.training["settings"],
         "classes": dict(enumerate(study.codes)),

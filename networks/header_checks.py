@@ -128,7 +128,13 @@ HEADER = table(
             ("key", "labels", "contract"),
         ),
         "network": table({"name": text, "arguments": table()}, ("name",)),
-        "calibration": table({"temperature": number(1e-6, 1e6), "scores": each(number()), "operating_points": table(others=table(others=number()))}),
+        "calibration": table(
+            {
+                "temperature": number(1e-6, 1e6),
+                "scores": each(number()),
+                "operating_points": table(others=table(others=number())),
+            }
+        ),
         "likeness": table({"threshold": optional(number()), "match": number()}),
         "anatomy": table(
             {

@@ -19,7 +19,8 @@ from diagnosis import likeness
 from networks.forward import Forward
 from scans.prepare import prepare
 from scans.processes import read
-from scoring.scores import Predictions, ece, reliability
+from scoring.predictions import Predictions
+from scoring.scores import ece, reliability
 from studies import Contract
 
 WANTED = (0.8, 0.9, 0.95)  # sensitivities of the operating points

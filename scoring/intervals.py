@@ -10,7 +10,10 @@ Z = 1.959964  # of the normal distribution, for 95 %
 
 def wilson(share: float, people: int) -> tuple[float, float]:
     """Wilson's score interval of a share among so many people: of width above none at 0 and 1 too."""
-    middle, spread = share + Z**2 / (2 * people), Z * np.sqrt(share * (1 - share) / people + Z**2 / (4 * people**2))
+    middle, spread = (
+        share + Z**2 / (2 * people),
+        Z * np.sqrt(share * (1 - share) / people + Z**2 / (4 * people**2)),
+    )
     low, high = ((middle + sign * spread) / (1 + Z**2 / people) for sign in (-1, 1))
     return (0.0 if share == 0 else float(low)), (1.0 if share == 1 else float(high))
 

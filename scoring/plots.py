@@ -35,7 +35,11 @@ def confusion(counts: np.ndarray, study: Study) -> Figure:
 
 
 def roc(
-    truth: np.ndarray, p: np.ndarray, study: Study, subjects: Sequence[str] = (), areas: Mapping[str, Any] = NOTHING
+    truth: np.ndarray,
+    p: np.ndarray,
+    study: Study,
+    subjects: Sequence[str] = (),
+    areas: Mapping[str, Any] = NOTHING,
 ) -> Figure:
     """Each class against the rest, where both occur, with its area and a band that holds 95 % of resampled people."""
     figure, axes = canvas()

@@ -13,7 +13,7 @@ from networks.header import Header
 from scans.files import write_bytes
 from scoring.card import card
 from scoring.plots import agreement, confusion, png, reliability_plot, roc, svg
-from scoring.scores import Predictions
+from scoring.predictions import Predictions
 from studies import to_json
 
 

@@ -1,29 +1,19 @@
 """Scores of a network on cases it never saw, with intervals over subjects; the measures are scikit-learn's."""
 
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import sklearn
 from sklearn import metrics as sk
-from torch.utils.data import DataLoader
 
-import datasets
 import model
-from data.cache import Cache
-from data.cases import Case, DataError
-from diagnosis import likeness
-from networks.forward import Forward
 from networks.header import Header
-from scans.prepare import prepare
-from scans.processes import read
 from scoring.intervals import draws, interval, rows_of, share, widened
-from studies import Label, Study
+from scoring.predictions import Predictions
+from studies import Label
 
-CORRUPT = 0.01  # the share of unreadable files that is left out with a warning; more is refused
 LEVEL = 0.9  # coverage of the prediction sets that is scored
 BINS = 10  # of the reliability table
 # Coarser ways to read a study's answer: each reading's classes and the study's codes that each one gathers.
@@ -33,86 +23,6 @@ READINGS: dict[str, dict[str, dict[str, tuple[str, ...]]]] = {
         "two classes": {"CN": ("CN",), "AD": ("AD",)},
     }
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """What a network says of some cases, case by case."""
-
-    files: list[str]
-    subjects: list[str]
-    labels: list[str]
-    logits: np.ndarray  # (n, K)
-    features: np.ndarray  # (n, F)
-    sketches: np.ndarray | None = None  # (n, …) where asked for
-    splits: list[str] = field(default_factory=list)  # the part of each case; empty where nobody asked
-    groups: list[dict[str, str]] = field(default_factory=list)  # age, sex, site and scanner, as far as they are told
-
-    def targets(self, study: Study) -> np.ndarray:
-        return np.array([study.answer(label) for label in self.labels], float if study.target else int)
-
-    def take(self, rows: Sequence[int]) -> "Predictions":
-        """The predictions of some cases."""
-        kept = {
-            name: [part[i] for i in rows] if isinstance(part, list) and part else part
-            for name, part in vars(self).items()
-        }
-        arrays = {name: part[list(rows)] for name, part in kept.items() if isinstance(part, np.ndarray)}
-        return Predictions(**(kept | arrays))
-
-
-def predict(
-    weights: model.Weights,
-    cases: Sequence[Case],
-    cache: Cache | None = None,
-    batch: int = 4,
-    workers: int = 0,
-    progress: Callable[[], None] | None = None,
-    sketches: bool = False,
-) -> Predictions:
-    """Every case through the network, prepared as the weights file says; `progress` is called as it goes on."""
-    forward = Forward(weights.network)
-    loader = DataLoader(datasets.Scans(cases, weights.study, cache), batch_size=batch, num_workers=workers)
-    whole = None  # the sketches are of whole heads, which the gate looks at before the brain is found
-    if sketches and weights.contract.scale == "brain":
-        whole = (prepare(read(case.file), weights.contract).tensor for case in cases)
-    logits, features, sketched = [np.empty((0, len(weights.study.labels)))], [], []
-    for x, _ in loader:
-        batch_logits, batch_features = forward(x)  # (B, K), (B, F)
-        logits.append(batch_logits.float().cpu().numpy())
-        features.append(batch_features.float().cpu().numpy())
-        if sketches:
-            seen = x if whole is None else islice(whole, len(x))
-            sketched += [likeness.sketch(one, weights.contract).half().numpy() for one in seen]
-        if progress:
-            progress()
-    return Predictions(
-        [case.file.as_posix() for case in cases],
-        [case.subject for case in cases],
-        [case.label for case in cases],
-        np.concatenate(logits),
-        np.concatenate(features) if features else np.empty((0, 0)),
-        np.stack(sketched) if sketched else None,
-        [case.split or "" for case in cases],
-        [dict(case.groups) for case in cases],
-    )
-
-
-def readable(cases: list[Case], cache: Cache, workers: int) -> list[Case]:
-    """The cases that can be read; a few that cannot are named and left out, many are refused."""
-    good, failures = datasets.check_readable(cases, cache, workers)
-    listed = "".join(f"\n  {case.file.name}: {reason}" for case, reason in failures[:20])
-    if len(failures) > CORRUPT * len(cases):
-        raise DataError(
-            f"{len(failures)} of {len(cases)} files cannot be read, more than {CORRUPT:.0%}; mend "
-            f"them or take them out:{listed}"
-        )
-    if failures:
-        print(
-            f"warning: {len(failures)} of {len(cases)} files cannot be read and are left out:{listed}",
-            file=sys.stderr,
-        )
-    return good
 
 
 @dataclass(frozen=True, eq=False)
@@ -246,7 +156,9 @@ def operating_points(
     """What the thresholds that were set on validation subjects give here, class by class."""
     found = []
     for code, thresholds in header.calibration.get("operating_points", {}).items():
-        place = [label.code for label in answers.labels].index(code)
+        place = next((i for i, label in enumerate(answers.labels) if label.code == code), None)
+        if place is None:  # a file may say anything
+            continue
         said, is_it = answers.p[:, place], answers.truth == place
         for wanted, threshold in thresholds.items():
             above = said >= threshold

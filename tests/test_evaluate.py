@@ -50,7 +50,7 @@ def test_scores_and_files_of_a_known_network(tmp_path, weights, capsys):
     assert found["confusion"] == [[6, 2, 0], [0, 6, 2], [2, 0, 6]]
     rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
     assert rows[0]["file"] == "AD/sub-010_0.nii"
-    assert set(rows[0]) == {"file", "label", "prediction", "AD", "CN", "MCI"}
+    assert set(rows[0]) == {"file", "subject", "split", "label", "prediction", "AD", "CN", "MCI"}
     assert sum(float(rows[0][code]) for code in STUDY.codes) == pytest.approx(1, abs=1e-5)
     assert sum(row["label"] == row["prediction"] for row in rows) == 18
     told = json.loads((out / "predictions.json").read_text())
@@ -66,6 +66,9 @@ def test_scores_and_files_of_a_known_network(tmp_path, weights, capsys):
         "confusion.png",
         "roc.png",
         "reliability.png",
+        "confusion.svg",
+        "roc.svg",
+        "reliability.svg",
     }
     assert "accuracy" in capsys.readouterr().out
 

@@ -11,10 +11,8 @@ from sklearn.covariance import LedoitWolf
 import model
 from networks.header import Header
 from scoring.calibration import example, fit_calibration, fit_likeness, precision
-from scoring.scores import (
-    Predictions,
-    scores,
-)
+from scoring.predictions import Predictions
+from scoring.scores import scores
 from studies import Contract
 from tests.scored import LABELS, STUDY, brightest, cohort
 

@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from scoring import plots
@@ -20,10 +21,31 @@ PLOTS = {
 }
 
 
-def opened(png: bytes) -> np.ndarray:
+def opened(drawn: bytes | Figure) -> np.ndarray:
+    png = drawn if isinstance(drawn, bytes) else plots.png(drawn)
     with Image.open(io.BytesIO(png)) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB"))  # (rows, columns, 3)
+
+
+def test_the_curve_tells_its_area_and_carries_a_band():
+    truth, subjects = np.array([0, 1, 2] * 10), [str(i) for i in range(30)]
+    p = np.random.default_rng(0).dirichlet(np.ones(3), 30)
+    areas = {"roc_auc.AD": {"value": 0.5, "low": 0.25, "high": 0.75}, "roc_auc.CN": {"value": None}}
+    figure = plots.roc(truth, p, STUDY, subjects, areas)
+    (axes,) = figure.axes
+    said = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert said == ["AD, AUC 0.50 (0.25–0.75)", "CN, AUC not defined", "MCI", "chance"]
+    assert len(axes.collections) == 3  # a band each
+    for band in axes.collections:
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert heights.min() >= 0 and heights.max() <= 1
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_is_the_same_lines_for_print(name):
+    first, second = (plots.svg(PLOTS[name]()) for _ in range(2))
+    assert first == second and first.startswith(b"<?xml") and b"<dc:date>" not in first
 
 
 @pytest.mark.parametrize("name", PLOTS)

@@ -1,31 +1,25 @@
 """Scores by their definitions, with intervals over people."""
 
-import nibabel
 import numpy as np
 import pytest
-from PIL import Image
 
-import model
 import studies
-from data.cache import Cache
-from data.cases import Case, DataError, find
-from diagnosis import likeness
 from networks.header import Header
+from scoring.predictions import Predictions
 from scoring.scores import (
     READINGS,
     Answers,
-    Predictions,
     ece,
     measure,
-    predict,
-    readable,
+    operating_points,
     regroup,
     reliability,
     scores,
     with_intervals,
 )
 from studies import STUDIES, Label
-from tests.scored import LABELS, STUDY, brightest, cohort
+from tests.labelled import VOLUME
+from tests.scored import LABELS
 
 FIVE = studies.STUDIES["alzheimers"].labels
 
@@ -53,6 +47,10 @@ def test_measures_by_their_definitions(labels):
         assert found[f"sensitivity.{label.code}"] == pytest.approx(said[is_it].mean())
         assert found[f"specificity.{label.code}"] == pytest.approx((~said)[~is_it].mean())
         assert found[f"precision.{label.code}"] == pytest.approx(is_it[said].mean())
+        assert found[f"npv.{label.code}"] == pytest.approx((~is_it)[~said].mean())
+        ranked = is_it[np.argsort(-a.p[:, i], kind="stable")]  # no two probabilities are the same here
+        exact = [ranked[: n + 1].mean() for n in np.flatnonzero(ranked)]
+        assert found[f"pr_auc.{label.code}"] == pytest.approx(np.mean(exact))
         better = [(x > y) + 0.5 * (x == y) for x in a.p[is_it, i] for y in a.p[~is_it, i]]
         assert found[f"roc_auc.{label.code}"] == pytest.approx(np.mean(better))
     assert found["coverage"] == pytest.approx(a.held[np.arange(len(a.truth)), a.truth].mean())
@@ -110,6 +108,28 @@ def test_a_class_missing_from_a_resample_is_no_crash():
     assert found["accuracy"]["value"] == pytest.approx(0.8)
 
 
+def test_shares_of_all_and_of_none_have_wilson_s_intervals():
+    truth = np.array([0, 0, 0, 1, 1, 2])
+    a = Answers(truth, np.eye(3)[truth] * 0.7 + 0.1, None, LABELS)
+    found = with_intervals(a, list("aabbcd"), 50, 0)
+    assert found["accuracy"]["low"] == pytest.approx(4 / (4 + 3.8415), abs=1e-4)  # four people, z² = 3.8415
+    assert found["sensitivity.AD"]["low"] == pytest.approx(2 / (2 + 3.8415), abs=1e-4)  # of them two are ill
+    assert found["specificity.AD"]["high"] == 1.0
+    assert found["roc_auc"]["low"] == 1.0  # no share: as it is resampled
+
+
+def test_operating_points_are_thresholds_of_other_people():
+    truth = np.array([0, 0, 0, 1, 1, 1])
+    p = np.array([0.9, 0.6, 0.3, 0.55, 0.2, 0.1])
+    a = Answers(truth, np.stack([p, 1 - p, 0 * p], 1), None, LABELS)
+    header = Header(VOLUME, "X", calibration={"operating_points": {"AD": {"0.9": 0.5}, "gone": {"0.9": 0.1}}})
+    (point,) = operating_points(a, list("abcdef"), header, 40, 0)
+    assert (point["code"], point["wanted"], point["threshold"]) == ("AD", 0.9, 0.5)
+    assert point["sensitivity"]["value"] == pytest.approx(2 / 3)
+    assert point["specificity"]["value"] == pytest.approx(2 / 3)
+    assert point["specificity"]["low"] < 2 / 3 < point["specificity"]["high"]
+
+
 def test_the_coarser_readings_gather_classes():
     codes = [label.code for label in FIVE]  # AD, CN, MCI, EMCI, LMCI
     p = np.array([[0.4, 0.0, 0.2, 0.2, 0.2], [0.1, 0.3, 0.2, 0.2, 0.2], [0.6, 0.2, 0.0, 0.1, 0.1]])
@@ -139,33 +159,3 @@ def test_the_published_measures_of_two_classes_come_with_intervals():
     assert found["sensitivity.yes"]["value"] == pytest.approx(says[truth == 1].mean())
     assert found["specificity.yes"]["value"] == pytest.approx(1 - says[truth == 0].mean())
     assert found["kappa"]["value"] == pytest.approx((agreed - chance) / (1 - chance))
-
-
-@pytest.mark.parametrize("bad", [0, 1, 2])
-def test_one_bad_file_in_a_hundred_is_left_out_and_two_are_too_many(tmp_path, capsys, bad):
-    good = tmp_path / "good.png"
-    Image.effect_noise((32, 32), 80).save(good)
-    (tmp_path / "bad.png").write_bytes(b"nothing of a picture")
-    files = [tmp_path / "bad.png"] * bad + [good] * (100 - bad)
-    cases = [Case(file, "no", str(number)) for number, file in enumerate(files)]
-    cache = Cache(tmp_path / "cache", STUDIES["brain-tumour"].contract)
-    if bad > 1:
-        with pytest.raises(DataError, match="2 of 100 files cannot be read, more than 1%"):
-            readable(cases, cache, 0)
-        return
-    assert readable(cases, cache, 0) == cases[bad:]
-    assert ("1 of 100 files cannot be read and are left out" in capsys.readouterr().err) == (bad == 1)
-
-
-def test_predictions_are_the_network_s_case_by_case(tmp_path, monkeypatch):
-    weights = model.load(brightest(tmp_path, monkeypatch), "cpu")
-    cases = find(cohort(tmp_path / "data", 2), STUDY)
-    found = predict(weights, cases, batch=5)
-    values = np.stack([nibabel.load(case.file).get_fdata().ravel() for case in cases])
-    assert found.files == [case.file.as_posix() for case in cases] and found.subjects[:2] == ["sub-000"] * 2
-    assert found.labels == [case.label for case in cases] and found.sketches is None
-    np.testing.assert_allclose(found.features, np.stack([values.mean(1), values.max(1)], 1), rtol=1e-5)
-    np.testing.assert_allclose(found.logits, -4 * (values.mean(1)[:, None] - (1, 2, 3)) ** 2, atol=1e-4)
-    monkeypatch.setattr(likeness, "sketch", lambda tensor, contract: tensor[0].mean())
-    asked = predict(weights, cases, sketches=True)
-    np.testing.assert_allclose(asked.sketches, values.mean(1), rtol=1e-3)  # kept with half the digits
