@@ -19,18 +19,19 @@ from data.cache import Cache
 from data.cases import Case, find, notes
 from data.leaks import contradictions, deduplicate, fingerprints, leaks
 from data.splits import ORDER, assign, check_balance, folds, read_split, write_split
+from data.study_file import pairs, study_of
 from data.tables import GROUPS, DataError
 from scans.prepare import prepare
 from scans.processes import read
 from scans.progress import progress
-from studies import STUDIES, Study
+from studies import Study
 
 # level → share of the volumes that are turned and zoomed too; None leaves samples as they are
 AUGMENT = {"none": None, "light": 0.0, "full": AFFINE_SHARE}
 
 
 class Scans(Dataset):
-    """Cases as (tensor, class index); augmented each a pure function of (seed, epoch, index)."""
+    """Cases as (tensor, class index or number); augmented each a pure function of (seed, epoch, index)."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Scans(Dataset):
         self.cases, self.contract, self.cache = list(cases), study.contract, cache
         if cache is None and study.contract.scale == "brain":
             raise ValueError("the scale 'brain' takes a cache that has `to_input`; see diagnosis.brain")
-        self.targets = [study.codes.index(case.label) for case in cases]
+        self.targets = [study.answer(case.label) for case in cases]
         level = augment if isinstance(augment, str) else "full" if augment else "none"
         self.turned, self.seed = AUGMENT[level], seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # living workers see it change
@@ -54,7 +55,7 @@ class Scans(Dataset):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, float]:
         file = self.cases[index].file
         x = self.cache.get(file) if self.cache else prepare(read(file), self.contract).tensor
         if self.turned is not None:
@@ -136,7 +137,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             help="a folder with a folder a class, a BIDS "
             "folder, or a CSV with file, label and perhaps subject and split",
         )
-        command.add_argument("--study", choices=sorted(STUDIES), help="whose classes and file types to expect")
+        command.add_argument("--study", metavar="KEY|FILE", help="whose classes and file types to expect")
+        command.add_argument("--classes", metavar="A,B", help="these of its classes alone")
+        command.add_argument("--map", metavar="X=A,Y=A", help="other labels that mean its classes")
+        command.add_argument("--target", metavar="NAME", help="a number instead of its classes, such as age")
         command.add_argument("--subject-regex", help="finds the subject in a path: its first group, or all of it")
         command.add_argument("--label-column", help="of a CSV or participants.tsv")
     open_i = commands.add_parser(
@@ -161,8 +165,15 @@ def _find(options: argparse.Namespace, study: Study | None) -> list[Case]:
     return find(options.data, study, options.subject_regex, options.label_column)
 
 
+def _study(options: argparse.Namespace) -> Study | None:
+    if not options.study:
+        return None
+    classes = [code.strip() for code in options.classes.split(",")] if options.classes else None
+    return study_of(options.study, classes, pairs(options.map) if options.map else None, options.target)
+
+
 def _check(options: argparse.Namespace) -> int:
-    study = STUDIES[options.study] if options.study else None
+    study = _study(options)
     cases = read_split(options.split, options.data, study) if options.split else _find(options, study)
     found = leaks(cases)
     print(_table(cases), *notes(cases, study), found, sep="\n")
@@ -170,18 +181,19 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _split(options: argparse.Namespace) -> int:
-    study = STUDIES[options.study] if options.study else None
+    study = _study(options)
     cases = _find(options, study)
     check_balance(cases, options.balance)
+    numeric = bool(study and study.target)
     prints = fingerprints(cases)
     if options.deduplicate:
         kept = deduplicate(cases, leaks(cases, prints))
         print(f"{len(cases) - len(kept)} of {len(cases)} cases left out as duplicates")
         cases = kept
     ways = (
-        folds(cases, options.folds, options.seed, options.val, options.balance)
+        folds(cases, options.folds, options.seed, options.val, options.balance, numeric)
         if options.folds
-        else [assign(cases, options.seed, options.val, options.test, options.balance)]
+        else [assign(cases, options.seed, options.val, options.test, options.balance, numeric)]
     )
     for number, way in enumerate(ways, 1):
         leaking = leaks(way, prints)

@@ -150,6 +150,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--language", choices=list(languages()), default="en", help="of what is printed and reported (%(default)s)"
     )
+    parser.add_argument(
+        "--allow-network",
+        action="append",
+        default=[],
+        metavar="MODULE:CLASS",
+        help="start this code where the weights file names it",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     parser.add_argument(
         "--precision",
@@ -171,6 +178,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     processes.warm()  # it starts while the weights are loaded
     try:
+        for name in options.allow_network:
+            model.allow_network(name)
         weights = options.weights or find_weights(ROOT / "weights", options.study)
         diagnoser = Diagnoser(weights, options.device, options.precision, options.segmenter, options.norms)
         if options.uncertainty and diagnoser.why_no_uncertainty:

@@ -3,6 +3,8 @@
 It holds no training loop and reads no scans: a tensor prepared by a study's contract goes in, logits come out.
 """
 
+import importlib
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -96,6 +98,41 @@ class ClassificationModel3D(Network):
 
 
 NETWORKS: dict[str, type[Network]] = {"ClassificationModel3D": ClassificationModel3D, **pictures.NETWORKS}
+OWN_NETWORK = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+ALLOWED: set[str] = set()  # people's own networks whose code a command line has asked for
+
+
+def allow_network(name: str) -> None:
+    """Let `package.module:Class` be imported. A command line may ask for that; a weights file alone may not."""
+    if not OWN_NETWORK.fullmatch(name):
+        raise WeightsError(f"network {name[:80]!r}: write it as package.module:Class")
+    ALLOWED.add(name)
+
+
+def network_class(name: str, asker: str = "network") -> type[Network]:
+    """The class of a network by its name, or by its module and class where that was allowed."""
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if not OWN_NETWORK.fullmatch(name):
+        raise WeightsError(f"{asker}: network {name[:80]!r} is unknown; known are {', '.join(sorted(NETWORKS))}")
+    if name not in ALLOWED:
+        raise WeightsError(
+            f"{asker}: its network {name} is code of its own, which no file may start; if you trust it, "
+            f"allow it with --allow-network {name}"
+        )
+    module, _, own = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), own, None)
+    except ModuleNotFoundError as error:
+        raise WeightsError(
+            f"{asker}: its network {name} needs the module {error.name}, which is not installed here; install it, "
+            "or put its folder on PYTHONPATH"
+        ) from error
+    except Exception as error:  # the code of others may raise anything
+        raise WeightsError(f"{asker}: {module} cannot be imported ({type(error).__name__}: {error})") from error
+    if not (isinstance(found, type) and issubclass(found, Network)):
+        raise WeightsError(f"{asker}: {module} has no class {own} that stands on networks.base.Network; see there")
+    return found
 
 
 # --- the weights file -------------------------------------------------------------------------------------
@@ -140,7 +177,11 @@ def pick_device(name: str | torch.device = "auto") -> torch.device:
 def list_weights(folder: str | Path) -> list[Path]:
     """The studies' weights files of a folder, by name; the segmenter beside them belongs to no study."""
     files = (path for path in Path(folder).glob("*") if path.suffix in SUFFIXES and path.is_file())
-    return sorted(path for path in files if path.name != SEGMENTER)
+    # Of one study the shortest name first: it is the bundled one, and stays the one that is taken unasked.
+    return sorted(
+        (path for path in files if path.name != SEGMENTER),
+        key=lambda path: (path.name.split(".")[0], path.name.count("."), path.name),
+    )
 
 
 def save(path: str | Path, network: Network, header: Header, extras: Mapping[str, Tensor] | None = None) -> Path:
@@ -217,7 +258,7 @@ class Undrawn(TorchFunctionMode):
 def blank(name: str, study: Study, arguments: Mapping[str, Any]) -> Network:
     """A network without numbers, for a file to fill."""
     with torch.device("meta"), Undrawn():
-        return NETWORKS[name](len(study.labels), **arguments)
+        return network_class(name)(len(study.labels), **arguments)
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
@@ -225,8 +266,7 @@ def load(path: str | Path, device: str | torch.device = "auto") -> Weights:
     path, device = Path(path), pick_device(device)
     header = read_header(path)
     name, arguments = header.network, header.arguments
-    if name not in NETWORKS:
-        raise WeightsError(f"{path.name}: network {name!r} is unknown; known are {', '.join(sorted(NETWORKS))}")
+    network_class(name, path.name)
     try:
         network = blank(name, header.study, arguments)
     except Exception as error:  # torch raises of every kind on a strange argument
@@ -322,6 +362,15 @@ def probabilities(logits: Tensor | np.ndarray, temperature: float = 1.0) -> np.n
         raise WeightsError(f"calibration temperature {temperature!r}: must be a finite number above 0")
     values = torch.as_tensor(logits).detach().cpu().double() / temperature
     return F.softmax(values, dim=-1).numpy()
+
+
+def half_width(residuals: Sequence[float], level: float = 0.9) -> float | None:
+    """How far the truth lies from a number's answer at most, with the asked probability (split conformal).
+
+    The ⌈(n + 1) · level⌉-th smallest of the residuals; None where there are too few for that level.
+    """
+    rank = int(np.ceil((len(residuals) + 1) * level - 1e-9))
+    return sorted(residuals)[rank - 1] if rank <= len(residuals) else None
 
 
 def prediction_set(

@@ -42,7 +42,7 @@ class Contract:
 
 @dataclass(frozen=True)
 class Target:
-    """The number that a study of a number gives, in its own unit; the network's output is scaled by the training."""
+    """The number that a study gives, in its own unit; the network's output is scaled by the training cases."""
 
     unit: str = ""
     mean: float = 0.0  # of the training cases
@@ -65,6 +65,7 @@ class Study:
     arguments: dict[str, Any] = field(default_factory=dict)  # of the network
     training: dict[str, Any] = field(default_factory=dict)  # defaults of train.py
     target: Target | None = None  # of a study of a number: its one label is that number's name
+    aliases: dict[str, str] = field(default_factory=dict)  # other label of the data → code, or "" to leave out
 
     @property
     def codes(self) -> list[str]:
@@ -107,8 +108,9 @@ def from_json(text: str | bytes) -> Any:
 def to_record(study: Study) -> dict[str, Any]:
     """The study as JSON-ready data, for a weights file or the API."""
     record = json.loads(json.dumps(asdict(study)))
-    if study.target is None:
-        del record["target"]  # so that a file of classes opens in the versions before
+    for name in ("target", "aliases"):  # so that files without them open in the versions before
+        if not record[name]:
+            del record[name]
     return record
 
 

@@ -14,6 +14,7 @@ from diagnosis.diagnoser import Diagnosis
 from diagnosis.explain import Map
 from reports.figures import picture, planes
 from reports.pdf import pdf
+from reports.wording import Texts
 from studies import NOTICE
 
 STRIP = 44  # pixels below the pictures, for the words
@@ -71,7 +72,9 @@ def with_words(drawn: Image.Image, diagnosis: Diagnosis) -> Image.Image:
     canvas = Image.new("RGB", (drawn.width, drawn.height + STRIP))
     canvas.paste(drawn, (0, 0))
     label, chances = diagnosis.label, diagnosis.probabilities or {}
-    said = f"{label} {100 * chances[label]:.0f} %" if label else "no class"
+    said = f"{label} {100 * chances[label]:.0f} %" if label in chances else "no class"
+    if diagnosis.value is not None:
+        said = Texts("en").line(diagnosis).partition(";")[0]
     pen, letters = ImageDraw.Draw(canvas), ImageFont.load_default(15)
     words = f"{MAKER} {diagnosis.weights.study.key}: {said}; {diagnosis.verdict}"
     pen.text((8, drawn.height + 4), words, fill=INK, font=letters)

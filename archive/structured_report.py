@@ -14,6 +14,7 @@ from archive.base import MAKER, Device, device_of, finish, images, series
 from diagnosis import gate
 from diagnosis.diagnoser import VERSION, Diagnosis
 from diagnosis.measures import MEASURES, Value
+from reports.wording import Texts
 from studies import NOTICE
 
 
@@ -64,7 +65,7 @@ def answer(diagnosis: Diagnosis, evidence: list[Dataset]) -> sr.MeasurementsAndQ
     study = diagnosis.weights.study
     said = [sr.QualitativeEvaluation(concepts.FITNESS, concepts.VERDICTS[diagnosis.verdict])]
     numbers = []
-    if diagnosis.label is not None:
+    if diagnosis.label is not None and diagnosis.value is None:
         said.append(sr.QualitativeEvaluation(concepts.PREDICTED, concepts.class_code(study, diagnosis.label)))
         said += [
             sr.QualitativeEvaluation(concepts.IN_SET, concepts.class_code(study, code))
@@ -81,6 +82,8 @@ def answer(diagnosis: Diagnosis, evidence: list[Dataset]) -> sr.MeasurementsAndQ
         words.append(
             f"The prediction set was asked to hold the true class in {100 * diagnosis.level:g} % of cases."
         )
+    if diagnosis.value is not None:
+        words.append(Texts("en").line(diagnosis).splitlines()[0])
     if diagnosis.judged_anyway and diagnosis.verdict == gate.UNFIT:
         words.append("The class was asked for, whatever the gate says.")
     made = sr.MeasurementsAndQualitativeEvaluations(

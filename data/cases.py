@@ -4,6 +4,7 @@ Nothing here opens a scan, but headers tell which DICOM files are one, and whose
 checking and loading the cases is `datasets.py`.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -51,6 +52,8 @@ def find(
     file must fit a `subject_regex` that a person gives; the study's own is tried first where none is given.
     """
     data = Path(data)
+    if study and study.target and label_column is None:
+        label_column = study.codes[0]
     study_pattern = study.training.get("subject_regex") if study else None
     pattern = _pattern(subject_regex if subject_regex != study_pattern else None)
     usual_patterns = (study_pattern, *SUBJECTS) if study_pattern else SUBJECTS
@@ -66,6 +69,10 @@ def find(
         cases = _from_bids(data, study, label_column)
     elif len(lists := [file for file in sorted(data.glob("*.csv")) if is_download_table(file)]) == 1:
         cases = from_csv(lists[0], data, pattern, label_column, usual_patterns)
+    elif study and study.target:
+        raise DataError(
+            f"{data}: folders have no numbers; give a table with the columns file and {study.codes[0]}, or BIDS"
+        )
     else:
         cases = _from_folders(data, study, pattern, usual_patterns)
     cases = known_labels(cases, study, data)
@@ -77,25 +84,47 @@ def find(
 def known_labels(cases: Sequence[Case], study: Study | None, where: str | Path) -> list[Case]:
     """The cases with their labels as the study writes them, in whatever case they came; others are refused.
 
-    Without a study any label will do.
+    Cases whose label the study leaves out go. Without a study any label will do.
     """
     if study is None:
         return list(cases)
-    cases = [replace(case, label=code_of(case.label, study) or case.label) for case in cases]
-    stray = Counter(case.label for case in cases if case.label not in study.codes)
+    if study.target:
+        return numbers(cases, study, where)
+    meant = {label: code_of(label, study) for label in {case.label for case in cases}}
+    stray = Counter(case.label for case in cases if meant[case.label] is None)
     if stray:
         listed = first_few(f"{label!r} ({n})" for label, n in sorted(stray.items()))
         raise DataError(
             f"{where}: unknown labels: {listed}; the classes of {study.key} are "
             f"{', '.join(study.codes)}: rename these, or take them out"
         )
-    return cases
+    return [replace(case, label=code) for case in cases if (code := meant[case.label])]
 
 
 def code_of(label: str, study: Study) -> str | None:
-    """The study's code that a label means: as it stands, or in another case where only one code can be meant."""
-    alike = [code for code in study.codes if code.lower() == label.lower()]
-    return label if label in study.codes else alike[0] if len(alike) == 1 else None
+    """The study's code that a label means, in any case where only one can be meant; "" where it is left out."""
+    known = {**{code: code for code in study.codes}, **study.aliases}
+    alike = {code for name, code in known.items() if name.lower() == label.lower()}
+    return known[label] if label in known else alike.pop() if len(alike) == 1 else None
+
+
+def numbers(cases: Sequence[Case], study: Study, where: str | Path) -> list[Case]:
+    """The cases of a study of a number, each label one."""
+    stray = Counter(case.label for case in cases if not is_number(case.label))
+    if stray:
+        listed = first_few(f"{label!r} ({n})" for label, n in sorted(stray.items()))
+        raise DataError(
+            f"{where}: no numbers: {listed}; {study.key} learns {study.codes[0]}, so give a table with a column "
+            f"{study.codes[0]} that has a number in each row"
+        )
+    return list(cases)
+
+
+def is_number(said: str) -> bool:
+    try:
+        return math.isfinite(float(said))
+    except ValueError:
+        return False
 
 
 def notes(cases: Sequence[Case], study: Study | None = None) -> list[str]:
@@ -109,6 +138,8 @@ def notes(cases: Sequence[Case], study: Study | None = None) -> list[str]:
         )
     one_patient = slices.note([case.subject for case in cases])
     said += [one_patient] if one_patient else []
+    if study and study.target:
+        return said
     labels = {case.label for case in cases} | set(study.codes if study else [])
     for split in [None, *sorted({case.split for case in cases if case.split})]:
         missing = labels - {case.label for case in cases if split in (None, case.split)}
@@ -127,13 +158,15 @@ def _from_folders(
     salt = slices.salt_of(data)
     places: list[tuple[Path, str | None]] = [(folder, None) for folder in _folders(data)]
     for folder, _ in list(places):
-        if folder.name.lower() in SPLITS and not (study and code_of(folder.name, study)):
+        if folder.name.lower() in SPLITS and not (study and code_of(folder.name, study) is not None):
             places.remove((folder, None))
             part = SPLITS[folder.name.lower()]
             places += [(inner, part if part != "train" else None) for inner in _folders(folder)]
     for folder, split in places:
-        if study and not code_of(folder.name, study):
+        if study and code_of(folder.name, study) is None:
             strays.append(folder.relative_to(data).as_posix())
+            continue
+        if study and not code_of(folder.name, study):
             continue
         files = _scans(folder, study, salt)
         if not files:

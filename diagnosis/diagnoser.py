@@ -24,6 +24,7 @@ from diagnosis.norms import NOBODY, Norms, Person
 from diagnosis.norms import load as load_norms
 from networks import dropout
 from networks.forward import Forward
+from scans.arrays import NAME, from_array, is_array
 from scans.prepare import Prepared, prepare
 from scans.processes import read
 from scans.read import safe_name
@@ -52,6 +53,8 @@ class Diagnosis:
     shares: dict[str, dict[str, float]] = field(default_factory=dict)  # such as an attention over levels, by name
     intervals: dict[str, tuple[float, float]] | None = None  # of the probabilities, where passes were asked for
     base: torch.Tensor | None = field(default=None, repr=False)  # what the network's base made of the scan
+    value: float | None = None  # of a study of a number, whose name is then the label
+    interval: tuple[float, float] | None = None  # that holds the true number as often as `level` says
     measures: dict[str, Value] | None = None  # by name, as in MEASURES; None where nothing was measured
     seen: Prepared | None = field(
         default=None, repr=False
@@ -85,6 +88,8 @@ class Diagnosis:
             "probabilities": self.probabilities,
             "intervals": self.intervals and {code: list(ends) for code, ends in self.intervals.items()},
             "set": self.set,
+            "value": self.value,
+            "interval": self.interval and list(self.interval),
             "level": self.level,
             "severity": self.severity,
             "shares": self.shares,
@@ -167,6 +172,8 @@ class Diagnoser:
     @property
     def why_no_uncertainty(self) -> str | None:
         """Why `passes` cannot be asked for, in words; None where they can."""
+        if self.study.target:
+            return f"{self.weights.name}: gives a number with an interval of its own; ask without uncertainty"
         if self.forward.passes is not None:
             return None
         return (
@@ -176,7 +183,7 @@ class Diagnoser:
 
     def __call__(
         self,
-        file: Scan | str | Path | bytes,
+        file: Any,
         name: str | None = None,
         *,
         series: str | None = None,
@@ -186,7 +193,9 @@ class Diagnoser:
         person: Person = NOBODY,
         progress: Callable[[str], None] = lambda step: None,
     ) -> Diagnosis:
-        """Judge one scan. `progress` hears of each step as it begins; ScanError says why a file is refused.
+        """Judge one scan: a file, its bytes with a name, a `Scan`, a nibabel image, or (voxels, affine).
+
+        `progress` hears of each step as it begins; ScanError says why a file is refused.
 
         Of several DICOM series in a folder, zip or tar the best is read, or the one whose number is `series`.
         While a file is being read `progress` hears of that again and again: what it raises ends the reading too.
@@ -204,7 +213,12 @@ class Diagnoser:
             seconds[key] = time.perf_counter() - start
 
         with step("read"):
-            scan = file if isinstance(file, Scan) else read(file, name, series, cancelled=lambda: progress("read"))
+            if is_array(file):
+                scan = from_array(file, safe_name(name or NAME))
+            elif isinstance(file, Scan):
+                scan = file
+            else:
+                scan = read(file, name, series, cancelled=lambda: progress("read"))
         with step("prepare"):
             prepared = prepare(scan, self.weights.contract)
         with step("check"):
@@ -221,7 +235,7 @@ class Diagnoser:
         if self.weights.contract.scale == brain.SCALE:
             seen = brain.only_brain(prepared, segmentation) if segmentation else None
             findings += [] if seen else [gate.Finding(gate.UNFIT, "no-brain")]
-        label = probabilities = answers = intervals = base = None
+        label = probabilities = answers = intervals = base = value = reach = None
         shares: dict[str, dict[str, float]] = {}
         if seen and (judge_anyway or gate.verdict(findings) != gate.UNFIT):
             with step("predict"):
@@ -230,8 +244,12 @@ class Diagnoser:
             finite = all(bool(part.isfinite().all()) for part in (logits, features))
             findings += gate.after(features[0], self.weights) if finite else [gate.NOT_FINITE]
             if finite and (judge_anyway or gate.verdict(findings) != gate.UNFIT):
-                label, probabilities, answers = self._read_out(logits, level)
-                findings += self._against(probabilities, measures)
+                if self.study.target:
+                    label = self.study.codes[0]
+                    value, reach = self._number(float(logits[0, 0]), level)
+                else:
+                    label, probabilities, answers = self._read_out(logits, level)
+                    findings += self._against(probabilities, measures)
                 if passes:
                     with step("uncertainty"):
                         intervals = self._intervals(base, passes)
@@ -253,6 +271,8 @@ class Diagnoser:
             shares=shares,
             intervals=intervals,
             base=base,
+            value=value,
+            interval=reach,
             measures=self.norms.placed(measures, person) if measures and self.norms else measures,
             segmentation=segmentation,
             segmenter=self.segmenter if measures else None,
@@ -269,6 +289,11 @@ class Diagnoser:
         severity = expected_severity(self.study, probabilities)
         segmenter = self.segmenter.sha256 if self.segmenter else ""
         return agreement.disagreement(severity, measures, self.weights.header.anatomy, segmenter)
+
+    def _number(self, output: float, level: float) -> tuple[float, tuple[float, float] | None]:
+        value = self.study.target.value(output)
+        width = model.half_width(self.weights.header.conformal_scores, level)
+        return value, None if width is None else (value - width, value + width)
 
     def _probabilities(self, logits: torch.Tensor) -> np.ndarray:
         return model.probabilities(logits, self.weights.header.temperature)

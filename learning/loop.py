@@ -139,16 +139,17 @@ def built(study: Study, settings: Settings) -> Network:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Initializing zero-element")  # a layer that nothing is left for
-            network = model.NETWORKS[settings.network](len(study.labels), **settings.arguments)
-        if settings.shape or settings.crop:
+            network = model.network_class(settings.network)(len(study.labels), **settings.arguments)
+        if settings.shape or settings.crop or ":" in settings.network:
             with torch.no_grad():
                 network.eval()(torch.zeros(1, study.contract.channels, *shape))
     except TypeError as error:
         raise TrainError(f"{settings.network} does not take {settings.arguments}: {error}") from error
     except (RuntimeError, ValueError, UserWarning) as error:
+        asked = "--crop: " if settings.crop else "--shape: " if settings.shape else ""
         raise TrainError(
-            f"--{'crop' if settings.crop else 'shape'}: {settings.network} cannot look at {sizes} "
-            f"({str(error).splitlines()[0][:120]}); give a larger grid"
+            f"{asked}{settings.network} cannot look at {sizes} ({str(error).splitlines()[0][:120]}); "
+            f"{'give a larger grid' if asked else 'change it, or the contract of the study'}"
         ) from error
     return network.train()
 
@@ -193,7 +194,8 @@ class Trainer:
             severities = {label.code: label.severity or 0.0 for label in self.study.labels}
             ends = min(severities.values()), max(severities.values())
             keep = {code for code, severity in severities.items() if severity in ends}
-        chosen = [i for i, case in enumerate(cases_of(self.cases, "train")) if case.label in keep]
+        cases = cases_of(self.cases, "train")
+        chosen = [i for i, case in enumerate(cases) if self.study.target or case.label in keep]
         if not chosen:
             raise TrainError("no training case is left; check the split")
         return chosen

@@ -53,7 +53,27 @@ class Loss:
         return Loss(self.class_weights.to(device), self.severities.to(device), self.severity_weight)
 
 
+@dataclass(frozen=True, eq=False)
+class SquaredError:
+    """Of a number, scaled by its spread among the training cases."""
+
+    mean: float
+    deviation: float
+    measure = "mae"
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return F.mse_loss(logits.float()[:, 0], (targets.float() - self.mean) / self.deviation)
+
+    def measured(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return (logits.float()[:, 0] * self.deviation + self.mean - targets.float()).abs().mean()
+
+    def on(self, device: torch.device | str) -> "SquaredError":
+        return self
+
+
 def loss_of(study: Study, cases: list[Case], settings: Settings, device: torch.device) -> Goal:
+    if study.target:
+        return SquaredError(study.target.mean, study.target.deviation)
     counts = np.array([sum(case.label == code for case in cases) for code in study.codes], float)
     weights = np.ones(len(counts))
     if settings.class_weights:
@@ -68,11 +88,21 @@ def loss_of(study: Study, cases: list[Case], settings: Settings, device: torch.d
 
 def validation(study: Study, loss: Goal, logits: Tensor, targets: Tensor) -> dict[str, float]:
     """An epoch's loss and measures on validation cases, (n, K) and (n,), by the names of the log."""
+    if study.target:
+        more = numbers(study.target.value(logits[:, 0]), targets.float())
+    else:
+        more = classes(study, logits.softmax(1), targets)
     return {
         "val_loss": float(loss(logits, targets)),
         f"val_{loss.measure}": float(loss.measured(logits, targets)),
-        **classes(study, logits.softmax(1), targets),
+        **more,
     }
+
+
+def numbers(values: Tensor, truth: Tensor) -> dict[str, float]:
+    spread = float((truth - truth.mean()).square().mean())
+    explained = 1 - float((values - truth).square().mean()) / spread if spread else math.nan
+    return {"val_r2": explained, "val_correlation": correlation(values, truth)}
 
 
 def classes(study: Study, p: Tensor, targets: Tensor) -> dict[str, float]:

@@ -58,7 +58,14 @@ def parser() -> argparse.ArgumentParser:
         text = f"{help} ({shown})" if help and shown else help or shown
         made.add_argument(flag, help=text.replace("%", "%%"), **options)
 
-    add("--study", "what to learn", choices=sorted(studies.STUDIES))
+    add(
+        "--study",
+        f"what to learn: {', '.join(sorted(studies.STUDIES))}, or a study of your own in a .yaml or .json file",
+        metavar="KEY|FILE",
+    )
+    add("--classes", "these of the study's classes alone, cases of the others are left out", metavar="A,B")
+    add("--map", "other labels that mean a class of the study", metavar="X=A,Y=A")
+    add("--target", "a number to learn instead of classes: a column of the table, such as age", metavar="NAME")
     add("--data", "folder-a-class, a CSV with file,label[,subject][,split], or a BIDS folder", metavar="DIR")
     add("--out", "where the run is kept", metavar="FOLDER")
     add("--resume", "go on with the run kept there", metavar="FOLDER")
@@ -84,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     add("--augment", "random changes to the training scans", choices=("none", "light", "full"))
     add("--precision", "of the network's numbers", choices=("fp32", "bf16", "amp"))
     add("--device", "auto, cpu, cuda or cuda:N")
-    add("--network", "one of the study's networks")
+    add("--network", "one of the study's networks, or package.module:Class of your own")
     add("--init", "begin with the tensors of this weights file that fit", metavar="FILE")
     add(
         "--start",

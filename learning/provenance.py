@@ -19,7 +19,7 @@ from networks.header import Header
 
 SPLITS = ("train", "val", "test")
 ABOUT_LETTERS = 2000  # of the data's about.txt that a weights file keeps
-NOT_OF_THE_METHOD = MOVABLE | {"out", "split", "command"}  # settings that change no weight
+NOT_OF_THE_METHOD = MOVABLE | {"out", "split", "command", "record"}  # settings that change no weight
 
 
 def header_of(run: Trainer) -> Header:
@@ -115,6 +115,8 @@ def about(data: Path) -> str | None:
 
 def subjects_by_class(run: Trainer, split: str) -> dict[str, int]:
     cases = cases_of(run.cases, split)
+    if run.study.target:
+        return {run.study.codes[0]: len({case.subject for case in cases})}
     return {code: len({case.subject for case in cases if case.label == code}) for code in run.study.codes}
 
 

@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import secrets
+import statistics
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -14,7 +15,6 @@ import torch
 import torch.distributed as dist
 
 import model
-import studies
 from data.cache import Cache, ToInput
 from data.cases import Case, DataError, find, notes
 from data.leaks import Leaks, contradictions, deduplicate, fingerprints, leaks
@@ -36,12 +36,13 @@ from learning.settings import (
     on_grid,
     settle,
     shown,
+    study_learned,
 )
 from networks.base import in_memory_format
 from networks.header import Header
 from scans.files import write_bytes
 from scans.scan import ScanError
-from scoring.calibration import example, fit_calibration, fit_likeness
+from scoring.calibration import example, fit_calibration, fit_likeness, fit_residuals
 from scoring.card import card
 from scoring.predictions import Predictions, predict, readable
 from scoring.results import write as write_results
@@ -70,7 +71,7 @@ def gather_cases(study: Study, settings: Settings, out: Path, cache: Cache) -> t
     if settings.deduplicate:
         cases = deduplicated(cases, leaks(cases, prints))
         flow.append(step("not identical to others", cases))
-    cases = assign(cases, settings.seed, settings.val, settings.test, balance)
+    cases = assign(cases, settings.seed, settings.val, settings.test, balance, bool(study.target))
     for split in ("train", "val"):
         if not cases_of(cases, split):
             raise TrainError(
@@ -161,7 +162,11 @@ def judged(
     """The header with calibration, likeness, example, scores and card; the tensors that likeness needs."""
     header, study, val = weights.header, weights.study, predictions["val"]
     cohort = f"“{shown('data', settings.data)}”"
-    calibration = fit_calibration(val.logits, val.targets(study), cohort, len(set(val.subjects)), study.codes)
+    people = len(set(val.subjects))
+    if study.target:
+        calibration = fit_residuals(study.target.value(val.logits[:, 0]), val.targets(study), cohort, people)
+    else:
+        calibration = fit_calibration(val.logits, val.targets(study), cohort, people, study.codes)
     likeness, extras = fit_likeness(predictions["train"], val, study.contract)
     header = replace(header, calibration=calibration, likeness=likeness)
     if settings.example:
@@ -189,12 +194,13 @@ def open_run(given: Given) -> tuple[Trainer, Path]:
         torch.set_num_threads(settings.threads)
     device = join(model.pick_device(settings.device))
     settings = shared(settings)
-    study, settings = on_grid(studies.STUDIES[settings.study], settings)
+    study, settings = on_grid(study_learned(settings), settings)
     out = Path(shared(str(out)))
     run = Trainer(study, settings, out, device)
     if record:
         run.cases = read_split(out / "split.csv", data_folder(Path(settings.data)))
         run.facts = known_facts(record["facts"])
+        run.study = scaled(run.study, run.cases)
         run.state.restore(record["state"])
         return run, out
     run.facts |= {"started": load_imagenet(run), "salt": secrets.token_hex(8)}
@@ -203,9 +209,21 @@ def open_run(given: Given) -> tuple[Trainer, Path]:
     gathered = gather_cases(study, settings, out, run.cache) if world()[0] == 0 else None
     run.cases, facts = shared(gathered)
     run.facts |= facts
+    run.study = scaled(run.study, run.cases)
     if world()[0] == 0:
         run.save()
     return run, out
+
+
+def scaled(study: Study, cases: list[Case]) -> Study:
+    """A study of a number with mean and spread of those to learn from, which scale the network's output."""
+    if study.target is None:
+        return study
+    values = [float(case.label) for case in cases_of(cases, "train")]
+    mean, deviation = statistics.fmean(values), statistics.pstdev(values)
+    if not deviation:
+        raise TrainError(f"every training case has the {study.codes[0]} {mean:g}; there is nothing to learn from")
+    return replace(study, target=replace(study.target, mean=mean, deviation=deviation))
 
 
 def resumed(out: Path, given: Given) -> tuple[dict[str, Any], Settings]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import model
 import studies
+from data.study_file import pairs, study_of
 from studies import Contract, Study
 
 BRAIN_MIDDLE_GRID_SHARE = (0.5, 0.475, 0.54)  # of the full head grid: what a smaller one is cut about
@@ -50,6 +51,10 @@ class Settings:
     study: str
     data: str
     command: str = ""  # the command line again, for the card
+    classes: str | None = None
+    map: str | None = None
+    target: str | None = None
+    record: dict[str, Any] = field(default_factory=dict)  # of the study as it was asked for
     network: str = ""  # "" until the study's own is filled in
     arguments: dict[str, Any] = field(default_factory=dict)  # of the network
     # the data
@@ -102,12 +107,12 @@ class Settings:
 
 NAMES = {one.name for one in fields(Settings)}
 # What a study cannot decide: the names that a run or its command line fills in.
-OF_A_RUN = {"study", "data", "out", "command", "network", "arguments"}
+OF_A_RUN = {"study", "data", "out", "command", "network", "arguments", "classes", "map", "target", "record"}
 
 
 def settle(given: Given) -> Settings:
     """Every setting of a new run: the command line, else the study's own, else the default."""
-    study = studies.STUDIES[given["study"]]
+    study = asked_study(given)
     unknown = sorted(set(study.training) - (NAMES - OF_A_RUN))
     if unknown:
         raise TrainError(f"study {study.key}: no setting is named {', '.join(unknown)}; see learning/settings.py")
@@ -117,15 +122,38 @@ def settle(given: Given) -> Settings:
     if settings.select not in known:
         raise TrainError(f"--select {settings.select}: {study.key} can be chosen by {', '.join(known)}")
     network = settings.network or study.network
-    if network not in study.networks:
+    if ":" in network:  # a person's own, whose code a command line may ask for
+        model.allow_network(network)
+        study = replace(study, networks=tuple(dict.fromkeys((*study.networks, network))))
+    elif network not in study.networks:
         raise TrainError(f"--network {network}: {study.key} has {', '.join(study.networks)}")
+    model.network_class(network, f"--network {network}")
     dropout = {} if settings.dropout is None else {"dropout": settings.dropout}
     out = settings.out or f"runs/{study.key}-{datetime.now():%Y%m%d-%H%M%S}"
-    return replace(settings, network=network, arguments=study.arguments | dropout, out=out)
+    arguments = (study.arguments if network == study.network else {}) | dropout
+    return replace(settings, network=network, arguments=arguments, out=out, record=studies.to_record(study))
+
+
+def asked_study(given: Given) -> Study:
+    """The study that a command line names, with the classes or the number that it asks for."""
+    classes, mapping = given.get("classes"), given.get("map")
+    return study_of(
+        given["study"],
+        [code.strip() for code in classes.split(",")] if classes else None,
+        pairs(mapping) if mapping else None,
+        given.get("target"),
+    )
+
+
+def study_learned(settings: Settings) -> Study:
+    """The study of a run: as it was asked for; of old runs, as its name says."""
+    return studies.from_record(settings.record) if settings.record else studies.STUDIES[settings.study]
 
 
 def selectable(study: Study) -> list[str]:
     """What the epoch to keep can be chosen by."""
+    if study.target:
+        return ["loss", "mae", "r2", "correlation"]
     return ["loss", "accuracy", "balanced_accuracy", "roc_auc", *["correlation"] * study.ordered]
 
 
@@ -151,7 +179,7 @@ def from_record(record: Mapping[str, Any]) -> Settings:
             "with the version that began it"
         )
     given = {name: value for name, value in record.items() if value is not None}
-    if "crop" not in record and "shape" in given and studies.STUDIES[given["study"]].contract.place == "head":
+    if "crop" not in record and "shape" in given and studies.STUDIES[given["study"]].contract.anchor:
         given["crop"] = given.pop("shape")  # what runs of old call the shape
     return Settings(**given)
 
@@ -172,7 +200,7 @@ def on_grid(study: Study, settings: Settings) -> tuple[Study, Settings]:
         raise TrainError(
             f"{flag} {' '.join(map(str, shape))}: give {len(own)} numbers from 1 to {', '.join(map(str, own))}"
         )
-    if "shape" in signature(model.NETWORKS[settings.network]).parameters:
+    if "shape" in signature(model.network_class(settings.network)).parameters:
         settings = replace(settings, arguments=settings.arguments | {"shape": list(shape)})
     smaller = (cropped if settings.crop else coarser)(study.contract, tuple(shape))
     return replace(study, contract=smaller), settings

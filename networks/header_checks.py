@@ -110,6 +110,7 @@ GROUP = table(
     },
     ("severity", "measures"),
 )
+POINTS = table(others=table(others=number()))  # class → wanted sensitivity → threshold
 HEADER = table(
     {
         "title": text,
@@ -124,6 +125,8 @@ HEADER = table(
                 "networks": each(text),
                 "arguments": table(),
                 "training": table(),
+                "target": optional(table({"unit": text, "mean": number(), "deviation": number(1e-12, 1e12)})),
+                "aliases": table(others=text),
             },
             ("key", "labels", "contract"),
         ),
@@ -132,7 +135,7 @@ HEADER = table(
             {
                 "temperature": number(1e-6, 1e6),
                 "scores": each(number()),
-                "operating_points": table(others=table(others=number())),
+                "operating_points": POINTS,
             }
         ),
         "likeness": table({"threshold": optional(number()), "match": number()}),
@@ -146,7 +149,9 @@ HEADER = table(
             },
             ("segmenter", "levels", "groups"),
         ),
-        "example": optional(table({"file": text, "probabilities": table(others=number(0, 1))}, ("file",))),
+        "example": optional(
+            table({"file": text, "probabilities": table(others=number(0, 1)), "value": number()}, ("file",))
+        ),
         "scores": optional(table({"metrics": table(others=SCORE), "cohort": text})),
         "training": table(
             {
@@ -169,16 +174,22 @@ def check(header: dict[str, Any]) -> None:
     codes = [label["code"] for label in header["study"]["labels"]]
     if len(set(codes)) < len(codes):
         raise HeaderError(f"header.study.labels name a code twice: {', '.join(codes)[:80]}")
-    contract = header["contract"]
+    check_grid(header["contract"], "header.contract")
+    if header["study"].get("target") and len(codes) != 1:
+        raise HeaderError(f"header.study has a target and {len(codes)} labels; a number has one")
+    _check_anatomy(header.get("anatomy"))
+
+
+def check_grid(contract: dict[str, Any], where: str) -> None:
+    """That a contract's sizes belong together and fit into memory."""
     axes, shape = KINDS[contract["kind"]], contract["shape"]
     if len(shape) != axes:
-        raise fault("header.contract.shape", shape, f"{axes} sizes")
+        raise fault(f"{where}.shape", shape, f"{axes} sizes")
     if math.prod(shape) > MOST_VOXELS:
-        raise fault("header.contract.shape", shape, f"at most {MOST_VOXELS:,} voxels in all")
-    _check_anatomy(header.get("anatomy"))
+        raise fault(f"{where}.shape", shape, f"at most {MOST_VOXELS:,} voxels in all")
     for part in ("spacing", "anchor"):
         if len(contract.get(part, ())) not in (0, axes):
-            raise fault(f"header.contract.{part}", contract[part], f"{axes} numbers or none")
+            raise fault(f"{where}.{part}", contract[part], f"{axes} numbers or none")
 
 
 def _check_anatomy(anatomy: dict[str, Any] | None) -> None:

@@ -110,7 +110,9 @@ def answer(diagnosis: Diagnosis, t: Texts, made: datetime) -> list[Block]:
 
 
 def judged(diagnosis: Diagnosis, label: str, t: Texts) -> list[Block]:
-    """The class, its probability and what belongs to it."""
+    """The class, its probability and what belongs to it; or the number and its interval."""
+    if diagnosis.value is not None:
+        return numbered(diagnosis, label, diagnosis.value, t)
     name = t.class_name(diagnosis.weights.study, label)
     chance = numbers.percent((diagnosis.probabilities or {})[label])
     blocks = [
@@ -128,6 +130,17 @@ def judged(diagnosis: Diagnosis, label: str, t: Texts) -> list[Block]:
     if diagnosis.judged_anyway:
         blocks.append(Block("text", t("result.on_request"), colour=BAD))
     return blocks
+
+
+def numbered(diagnosis: Diagnosis, label: str, value: float, t: Texts) -> list[Block]:
+    study = diagnosis.weights.study
+    span = t.number_span(study, diagnosis.interval, diagnosis.level)
+    blocks = [
+        Block("small", f"{t('number.eyebrow')} · {t.class_name(study, label)}"),
+        Block("big", t.number(study, value), colour=ACCENT),
+        Block("rows", rows=((t("number.interval"), span), *t.shares(diagnosis.shares))),
+    ]
+    return [*blocks, Block("text", t("result.on_request"), colour=BAD)] if diagnosis.judged_anyway else blocks
 
 
 def overview(diagnosis: Diagnosis, heat_map: Map | None, t: Texts) -> Block:

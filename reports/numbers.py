@@ -73,6 +73,11 @@ def age(years: float) -> str:
     return f"{years:.1f}".removesuffix(".0")
 
 
+def amount(value: float) -> str:
+    """A number of some unit, to three digits or the whole part."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def severity(value: float) -> str:
     return f"{value:.2f}"
 

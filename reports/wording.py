@@ -6,7 +6,7 @@ one file beside that one, which holds the same phrases and translates the studie
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -140,6 +140,19 @@ class Texts:
     def seconds(self, value: float) -> str:
         return self("seconds", value=numbers.seconds(value))
 
+    def number(self, study: Study, value: float) -> str:
+        """A study's number with its unit."""
+        unit = study.target.unit if study.target else ""
+        return f"{numbers.amount(value)} {self.table.get(f'unit.{unit}', unit)}".rstrip()
+
+    def number_span(self, study: Study, interval: Sequence[float] | None, level: float) -> str:
+        """Where the true number lies, as far as the calibration can promise."""
+        if interval is None:
+            return self("number.no_interval")
+        low, high = (numbers.amount(end) for end in interval)
+        span = self.number(study, interval[1]).replace(high, f"{low}–{high}", 1)
+        return f"{span} {self.coverage(level, True)}"
+
     def line(self, diagnosis: Diagnosis) -> str:
         """An answer in one line, its reasons below it."""
         verdict = self.verdict(diagnosis.verdict)
@@ -153,6 +166,11 @@ class Texts:
             spent = self.seconds(sum(diagnosis.seconds.values()))
             said = f"{diagnosis.label} {chance}  {name}; "
             said += f"{self.prediction_set(diagnosis.set)} {promise}; {verdict}; {spent}"
+        elif diagnosis.label and diagnosis.value is not None:
+            study = diagnosis.weights.study
+            spent = self.seconds(sum(diagnosis.seconds.values()))
+            said = f"{self.class_name(study, diagnosis.label)}: {self.number(study, diagnosis.value)}; "
+            said += f"{self.number_span(study, diagnosis.interval, diagnosis.level)}; {verdict}; {spent}"
         if diagnosis.measures:
             said += f"\n  {self.main_measures(diagnosis.measures)}"
             said += f"\n  {self.main_centiles(diagnosis)}" if diagnosis.norms else ""

@@ -56,6 +56,12 @@ def fit_calibration(
     }
 
 
+def fit_residuals(values: np.ndarray, truth: np.ndarray, cohort: str, subjects: int) -> dict[str, Any]:
+    """How far answers lie off on validation subjects, sorted: what intervals of a number promise by."""
+    off = np.sort(np.abs(values - truth))
+    return {"cohort": cohort, "subjects": subjects, "cases": len(off), "scores": off.tolist()}
+
+
 def thresholds(targets: np.ndarray, p: np.ndarray, codes: Sequence[str]) -> dict[str, dict[str, float]]:
     """For each class the highest probability that still finds the wanted shares of its validation cases."""
     found = {}
@@ -109,5 +115,7 @@ def example(weights: model.Weights, file: Path, to_input: ToInput | None = None)
     scan = read(file)
     x = to_input(scan) if to_input else prepare(scan, weights.contract).tensor
     logits, _ = Forward(weights.network)(x[None])  # (1, K)
+    if weights.study.target:
+        return {"file": file.name, "value": float(weights.study.target.value(float(logits[0, 0])))}
     p = model.probabilities(logits, weights.header.temperature)[0]
     return {"file": file.name, "probabilities": dict(zip(weights.study.codes, p.tolist(), strict=True))}

@@ -60,8 +60,13 @@ def card(header: Header) -> str:
 def intended(header: Header) -> str:
     study = header.study
     classes = "; ".join(f"{label.code}: {label.name}" for label in study.labels)
+    meant = "; ".join(f"{label} means {code}" for label, code in study.aliases.items() if code)
+    left_out = ", ".join(label for label, code in study.aliases.items() if not code)
+    classes += f". In the data {meant}" if meant else ""
+    classes += f". Left out: {left_out}" if left_out else ""
+    kind = "Number" if study.target else "Classes"
     return (
-        f"{study.use}\n\nQuestion: {study.question} Classes: {classes}.\n\nNot for: deciding on a "
+        f"{study.use}\n\nQuestion: {study.question} {kind}: {classes}.\n\nNot for: deciding on a "
         "person's diagnosis or treatment, screening, other kinds of pictures, or people unlike those below."
     )
 
@@ -132,13 +137,14 @@ def method(header: Header) -> str:
     lines += [f"Began with {training['started']}."] if training.get("started") else []
     if settings:
         term = f" + {settings['severity_weight']:g} × squared error of the expected severity"
+        error = "squared error" if header.study.target else "cross-entropy"
         lines.append(
-            f"Fitting: {'squared error' if header.study.target else 'cross-entropy'}{term if settings['severity_weight'] else ''}"
+            f"Fitting: {error}{term if settings['severity_weight'] else ''}"
             f"{', rare classes weighted up' if settings['class_weights'] else ''}; {settings['optimiser']}, "
             f"learning rate {settings['lr']:g} ({settings['schedule']}), "
             f"{settings['batch'] * settings['accumulate']} cases a step, augmentation {settings['augment']}. "
-            f"Of {training['epochs']} epochs the one with {best_in(settings.get('select', 'loss'))} is kept, number "
-            f"{training['best_epoch']}."
+            f"Of {training['epochs']} epochs the one with {best_in(settings.get('select', 'loss'))} is kept, "
+            f"number {training['best_epoch']}."
         )
     return "\n\n".join(lines)
 
@@ -202,6 +208,12 @@ def calibration(header: Header) -> str:
     fitted = header.calibration
     if not fitted:
         return "None: the probabilities are raw softmax values, and prediction sets hold every class."
+    if header.study.target:
+        return (
+            f"Prediction intervals reach as far as answers lie off on {fitted['cohort']} ({fitted['subjects']} "
+            f"validation subjects, {len(fitted['scores'])} scans), who also chose the epoch: the coverage promised "
+            "may be missed a little; that under Results is measured."
+        )
     text = [
         f"Temperature {fitted['temperature']:.3f}, fitted on {fitted['cohort']} ({fitted['subjects']} "
         f"validation subjects, {len(fitted['scores'])} scans). The prediction sets use the same subjects, who "

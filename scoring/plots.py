@@ -1,4 +1,4 @@
-"""The plots beside a card and a run's log: confusion, ROC, reliability, losses by epoch; for the screen and for print."""
+"""The plots beside a card and a run's log: confusion, ROC, reliability, losses by epoch; for screen and print."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ def roc(
     subjects: Sequence[str] = (),
     areas: Mapping[str, Any] = NOTHING,
 ) -> Figure:
-    """Each class against the rest, where both occur, with its area and a band that holds 95 % of resampled people."""
+    """Each class against the rest, where both occur, with its area and a 95 % band by resampling people."""
     figure, axes = canvas()
     across = np.linspace(0, 1, 101)
     rounds = draws(rows_of(subjects), BAND_ROUNDS, 0) if len(subjects) else []

@@ -22,7 +22,7 @@ def write(
 ) -> None:
     """`metrics.json`, predictions as CSV and JSON, plots and `card.md`, from a header with the scores.
 
-    The scores are those of `predictions`; `others`, such as the parts that were learned from, are listed with them.
+    The scores are those of `predictions`; `others`, such as the parts that were learned from, are listed too.
     """
     write_bytes(folder / "card.md", card(header).encode())
     if not predictions.files:

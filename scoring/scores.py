@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 
 import model
 from networks.header import Header
+from scoring import numbers
 from scoring.intervals import draws, interval, rows_of, share, widened
 from scoring.predictions import Predictions
 from studies import Label
@@ -181,6 +182,8 @@ def of(subjects: Sequence[str], rows: np.ndarray) -> list[str]:
 def scores(predictions: Predictions, header: Header, rounds: int = 1000, seed: int = 0) -> dict[str, Any]:
     """All scores of the study's own classes, and of its coarser readings, as the weights file keeps them."""
     study = header.study
+    if study.target:
+        return numbers.scores(predictions, header, rounds, seed)
     p = model.probabilities(predictions.logits, header.temperature)
     truth, held, unscaled = predictions.targets(study), None, None
     if header.calibration:
@@ -189,7 +192,7 @@ def scores(predictions: Predictions, header: Header, rounds: int = 1000, seed: i
         held = np.array([[code in chosen for code in study.codes] for chosen in sets])
     answers = Answers(truth, p, held, study.labels, unscaled)
     readings = {}
-    for name, groups in READINGS.get(study.key, {}).items():
+    for name, groups in readings_of(study.key, study.codes).items():
         coarse, rows = regroup(answers, groups)
         if len(np.unique(coarse.truth)) > 1:
             subjects = [predictions.subjects[i] for i in rows]
@@ -208,6 +211,13 @@ def scores(predictions: Predictions, header: Header, rounds: int = 1000, seed: i
         "confusion": sk.confusion_matrix(truth, p.argmax(1), labels=range(len(study.labels))).tolist(),
         "reliability": reliability(truth, p),
     }
+
+
+def readings_of(key: str, codes: Sequence[str]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """The coarser readings of a study that has all the classes which they gather."""
+    found = READINGS.get(key, {})
+    needed = {code for groups in found.values() for gathered in groups.values() for code in gathered}
+    return found if needed <= set(codes) else {}
 
 
 def regroup(answers: Answers, groups: dict[str, tuple[str, ...]]) -> tuple[Answers, np.ndarray]:

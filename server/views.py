@@ -39,6 +39,8 @@ def result_view(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any
         "file": file_name(t, result),
         "label": label,
         "name": t.class_name(study, label) if label else None,
+        "number": t.number(study, record["value"]) if record["value"] is not None else "",
+        "number_span": t.number_span(study, record["interval"], record["level"]) if study.target else "",
         "verdict": t.verdict(verdict),
         "kind": MARKS[verdict],
         "judged_anyway": record["gate"]["judged_anyway"],
@@ -100,6 +102,9 @@ def table_row(t: Texts, result: Result, diagnoser: Diagnoser) -> dict[str, Any]:
     row |= {"group": verdict, "rank": list(MARKS).index(verdict), "order": NOWHERE}
     if label is None:
         return row
+    if record["value"] is not None:
+        shown = t.number(diagnoser.study, record["value"])
+        return row | {"name": t.class_name(diagnoser.study, label), "code": "", "shown": shown}
     chance = record["probabilities"][label]
     name = t.class_name(diagnoser.study, label)
     order = diagnoser.study.by_severity.index(label)

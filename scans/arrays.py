@@ -1,0 +1,40 @@
+"""Scans that are in memory already: a nibabel image, or voxels with their affine, for notebooks and pipelines.
+
+They go through the reader of NIfTI files, so that what a file would be refused for they are refused for too.
+"""
+
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from scans.nifti import read_nifti
+from scans.read import LIMIT
+from scans.scan import Scan, ScanError
+
+NAME = "array.nii"
+KEPT = ("uint8", "int16", "int32", "uint16", "float32", "float64")  # as NIfTI has them; others become float32
+
+
+def is_array(given: Any) -> bool:
+    """Whether this is what `from_array` takes."""
+    pair = isinstance(given, tuple) and len(given) == 2
+    return pair or isinstance(given, nibabel.spatialimages.SpatialImage)
+
+
+def from_array(given: Any, name: str = NAME) -> Scan:
+    """The scan in a nibabel image, or in a pair of voxels and affine (world mm, RAS)."""
+    if isinstance(given, tuple):
+        values, affine = np.asarray(given[0]), np.asarray(given[1], float)
+    else:
+        values, affine = np.asanyarray(given.dataobj), given.affine
+    if values.dtype.kind not in "buif":
+        raise ScanError("unreadable", f"{name}: voxels of type {values.dtype}; give whole or real numbers")
+    if affine is None or affine.shape != (4, 4) or not np.isfinite(affine).all():
+        raise ScanError("unreadable", f"{name}: an affine has 4 × 4 finite numbers, from voxel to world mm")
+    if values.nbytes > LIMIT:
+        raise ScanError("too-large", f"{name}: {values.nbytes:,} bytes, and the limit is {LIMIT:,}; crop the scan")
+    kept = values if values.dtype.name in KEPT else values.astype(np.uint8 if values.dtype == bool else np.float32)
+    image = nibabel.Nifti1Image(kept, affine)
+    image.set_sform(affine, code=1)
+    return read_nifti(image.to_bytes(), name, None, LIMIT)
