@@ -9,14 +9,19 @@ from pathlib import Path
 
 import model
 from data.cache import Cache
-from data.cases import Case, DataError, find
+from data.cases import Case, find
 from data.splits import learned_from, read_split
+from data.tables import GROUPS, DataError
 from diagnosis import brain
 from networks.header import Header
+from scans.files import write_bytes
 from scans.scan import ScanError
-from scoring.predictions import predict, readable
+from scoring import comparison, groups
+from scoring.card import group_lines
+from scoring.predictions import Predictions, predict, readable
 from scoring.results import write
 from scoring.scores import scores
+from studies import to_json
 
 
 def cases_to_score(cases: list[Case], part: str | None, header: Header) -> list[Case]:
@@ -49,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--split", type=Path, metavar="FILE", help="a CSV that says which case is in which part")
     add("--part", choices=("test", "val", "train", "all"), help="what to score (default test, else all)")
     add("--out", type=Path, metavar="FOLDER", help="where to write (default runs/evaluate-TIME)")
+    add("--against", type=Path, metavar="WEIGHTS", help="compare with these on the same people: what is chance?")
+    add("--by", metavar="A,B", help=f"score groups apart: {', '.join(GROUPS)}, as the data's table tells them")
+    add("--allow-network", action="append", default=[], metavar="MODULE:CLASS", help="start this code for a file")
     add("--subject-regex", help="finds the subject in a file's path")
     add("--label-column", help="of participants.tsv")
     add("--cache", type=Path, default=Path(".cache/prepared"), metavar="DIR", help="prepared scans")
@@ -60,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--seed", type=int, default=0, help="of the bootstrap")
     args = parser.parse_args(argv)
     try:
+        for name in args.allow_network:
+            model.allow_network(name)
         out = evaluate(args)
     except (DataError, ScanError, model.WeightsError) as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
@@ -72,15 +82,18 @@ def evaluate(args: argparse.Namespace) -> Path:
     weights = model.load(args.weights, args.device)
     study, root = weights.study, args.data if args.data.is_dir() else args.data.parent
     cases = (
-        read_split(args.split, root)
+        read_split(args.split, root, study)
         if args.split
         else find(args.data, study, args.subject_regex, args.label_column)
     )
     cases = cases_to_score(cases, args.part, weights.header)
-    to_input = brain.input_of(weights.contract, args.weights.parent, model.WEIGHTS)
-    cache = Cache(args.cache, weights.contract, int(args.cache_limit * 1e9), to_input)
-    predictions = predict(weights, readable(cases, cache, args.workers), cache, args.batch, args.workers)
+    other = model.load(args.against, args.device) if args.against else None
+    if other:
+        cases_to_score(cases, args.part or "all", other.header)
+    predictions = answers(weights, args.weights, cases, args)
     measured = scores(predictions, weights.header, args.rounds, args.seed)
+    if args.by:
+        measured["groups"] = groups.by(predictions, weights.header, args.by.split(","), args.rounds, args.seed)
     part = f", part “{args.part}”" if args.part else ""
     seen = " (learned from: this is no score on new people)" if args.part in ("train", "val") else ""
     measured = {
@@ -95,7 +108,24 @@ def evaluate(args: argparse.Namespace) -> Path:
         if score["value"] is not None:
             spread = f"  ({score['low']:.3f} to {score['high']:.3f})" if score["low"] is not None else ""
             print(f"{name:28} {score['value']:.3f}{spread}")
+    if args.by:
+        print(*group_lines(measured["groups"]), sep="\n")
+    if other:
+        of_other = answers(other, args.against, cases, args)
+        found = comparison.compare(
+            (predictions, weights.header), (of_other, other.header), args.rounds, args.seed
+        )
+        found |= {"one": weights.name, "other": other.name}
+        write_bytes(out / "comparison.json", to_json(found, indent=1).encode())
+        print(f"one is {weights.name}, the other {other.name}", *comparison.lines(found), sep="\n")
     return out
+
+
+def answers(weights: model.Weights, path: Path, cases: list[Case], args: argparse.Namespace) -> Predictions:
+    """What a network says of the cases, each prepared as its own weights file says."""
+    to_input = brain.input_of(weights.contract, path.parent, model.WEIGHTS)
+    cache = Cache(args.cache, weights.contract, int(args.cache_limit * 1e9), to_input)
+    return predict(weights, readable(cases, cache, args.workers), cache, args.batch, args.workers)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,11 @@
 It holds no training loop and reads no scans: a tensor prepared by a study's contract goes in, logits come out.
 """
 
+import argparse
 import importlib
 import re
 import struct
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -386,3 +388,38 @@ def prediction_set(
     rank = int(np.ceil((len(scores) + 1) * level - 1e-9))
     threshold = scores[rank - 1] if rank <= len(scores) else np.inf
     return [codes[i] for place, i in enumerate(order) if place == 0 or 1 - values[i] <= threshold]
+
+
+# --- the command line --------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="model.py", description="Look into a weights file, or write it as ONNX.")
+    parser.add_argument("--allow-network", action="append", default=[], metavar="MODULE:CLASS")
+    commands = parser.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("show", help="print its card, or its header")
+    show.add_argument("--header", action="store_true", help="the header as JSON instead of the card")
+    export = commands.add_parser("export", help="write network, last steps of preparation and calibration as ONNX")
+    export.add_argument("--onnx", type=Path, metavar="FILE", required=True)
+    for command in (show, export):
+        command.add_argument("weights", type=Path, metavar="WEIGHTS")
+    given = parser.parse_args(argv)
+    try:
+        for name in given.allow_network:
+            allow_network(name)
+        if given.command == "show":
+            header = read_header(given.weights)
+            print(to_json(header.record(), indent=1) if given.header else header.card or header.title)
+        else:
+            from networks.export import export as write_onnx  # here: it brings torch's exporter
+
+            weights = load(given.weights, "cpu")
+            print(f"wrote {write_onnx(weights.network, weights.header, given.onnx)}")
+    except WeightsError as error:
+        print(f"model.py: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import torch.distributed as dist
 
+from learning.folds import fold
 from learning.options import parse
 from learning.run import sentence, train
 from learning.sweep import sweep
@@ -13,7 +14,7 @@ from learning.sweep import sweep
 def main(argv: Sequence[str] | None = None) -> int:
     given = parse(argv)
     try:
-        return sweep(given) if "sweep" in given else train(given)
+        return fold(given) if "folds" in given else sweep(given) if "sweep" in given else train(given)
     except KeyboardInterrupt:
         print("train.py: stopped before training began", file=sys.stderr)
         return 130

@@ -62,8 +62,8 @@ class Columns:
             "file": record["file"],
             **record.get("entities", {}),
             "label": record.get("label") or "",
-            **(record.get("probabilities") or {}),
-            "set": " ".join(record.get("set") or []),
+            **(record.get("probabilities") or number_of(record)),
+            "set": " ".join(record.get("set") or [f"{end:.6g}" for end in record.get("interval") or ()]),
             "severity": record.get("severity"),
             "verdict": REFUSED if error else gate["verdict"],
             "reasons": " ".join(" ".join(reasons).split()),
@@ -105,6 +105,12 @@ def columns_of(records: Sequence[Mapping[str, Any]], codes: Sequence[str]) -> Co
 def told(value: str | float | bool | None) -> str | float | None:
     """A fact of the scanner: yes where it is one that is or is not."""
     return ("yes" if value else "") if isinstance(value, bool) else value
+
+
+def number_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """What a study of a number gives, by its name; nothing for a study of classes."""
+    value = record.get("value")
+    return {} if value is None else {record["label"]: value}
 
 
 def write_csv(path: Path, records: Iterable[Mapping[str, Any]], columns: Columns) -> None:

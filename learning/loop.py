@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ import model
 from data.cache import Cache
 from data.cases import Case
 from diagnosis import brain
+from learning.boards import boards
 from learning.losses import Goal, loss_of, score_of, validation
 from learning.processes import Halt, world
-from learning.settings import Settings, TrainError
+from learning.settings import Settings, TrainError, shown
 from learning.transfer import AfterStem, StemOutputs, copy_fitting, stem_key, stem_outputs
 from networks.base import Network, in_memory_format
 from networks.forward import Forward
@@ -232,7 +232,8 @@ class Trainer:
         loss = loss_of(self.study, cases, settings, self.device)
         network = among_processes(AfterStem(state.network) if settings.freeze else state.network, self.device)
         total = sum(math.ceil(len(self.indices(e)) / size) for e in range(settings.epochs))
-        board = self.board() if rank == 0 else None
+        told = {name: shown(name, value) for name, value in asdict(settings).items()}
+        watched = boards(self.out, told, state.epoch) if rank == 0 else []
         while state.epoch < settings.epochs and not self.out_of_patience():
             began, epoch = time.monotonic(), state.epoch
             torch.manual_seed(seed_of(settings.seed, epoch, rank))  # dropout is a function of the epoch too
@@ -252,10 +253,9 @@ class Trainer:
             if rank == 0:
                 self.save()
                 print("  ".join(f"{k} {v:.4g}" for k, v in state.history[-1].items()), flush=True)
-                if board:
-                    for name in ("lr", *[k for k in row if "_" in k]):
-                        board.add_scalar(name, row[name], state.epoch)
-        if board:
+                for board in watched:
+                    board.add({name: row[name] for name in row if name != "epoch"}, state.epoch)
+        for board in watched:
             board.close()
 
     def out_of_patience(self) -> bool:
@@ -354,14 +354,6 @@ class Trainer:
             rows.writerows(self.state.history)
             write_bytes(self.out / "log.csv", text.getvalue().encode())
             write_bytes(self.out / "curves.png", curves(self.state.history))
-
-    def board(self) -> Any:
-        """TensorBoard's writer where tensorboard is installed."""
-        if find_spec("tensorboard") is None:
-            return None
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.out / "board"), purge_step=self.state.epoch + 1)
 
 
 def among_processes(network: nn.Module, device: torch.device) -> nn.Module:

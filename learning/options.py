@@ -142,6 +142,13 @@ def parser() -> argparse.ArgumentParser:
     add("--example", "a scan whose answer goes into the header, to be replayed", metavar="FILE")
     add("--rounds", "bootstrap rounds of the intervals", type=int)
     add(
+        "--folds",
+        "hold out each of so many parts of the people in turn, in runs of their own below --out, and pool the "
+        "scores; the same command goes on",
+        type=int,
+        metavar="K",
+    )
+    add(
         "--sweep",
         "train once for each combination of these settings, such as lr=0.001,0.0003 batch=8,16, each in a folder "
         "of its own below --out; the same command goes on",

@@ -59,7 +59,7 @@ def gather_cases(study: Study, settings: Settings, out: Path, cache: Cache) -> t
     """
     data = Path(settings.data)
     if settings.split:
-        cases = read_split(settings.split, data_folder(data))
+        cases = read_split(settings.split, data_folder(data), study)
     else:
         cases = find(data, study, settings.subject_regex, settings.label_column)
     balance = settings.balance or []
@@ -149,8 +149,11 @@ def finish(run: Trainer, halt: Halt) -> Path:
 
 def file_name(study: Study, settings: Settings) -> str:
     """The weights file's name, by the run's too: no two runs side by side, nor the bundled file, are called so."""
-    run = Path(settings.out).resolve().name.removeprefix(f"{study.key}-")
-    return f"{study.key}.{settings.network}.{re.sub(r'[^A-Za-z0-9_=,-]+', '-', run) or 'run'}.safetensors"
+    def plain(name: str) -> str:
+        return re.sub(r"[^A-Za-z0-9_=,-]+", "-", name)
+
+    run = plain(Path(settings.out).resolve().name.removeprefix(f"{study.key}-")) or "run"
+    return f"{study.key}.{plain(settings.network)}.{run}.safetensors"
 
 
 def judged(

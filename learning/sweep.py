@@ -23,7 +23,7 @@ from learning.settings import Given, TrainError
 from scans.files import write_bytes
 from scoring.plots import png
 
-FIXED = ("study", "data", "out", "resume", "finish", "sweep")  # the same for all of a sweep
+FIXED = ("study", "data", "out", "resume", "finish", "sweep", "folds")  # the same for all of a sweep
 RESULTS = ("val_loss", "val_accuracy", "best_epoch", "epochs", "seconds", "state")
 
 
@@ -34,7 +34,7 @@ def sweep(given: Given) -> int:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TrainError("--sweep: start it without torchrun; its runs follow each other")
     chosen = combinations(given["sweep"])
-    out = Path(given.get("out", f"runs/{given['study']}-sweep"))
+    out = Path(given.get("out", f"runs/{Path(given['study']).stem}-sweep"))
     base = {key: value for key, value in given.items() if key not in ("sweep", "out")}
     remember(out, base)
     start = ["--study", given["study"], "--data", str(given["data"])]

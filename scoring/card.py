@@ -39,6 +39,7 @@ BY_CLASS = {
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
 }
+FEW_IN_GROUP = 20  # people; a group with fewer tells little
 PART_NAMES = {"train": "to learn from", "val": "to validate", "test": "to test"}
 
 
@@ -182,6 +183,9 @@ def results(scores: dict[str, Any]) -> str:
                 ],
             )
         )
+    if scores.get("groups"):
+        said = group_lines(scores["groups"])
+        text.append("Groups of people:\n\n" + "\n".join(f"- {line}" for line in said))
     for name, reading in scores.get("readings", {}).items():
         text.append(f"Read as {name} ({reading['subjects']} subjects):\n\n{scored(reading['metrics'])}")
     return "\n\n".join(text)
@@ -195,6 +199,20 @@ def scored(metrics: dict[str, dict[str, Any]]) -> str:
     rows = [[code, *[value(metrics[f"{name}.{code}"]) for name in names]] for code in codes]
     of_classes = "\n\n" + table(["Class", *(BY_CLASS[name] for name in names)], rows) if codes else ""
     return table(["Score", "Value"], whole) + of_classes
+
+
+def group_lines(found: dict[str, Any]) -> list[str]:
+    """A line a group, with a warning where few people are in it."""
+    said = []
+    for name, groups in found.items():
+        for kind, group in groups.items():
+            first = next(
+                (f"{key} {value(score)}" for key, score in group["metrics"].items() if score["value"] is not None),
+                "nothing is defined",
+            )
+            few = f"; fewer than {FEW_IN_GROUP} people: do not read much into it" if group["few"] else ""
+            said.append(f"{name} {kind}: {group['subjects']} subjects, {first}{few}")
+    return said
 
 
 def value(score: dict[str, Any]) -> str:

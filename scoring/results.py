@@ -12,6 +12,7 @@ import model
 from networks.header import Header
 from scans.files import write_bytes
 from scoring.card import card
+from scoring.checklist import checklist
 from scoring.plots import agreement, confusion, png, reliability_plot, roc, svg
 from scoring.predictions import Predictions
 from studies import to_json
@@ -20,13 +21,20 @@ from studies import to_json
 def write(
     folder: Path, header: Header, predictions: Predictions, root: Path, others: Sequence[Predictions] = ()
 ) -> None:
-    """`metrics.json`, predictions as CSV and JSON, plots and `card.md`, from a header with the scores.
+    """`metrics.json`, predictions as CSV and JSON, plots, card and checklist, from a header with the scores.
 
     The scores are those of `predictions`; `others`, such as the parts that were learned from, are listed too.
     """
     write_bytes(folder / "card.md", card(header).encode())
-    if not predictions.files:
-        return
+    write_bytes(folder / "checklist.md", checklist(header).encode())
+    if predictions.files:
+        write_scores(folder, header, predictions, root, others)
+
+
+def write_scores(
+    folder: Path, header: Header, predictions: Predictions, root: Path, others: Sequence[Predictions] = ()
+) -> None:
+    """The same without card and checklist."""
     write_bytes(folder / "metrics.json", to_json(header.scores, indent=1).encode())
     write_predictions(folder, header, [predictions, *others], root)
     for name, figure in figures(header, predictions).items():

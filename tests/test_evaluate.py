@@ -63,6 +63,7 @@ def test_scores_and_files_of_a_known_network(tmp_path, weights, capsys):
         "predictions.csv",
         "predictions.json",
         "card.md",
+        "checklist.md",
         "confusion.png",
         "roc.png",
         "reliability.png",
@@ -89,6 +90,17 @@ def test_people_who_were_learned_from_are_refused(tmp_path, weights, capsys):
     assert json.loads((out / "metrics.json").read_text())["subjects"] == 4
     assert run(weights, data, tmp_path / "asked", "--split", str(table), "--part", "train") == 0
     assert "no score on new people" in (tmp_path / "asked" / "card.md").read_text()
+
+
+def test_two_networks_on_the_same_people(tmp_path, weights, capsys):
+    data, out = cohort(tmp_path / "people", 4, first=10), tmp_path / "out"
+    assert run(weights, data, out, "--against", str(weights)) == 0
+    found = json.loads((out / "comparison.json").read_text())
+    assert found["mcnemar"] == {"only_one": 0, "only_other": 0, "p": 1.0}
+    assert found["differences"]["accuracy"]["value"] == 0 and found["delong"]["AD"]["p"] == 1.0
+    assert "(DeLong)" in capsys.readouterr().out
+    assert run(weights, data, tmp_path / "by", "--by", "sex") == 1
+    assert "--by sex: no case tells it; known are none" in capsys.readouterr().err
 
 
 def test_only_the_test_folder_is_scored_where_there_is_one(tmp_path, weights):

@@ -8,6 +8,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,29 @@ def test_weights_are_listed_by_name(tmp_path):
     (tmp_path / "c.safetensors").mkdir()
     assert [path.name for path in model.list_weights(tmp_path)] == ["a.pth", "b.safetensors"]
     assert model.list_weights(tmp_path / "nowhere") == []
+    for name in ("b.Net.mine.safetensors", "b.Net.safetensors", "b-two.Net.safetensors"):
+        (tmp_path / name).write_bytes(b"")  # a study's own first
+    names = [path.name for path in model.list_weights(tmp_path)]
+    assert names.index("b.Net.safetensors") < names.index("b.Net.mine.safetensors")
+
+
+def test_a_weights_file_is_shown_and_exported(tmp_path, capsys):
+    study = replace(STUDIES["alzheimers"], contract=replace(STUDIES["alzheimers"].contract, shape=SMALL))
+    header = Header(study, study.network, {"shape": list(SMALL)}, "Mine", card="# Mine\n\nWhat it can do.")
+    path = model.save(tmp_path / "a.safetensors", small(), header)
+    assert model.main(["show", str(path)]) == 0
+    assert capsys.readouterr().out == "# Mine\n\nWhat it can do.\n"
+    assert model.main(["show", str(path), "--header"]) == 0
+    assert json.loads(capsys.readouterr().out)["network"]["name"] == "ClassificationModel3D"
+    assert model.main(["export", str(path), "--onnx", str(tmp_path / "a.onnx")]) == 0
+    assert (tmp_path / "a.onnx").stat().st_size > 1000 and "wrote" in capsys.readouterr().out
+    assert model.main(["show", str(tmp_path / "none.safetensors")]) == 1
+    assert "model.py: none.safetensors: no such weights file" in capsys.readouterr().err
+
+
+def test_a_number_s_interval_is_as_wide_as_promised():
+    assert model.half_width(range(1, 20), 0.9) == 18  # the ⌈20 · 0.9⌉-th smallest
+    assert model.half_width([1.0] * 8, 0.9) is None
 
 
 def rewritten(path: Path, **changes) -> None:

@@ -32,11 +32,11 @@ def test_every_case_has_its_row_with_cooled_probabilities(tmp_path):
     assert first["file"] == "AD/a.nii" and first["probabilities"]["AD"] == pytest.approx(2 / 3)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     plots = {f"{name}.{kind}" for name in ("confusion", "roc", "reliability") for kind in ("png", "svg")}
-    assert names == plots | {"card.md", "metrics.json", "predictions.csv", "predictions.json"}
+    assert names == plots | {"card.md", "checklist.md", "metrics.json", "predictions.csv", "predictions.json"}
     assert json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["cases"] == 3
 
 
 def test_without_test_cases_there_is_the_card_alone(tmp_path):
     nobody = Predictions([], [], [], np.empty((0, 3)), np.empty((0, 1)))
     results.write(tmp_path, Header(STUDY, "Brightest"), nobody, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["card.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["card.md", "checklist.md"]
