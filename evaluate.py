@@ -112,9 +112,7 @@ def evaluate(args: argparse.Namespace) -> Path:
         print(*group_lines(measured["groups"]), sep="\n")
     if other:
         of_other = answers(other, args.against, cases, args)
-        found = comparison.compare(
-            (predictions, weights.header), (of_other, other.header), args.rounds, args.seed
-        )
+        found = comparison.compare((predictions, weights.header), (of_other, other.header), args.rounds, args.seed)
         found |= {"one": weights.name, "other": other.name}
         write_bytes(out / "comparison.json", to_json(found, indent=1).encode())
         print(f"one is {weights.name}, the other {other.name}", *comparison.lines(found), sep="\n")

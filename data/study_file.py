@@ -87,9 +87,7 @@ def chosen(study: Study, classes: Sequence[str]) -> Study:
     known = {label.code: label for label in study.labels}
     stray = [code for code in classes if code not in known]
     if stray or len(set(classes)) < max(2, len(classes)):
-        raise DataError(
-            f"--classes {','.join(classes)}: name two or more of {', '.join(known)}, each once"
-        )
+        raise DataError(f"--classes {','.join(classes)}: name two or more of {', '.join(known)}, each once")
     left_out = {code: "" for code in known if code not in classes}
     left_out |= {label: "" for label, code in study.aliases.items() if code in left_out}
     return with_labels(study, tuple(known[code] for code in classes), {**study.aliases, **left_out})

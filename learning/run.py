@@ -149,6 +149,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
 
 def file_name(study: Study, settings: Settings) -> str:
     """The weights file's name, by the run's too: no two runs side by side, nor the bundled file, are called so."""
+
     def plain(name: str) -> str:
         return re.sub(r"[^A-Za-z0-9_=,-]+", "-", name)
 

@@ -33,9 +33,7 @@ class Predictions:
     features: np.ndarray  # (n, F)
     sketches: np.ndarray | None = None  # (n, …) where asked for
     splits: list[str] = field(default_factory=list)  # the part of each case; empty where nobody asked
-    groups: list[dict[str, str]] = field(
-        default_factory=list
-    )  # age, sex, site, scanner, where told
+    groups: list[dict[str, str]] = field(default_factory=list)  # age, sex, site, scanner, where told
 
     def targets(self, study: Study) -> np.ndarray:
         return np.array([study.answer(label) for label in self.labels], float if study.target else int)

@@ -155,7 +155,10 @@ def test_an_age_is_answered_with_its_interval_everywhere(ages, tmp_path, capsys)
         assert shown in page and heading in page and table_row(t, result, diagnoser)["shown"] == shown
         report = html(diagnosis, diagnoser.explain(diagnosis), language)
         assert shown in report and heading in report
-    assert diagnose.main([str(scan), "--weights", str(weights), "--judge-anyway", "--csv", str(tmp_path / "a.csv")]) == 0
+    assert (
+        diagnose.main([str(scan), "--weights", str(weights), "--judge-anyway", "--csv", str(tmp_path / "a.csv")])
+        == 0
+    )
     (row,) = csv.DictReader((tmp_path / "a.csv").open())
     assert float(row["age"]) == pytest.approx(answer["value"], abs=1e-4) and row["label"] == "age"
 

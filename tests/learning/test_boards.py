@@ -22,7 +22,8 @@ def test_both_are_told_of_each_epoch(tmp_path, monkeypatch):
     flow.log_metrics = lambda values, step: said.append((step, values))
     flow.end_run = lambda: said.append(("end",))
     writer = SimpleNamespace(
-        add_scalar=lambda name, value, epoch: said.append((epoch, name, value)), close=lambda: said.append(("shut",))
+        add_scalar=lambda name, value, epoch: said.append((epoch, name, value)),
+        close=lambda: said.append(("shut",)),
     )
     board = ModuleType("torch.utils.tensorboard")
     board.SummaryWriter = lambda folder, purge_step: said.append((folder, purge_step)) or writer

@@ -83,7 +83,9 @@ def test_a_comparison_of_numbers():
     names = [str(i) for i in range(30)]
     truth = RANDOM.normal(70, 10, 30)
     parts = [
-        Predictions(names, names, [f"{age}" for age in truth], ((truth - 70) / 10 + off)[:, None], np.empty((0, 0)))
+        Predictions(
+            names, names, [f"{age}" for age in truth], ((truth - 70) / 10 + off)[:, None], np.empty((0, 0))
+        )
         for off in (0.1, RANDOM.normal(size=30))
     ]
     found = compare((parts[0], Header(study, "X")), (parts[1], Header(study, "X")), 40, 0)

@@ -32,7 +32,9 @@ def test_measures_by_their_definitions():
 def test_a_study_of_a_number_is_scored_in_its_unit():
     truth = np.linspace(50, 80, 16)
     names = [str(i) for i in range(16)]
-    told = Predictions(names, names, [f"{age}" for age in truth], (truth[:, None] - 60) / 8 + 0.5, np.empty((0, 0)))
+    told = Predictions(
+        names, names, [f"{age}" for age in truth], (truth[:, None] - 60) / 8 + 0.5, np.empty((0, 0))
+    )
     header = Header(AGE, "X", calibration={"scores": [1.0] * 8 + [5.0] * 2})
     found = scores(told, header, 40, 0)
     assert found["metrics"]["mae"]["value"] == pytest.approx(4.0)  # half of a deviation of eight years
