@@ -229,8 +229,8 @@ def calibration(header: Header) -> str:
     if header.study.target:
         return (
             f"Prediction intervals reach as far as answers lie off on {fitted['cohort']} ({fitted['subjects']} "
-            f"validation subjects, {len(fitted['scores'])} scans), who also chose the epoch: the coverage promised "
-            "may be missed a little; that under Results is measured."
+            f"validation subjects, {len(fitted['scores'])} scans), who also chose the epoch: the coverage "
+            "promised may be missed a little; that under Results is measured."
         )
     text = [
         f"Temperature {fitted['temperature']:.3f}, fitted on {fitted['cohort']} ({fitted['subjects']} "

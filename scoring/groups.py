@@ -19,8 +19,8 @@ def by(predictions: Predictions, header: Header, names: list[str], rounds: int, 
     missing = [name for name in names if name not in known]
     if missing:
         raise DataError(
-            f"--by {','.join(missing)}: no case tells it; known are {', '.join(sorted(known)) or 'none'}: add such "
-            "a column to the table of the data"
+            f"--by {','.join(missing)}: no case tells it; known are {', '.join(sorted(known)) or 'none'}: add "
+            "such a column to the table of the data"
         )
     return {name: apart(predictions, header, name, rounds, seed) for name in names}
 

@@ -1,4 +1,4 @@
-"""Studies of one's own, all the way: found, checked, trained, scored, answered on command line, page and report."""
+"""Studies of one's own, all the way: found, checked, trained, scored, answered on command line and page."""
 
 import csv
 import json
