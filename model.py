@@ -23,8 +23,11 @@ from torch.overrides import TorchFunctionMode
 
 from networks import blockwise, pickled, pictures
 from networks.base import Block, Network, WeightsError
+from networks.export import Steps
+from networks.export import export as onnx_bytes
 from networks.header import FORMAT, Header, from_document
 from scans.files import content_hash, write_bytes
+from scans.prepare import BRIGHTEST, IMAGENET
 from studies import PUBLISHED, STUDIES, Contract, Study, from_json, to_json
 
 SUFFIXES = (".safetensors", ".pth")
@@ -411,10 +414,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             header = read_header(given.weights)
             print(to_json(header.record(), indent=1) if given.header else header.card or header.title)
         else:
-            from networks.export import export as write_onnx  # here: it brings torch's exporter
-
-            weights = load(given.weights, "cpu")
-            print(f"wrote {write_onnx(weights.network, weights.header, given.onnx)}")
+            weights, steps = load(given.weights, "cpu"), Steps(BRIGHTEST, IMAGENET)
+            write_bytes(given.onnx, onnx_bytes(weights.network, weights.header, steps))
+            print(f"wrote {given.onnx}")
     except WeightsError as error:
         print(f"model.py: {error}", file=sys.stderr)
         return 1

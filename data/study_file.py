@@ -96,7 +96,8 @@ def chosen(study: Study, classes: Sequence[str]) -> Study:
 def with_labels(study: Study, labels: tuple[Label, ...], aliases: dict[str, str]) -> Study:
     if len(labels) < 2:
         raise DataError(f"{study.key}: {len(labels)} class is left; two are the least to tell apart")
-    title = f"{study.title} ({', '.join(label.code for label in labels)})"
+    before, after = (f" ({', '.join(label.code for label in some)})" for some in (study.labels, labels))
+    title = study.title.removesuffix(before) + after
     return replace(study, labels=labels, aliases=aliases, title=title)
 
 

@@ -35,7 +35,7 @@ def fold(given: Given) -> int:
         raise TrainError("--folds: start it without torchrun; its runs follow each other")
     count = given["folds"]
     base = {key: value for key, value in given.items() if key not in ("folds", "out")}
-    settings = settle(base)
+    settings = settle({key: value for key, value in base.items() if key != "allow_network"})
     out = Path(given.get("out", f"runs/{Path(given['study']).stem}-folds"))
     splits = drawn(settings, count, out, base)
     for number, split in enumerate(splits, 1):

@@ -92,6 +92,12 @@ def parser() -> argparse.ArgumentParser:
     add("--precision", "of the network's numbers", choices=("fp32", "bf16", "amp"))
     add("--device", "auto, cpu, cuda or cuda:N")
     add("--network", "one of the study's networks, or package.module:Class of your own")
+    add(
+        "--allow-network",
+        "start this code for a run that is resumed, or for --init",
+        action="append",
+        metavar="MODULE:CLASS",
+    )
     add("--init", "begin with the tensors of this weights file that fit", metavar="FILE")
     add(
         "--start",

@@ -186,6 +186,9 @@ def judged(
 def open_run(given: Given) -> tuple[Trainer, Path]:
     """A new run, or one taken up again, ready to train."""
     record = None
+    given = dict(given)
+    for name in given.pop("allow_network", []):
+        model.allow_network(name)
     if "resume" in given:
         out = Path(given["resume"])
         record, settings = resumed(out, given)

@@ -118,7 +118,7 @@ def logged(folder: Path) -> dict[str, Any]:
     seconds = sum(float(row["seconds"]) for row in epochs)
     return {
         "val_loss": best["val_loss"],
-        "val_accuracy": best["val_accuracy"],
+        "val_accuracy": best.get("val_accuracy", ""),
         "best_epoch": best["epoch"],
         "epochs": len(epochs),
         "seconds": f"{seconds:.1f}",

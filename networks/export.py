@@ -4,18 +4,15 @@ The file's metadata hold the header of the weights file, so that whoever serves 
 """
 
 import importlib.util
-import io
 import logging
 import warnings
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from networks.base import Network, WeightsError
 from networks.header import Header
-from scans.files import write_bytes
-from scans.prepare import BRIGHTEST, IMAGENET
 from studies import Contract, to_json
 
 NEEDED = ("onnx", "onnxscript")
@@ -27,13 +24,21 @@ INPUTS = {
 }
 
 
+@dataclass(frozen=True)
+class Steps:
+    """The numbers that the preparation ends with."""
+
+    brightest: float  # deviations above the mean; what is brighter is clipped
+    imagenet: tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation of red, green, blue
+
+
 class FromRaw(nn.Module):
     """Raw intensities on the grid → what `scans.prepare` gives, as far as it is done voxel by voxel."""
 
-    def __init__(self, contract: Contract):
+    def __init__(self, contract: Contract, steps: Steps):
         super().__init__()
-        self.scale = contract.scale
-        mean, deviation = torch.tensor(IMAGENET).view(2, 1, -1, 1, 1)
+        self.scale, self.brightest = contract.scale, steps.brightest
+        mean, deviation = torch.tensor(steps.imagenet)[:, : contract.channels].reshape(2, 1, -1, 1, 1)
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
 
@@ -41,7 +46,8 @@ class FromRaw(nn.Module):
         if self.scale == "foreground" and statistics is not None:
             air, mean, deviation = statistics[0], statistics[1], statistics[2]
             zero = -mean / deviation
-            return torch.minimum(torch.maximum((grid - air) / deviation + zero, zero), torch.tensor(BRIGHTEST))
+            scaled = torch.maximum((grid - air) / deviation + zero, zero)
+            return torch.minimum(scaled, torch.tensor(self.brightest))
         if self.scale == "imagenet":
             return (grid - self.mean) / self.deviation
         return grid
@@ -50,9 +56,9 @@ class FromRaw(nn.Module):
 class Answering(nn.Module):
     """From raw intensities to calibrated probabilities, or to the number of a study of one."""
 
-    def __init__(self, network: Network, header: Header):
+    def __init__(self, network: Network, header: Header, steps: Steps):
         super().__init__()
-        self.before, self.network = FromRaw(header.contract), network
+        self.before, self.network = FromRaw(header.contract, steps), network
         self.temperature, self.target = header.temperature, header.study.target
 
     def forward(self, grid: Tensor, statistics: Tensor | None = None) -> Tensor:
@@ -62,8 +68,8 @@ class Answering(nn.Module):
         return (logits / self.temperature).softmax(1)
 
 
-def export(network: Network, header: Header, path: Path) -> Path:
-    """Write the file; WeightsError where what it takes is not installed, or the network cannot be written so."""
+def export(network: Network, header: Header, steps: Steps) -> bytes:
+    """The file's bytes; WeightsError where what it takes is not installed, or the network cannot be written so."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise WeightsError(f"--onnx needs {' and '.join(missing)}; `pip install {' '.join(missing)}`")
@@ -80,7 +86,7 @@ def export(network: Network, header: Header, path: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own, on its way to a newer one
         program = torch.onnx.export(
-            Answering(network.cpu(), header).eval(),
+            Answering(network.cpu(), header, steps).eval(),
             tuple(given),
             dynamo=True,
             input_names=names,
@@ -98,6 +104,4 @@ def export(network: Network, header: Header, path: Path) -> Path:
     }.items():
         entry = made.metadata_props.add()
         entry.key, entry.value = key, value
-    memory = io.BytesIO(made.SerializeToString())
-    write_bytes(path, memory.getbuffer())
-    return path
+    return made.SerializeToString()

@@ -106,7 +106,8 @@ def curves(history: list[dict[str, float]]) -> bytes:
     figure = Figure(figsize=(8, 3.2))
     figure.subplots_adjust(left=0.07, right=0.98, bottom=0.15, top=0.97)  # an automatic layout takes twice as long
     epochs = [row["epoch"] for row in history]
-    lines = (("train_loss", "val_loss"), ("train_accuracy", "val_accuracy", "val_correlation"))
+    measured = ("train_accuracy", "val_accuracy", "val_correlation")
+    lines = (("train_loss", "val_loss"), ("train_mae", "val_mae") if "val_mae" in history[-1] else measured)
     for axes, names in zip(figure.subplots(1, 2), lines, strict=True):
         for name in names:
             if name in history[-1]:

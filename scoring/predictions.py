@@ -44,7 +44,9 @@ class Predictions:
             name: [part[i] for i in rows] if isinstance(part, list) and part else part
             for name, part in vars(self).items()
         }
-        arrays = {name: part[list(rows)] for name, part in kept.items() if isinstance(part, np.ndarray)}
+        arrays = {
+            name: part[list(rows)] for name, part in kept.items() if isinstance(part, np.ndarray) and len(part)
+        }
         return Predictions(**(kept | arrays))
 
 
