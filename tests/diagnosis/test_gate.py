@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from diagnosis import gate, likeness
+from learning.settings import coarser
 from networks.header import Header
 from scans.origin import Acquisition
 from scans.prepare import prepare
@@ -144,6 +145,23 @@ def test_a_noisy_head_is_doubted(sketched, share, verdict):
     random = np.random.default_rng(2).normal(0, share * voxels[voxels > voxels.mean()].mean(), voxels.shape)
     found = codes(scan_of(np.abs(voxels + random), affine), sketched)
     assert found == (verdict, {"noisy"} if verdict == gate.DOUBTFUL else set())
+
+
+@pytest.mark.parametrize("shape", [(110, 170, 170), (83, 128, 128), (78, 86, 86)])
+def test_a_coarser_grid_is_judged_alike(shape):
+    """Whole heads are fit on it, noise or not; one that stands on its head is not."""
+    contract = coarser(HEAD, shape)
+    drawn = [
+        likeness.sketch(prepare(scan_of(*heads.head(3.0, stripped=bare)), contract).tensor, contract)
+        for bare in (False, True)
+    ]
+    known = SimpleNamespace(
+        contract=contract, header=HEADER, extras={"likeness.sketch": torch.stack(drawn).mean(0)}
+    )
+    voxels, affine = heads.head(2.0)
+    random = np.random.default_rng(2).normal(0, 0.05 * voxels[voxels > voxels.mean()].mean(), voxels.shape)
+    assert codes(scan_of(np.abs(voxels + random), affine), known) == (gate.FIT, set())
+    assert codes(scan_of(*upside_down()), known)[0] == gate.UNFIT
 
 
 def test_without_a_sketch_only_the_header_and_the_size_speak():
