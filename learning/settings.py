@@ -130,7 +130,8 @@ def settle(given: Given) -> Settings:
     model.network_class(network, f"--network {network}")
     dropout = {} if settings.dropout is None else {"dropout": settings.dropout}
     out = settings.out or f"runs/{study.key}-{datetime.now():%Y%m%d-%H%M%S}"
-    arguments = (study.arguments if network == study.network else {}) | dropout
+    of_study = network == study.network or ":" not in network  # another's own knows nothing of them
+    arguments = (study.arguments if of_study else {}) | dropout
     return replace(settings, network=network, arguments=arguments, out=out, record=studies.to_record(study))
 
 
