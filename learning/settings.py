@@ -51,13 +51,13 @@ class Settings:
     study: str
     data: str
     command: str = ""  # the command line again, for the card
+    network: str = ""  # "" until the study's own is filled in
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the network
+    record: dict[str, Any] = field(default_factory=dict)  # of the study as it was asked for
+    # the data
     classes: str | None = None
     map: str | None = None
     target: str | None = None
-    record: dict[str, Any] = field(default_factory=dict)  # of the study as it was asked for
-    network: str = ""  # "" until the study's own is filled in
-    arguments: dict[str, Any] = field(default_factory=dict)  # of the network
-    # the data
     split: str | None = None
     val: float = 0.15
     test: float = 0.2

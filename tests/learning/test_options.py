@@ -10,7 +10,7 @@ from learning.settings import Settings
 def test_help_shows_every_default():
     known = options.parser()
     shown = {action.dest: action.help for action in known._actions}
-    for name in (one.name for one in fields(Settings)[5:]):
+    for name in (one.name for one in fields(Settings)[6:]):
         value = getattr(Settings, name)
         if value is not None and not isinstance(value, bool):
             assert f"default {options.MEANINGS.get(name, value)}" in shown[name]
