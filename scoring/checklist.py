@@ -18,7 +18,7 @@ ITEMS = (
     ("4", "4, 6", "Objectives: development, evaluation, or both"),
     ("5", "5, 7", "Data: sources, dates, prospective or not"),
     ("6", "8", "Participants: setting, who was in and who was out"),
-    ("7", "9, 11, 13", "Preparation of the data: acquisition, processing, de-identification"),
+    ("7", "9–11, 13", "Preparation of the data: acquisition, processing, de-identification"),
     ("8", "14–18", "Outcome: how it was known, by whom, how well they agree"),
     ("9", "9", "Predictors: what the model is given"),
     ("10", "21", "Sample size, and why"),
