@@ -27,6 +27,7 @@ LIMITS: dict[str, tuple[float, float, bool]] = {
     **dict.fromkeys(("val", "test", "momentum", "dropout"), (0, 1, False)),
 }
 PATHS = {
+    "study",
     "data",
     "out",
     "resume",

@@ -130,7 +130,7 @@ def test_an_age_is_learned_and_scored(ages, tmp_path, capsys):
 def test_an_age_is_answered_with_its_interval_everywhere(ages, tmp_path, capsys):
     weights, table = ages
     scan = table.parent / "0.png"
-    truth = float(next(csv.DictReader(table.open()))["Age"])
+    truth = float(next(csv.DictReader(table.read_text().splitlines()))["Age"])
     answer = said(weights, scan, capsys)
     low, high = answer["interval"]
     width = sorted(model.read_header(weights).conformal_scores)
@@ -159,7 +159,7 @@ def test_an_age_is_answered_with_its_interval_everywhere(ages, tmp_path, capsys)
         diagnose.main([str(scan), "--weights", str(weights), "--judge-anyway", "--csv", str(tmp_path / "a.csv")])
         == 0
     )
-    (row,) = csv.DictReader((tmp_path / "a.csv").open())
+    (row,) = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
     assert float(row["age"]) == pytest.approx(answer["value"], abs=1e-4) and row["label"] == "age"
 
 
