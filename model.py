@@ -137,6 +137,8 @@ def network_class(name: str, asker: str = "network") -> type[Network]:
         raise WeightsError(f"{asker}: {module} cannot be imported ({type(error).__name__}: {error})") from error
     if not (isinstance(found, type) and issubclass(found, Network)):
         raise WeightsError(f"{asker}: {module} has no class {own} that stands on networks.base.Network; see there")
+    if not isinstance(getattr(found, "cam_layer", None), str):
+        raise WeightsError(f"{asker}: {own} names no cam_layer, the layer that heat maps weigh; see networks.base")
     return found
 
 

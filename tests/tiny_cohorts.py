@@ -27,6 +27,8 @@ from studies import Contract, Label, Study
 class Tiny(Network):
     """A network of a few hundred weights, for volumes or images, with or without batch norm."""
 
+    cam_layer = "body.2"
+
     def __init__(self, classes: int, dimensions: int = 3, norm: bool = False, dropout: float = 0.2):
         super().__init__()
         conv, batch, pool = (

@@ -80,6 +80,7 @@ def test_every_phrase_that_is_asked_for_is_there_and_every_one_there_is_asked_fo
         "outlines": {"left", "right"},
         "series": set(WHY_NOT),
         "viewer": {"axial", "coronal", "sagittal", "image"},
+        "unit": {"years"},
     }
     put_together = {f"{family}.{end}" for family, ends in families.items() for end in ends}
     scans = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "scans").rglob("*.py"))
