@@ -213,7 +213,7 @@ def contract_of(base: Contract, said: dict[str, Any]) -> Contract:
     record = {**asdict(base), **said}
     header_checks.CONTRACT(record, "contract")
     header_checks.check_grid(record, "contract")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
     return Contract(**values)
 
 

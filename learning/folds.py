@@ -81,7 +81,9 @@ def pooled(out: Path, runs: list[Path], settings: Settings) -> None:
     found = [answers(run) for run in runs]
     header = found[0][0]
     together = Predictions(
-        *([one for _, part in found for one in getattr(part, name)] for name in ("files", "subjects", "labels")),
+        [file for _, part in found for file in part.files],
+        [subject for _, part in found for subject in part.subjects],
+        [label for _, part in found for label in part.labels],
         np.concatenate([part.logits for _, part in found]),
         np.empty((0, 0)),
         splits=["test"] * sum(len(part.files) for _, part in found),
@@ -116,5 +118,6 @@ def answers(run: Path) -> tuple[Header, Predictions]:
     else:
         p = np.array([[row["probabilities"][code] for code in study.codes] for row in rows])
         values = np.log(np.maximum(p, 1e-300))
-    told = [[row[name] for row in rows] for name in ("file", "subject", "label")]
-    return replace(header, study=study, calibration={}), Predictions(*told, values, np.empty((0, 0)))
+    files, subjects, labels = ([str(row[name]) for row in rows] for name in ("file", "subject", "label"))
+    told = Predictions(files, subjects, labels, values, np.empty((0, 0)))
+    return replace(header, study=study, calibration={}), told

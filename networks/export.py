@@ -35,6 +35,9 @@ class Steps:
 class FromRaw(nn.Module):
     """Raw intensities on the grid → what `scans.prepare` gives, as far as it is done voxel by voxel."""
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self, contract: Contract, steps: Steps):
         super().__init__()
         self.scale, self.brightest = contract.scale, steps.brightest

@@ -65,7 +65,7 @@ def spread(rows: list[np.ndarray], mask: np.ndarray, values: tuple[np.ndarray, .
     if len(rows) < 2:
         return 0.0
     sums = [[(value[own][mask[own]] - at).sum() for own in rows] for value, at in zip(values, theta, strict=True)]
-    return len(rows) / (len(rows) - 1) * float(np.dot(*sums))
+    return len(rows) / (len(rows) - 1) * float(np.dot(sums[0], sums[1]))
 
 
 def mcnemar(right: np.ndarray, other: np.ndarray, subjects: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -40,14 +41,23 @@ class Predictions:
 
     def take(self, rows: Sequence[int]) -> "Predictions":
         """The predictions of some cases."""
-        kept = {
-            name: [part[i] for i in rows] if isinstance(part, list) and part else part
-            for name, part in vars(self).items()
-        }
-        arrays = {
-            name: part[list(rows)] for name, part in kept.items() if isinstance(part, np.ndarray) and len(part)
-        }
-        return Predictions(**(kept | arrays))
+
+        def some(part: list[Any]) -> list[Any]:
+            return [part[i] for i in rows] if part else part
+
+        def array(part: np.ndarray) -> np.ndarray:
+            return part[list(rows)] if len(part) else part
+
+        return Predictions(
+            some(self.files),
+            some(self.subjects),
+            some(self.labels),
+            array(self.logits),
+            array(self.features),
+            None if self.sketches is None else array(self.sketches),
+            some(self.splits),
+            some(self.groups),
+        )
 
 
 def predict(

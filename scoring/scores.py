@@ -132,7 +132,7 @@ def with_intervals(answers: Answers, subjects: Sequence[str], rounds: int, seed:
     found = {name: interval(point, [one[name] for one in drawn], rounds) for name, point in value.items()}
     for name, counted in denominators(answers).items():
         if name in found:
-            found[name] = widened(found[name], len({subjects[i] for i in np.flatnonzero(counted)}))
+            found[name] = widened(found[name], len({subjects[i] for i in np.flatnonzero(counted).tolist()}))
     return found
 
 
@@ -176,7 +176,7 @@ def operating_points(
 
 
 def of(subjects: Sequence[str], rows: np.ndarray) -> list[str]:
-    return [subjects[i] for i in np.flatnonzero(rows)]
+    return [subjects[i] for i in np.flatnonzero(rows).tolist()]
 
 
 def scores(predictions: Predictions, header: Header, rounds: int = 1000, seed: int = 0) -> dict[str, Any]:
