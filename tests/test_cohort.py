@@ -114,6 +114,7 @@ def test_refused_files_are_tried_again_on_request_and_changed_ones_anyway(data, 
 def test_ctrl_c_leaves_whole_rows_and_says_so(data, weights, tmp_path, monkeypatch, capsys):
     folder, files = data
     append, left = cohort.Results.append, [3]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 
     def stopped(self, record):
         append(self, record)
@@ -126,6 +127,7 @@ def test_ctrl_c_leaves_whole_rows_and_says_so(data, weights, tmp_path, monkeypat
     assert run(folder, "--out", out, "--weights", weights) == 130
     assert len(rows(out)) == 3 and "the same command goes on" in capsys.readouterr().err
     monkeypatch.undo()
+    signal.signal(signal.SIGINT, before)
     assert run(folder, "--out", out, "--weights", weights) == 0 and len(rows(out)) == len(files)
 
 
