@@ -23,8 +23,23 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks import siege
-from benchmarks.siege import FORM, KEY, PART, ask, besieged, head, health, line, post, quiet
+from benchmarks.siege import besieged
+from benchmarks.siege.client import (
+    ANALYSIS,
+    FORM,
+    KEY,
+    PART,
+    TIMEOUT,
+    abort,
+    ask,
+    head,
+    health,
+    heard,
+    line,
+    post,
+    quiet,
+)
+from benchmarks.siege.pages import upgrade
 from tests.support import Server
 
 WARM = 0.2  # of the time, after which memory is taken for what it is
@@ -68,12 +83,12 @@ class Soak:
     def hung_up(self, source: str) -> str:
         for _ in range(20):
             length = f"Content-Length: {len(self.scan) + 1000}\r\n".encode()
-            siege.abort(self.server, head(self.server, f"POST {siege.ANALYSIS}", KEY, FORM, length) + PART)
+            abort(self.server, head(self.server, f"POST {ANALYSIS}", KEY, FORM, length) + PART)
         return "20"
 
     def page_left(self, source: str) -> str:
         with contextlib.ExitStack() as lines:
-            return siege.upgrade(self.server, source, lines)[1]
+            return upgrade(self.server, source, lines)[1]
 
     def guessed(self, source: str) -> str:
         guess = b"Authorization: Bearer guess\r\n"
@@ -86,7 +101,7 @@ class Soak:
     def silent(self, source: str) -> str:
         with line(self.server, source, 10) as connection:
             connection.sendall(b"GET / HTTP/1.1\r\n")
-            return siege.heard(connection)[0]
+            return heard(connection)[0]
 
     def person(self, number: int) -> None:
         doings: list[tuple[Callable[[str], str], int]] = [
@@ -166,7 +181,7 @@ def main(argv: list[str] | None = None) -> int:
         if server.process.poll() is not None:
             print("the server died")
             return 1
-        time.sleep(2 * siege.TIMEOUT + 2)
+        time.sleep(2 * TIMEOUT + 2)
         after, told = settled(soak), health(server, 30)
         log = server.log.stat().st_size / options.minutes
         early = statistics.median(mb for share, mb in samples if WARM <= share < 2 * WARM)

@@ -1,4 +1,4 @@
-"""The siege of `benchmarks/siege.py`, smaller: every trial against one server, which must hold."""
+"""The siege of `benchmarks/siege/`, smaller: every trial against one server, which must hold."""
 
 from collections.abc import Iterator
 from pathlib import Path
