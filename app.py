@@ -30,16 +30,18 @@ from pywebio.platform.adaptor import ws
 from pywebio.platform.tornado import webio_handler
 from pywebio.session.threadbased import ThreadBasedSession
 
+from diagnosis.anatomy.norms import FILE as NORMS
 from diagnosis.diagnoser import BESIDE, NONE
-from diagnosis.norms import FILE as NORMS
 from model import SEGMENTER, Weights, WeightsError, allow_network
 from reports import wording
 from scans import processes
 from scans.read import IMAGES, READERS
-from server import http, limits, logs, page, results, tables, uploads
+from server import http, logs, results, tables, uploads
+from server.access import limits
+from server.access.hosts import hosts
+from server.access.signin import SignIn
 from server.folder import Uploads
-from server.hosts import hosts
-from server.signin import SignIn
+from server.page.session import application
 from server.state import Pool, ServerState
 
 RECONNECT = 90  # seconds that a phone may be out of reach before its page is given up
@@ -63,7 +65,7 @@ def page_handler(
 ) -> type[tornado.web.RequestHandler]:
     """PyWebIO's handler behind our guard. To be made inside the running loop."""
     ThreadBasedSession.event_mq_maxsize = 16
-    base = webio_handler(page.application(state, examples), cdn=False, reconnect_timeout=RECONNECT)
+    base = webio_handler(application(state, examples), cdn=False, reconnect_timeout=RECONNECT)
 
     class Page(http.Guard, base):  # type: ignore[misc, valid-type]  # a class that PyWebIO makes
         async def get(self, *arguments: str) -> None:

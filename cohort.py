@@ -12,14 +12,14 @@ from typing import Any
 import model
 from cohorts import pool
 from cohorts.bids import Derivatives, group
-from cohorts.forms import FORMS
 from cohorts.inputs import BIDS_MARKS, Cohort, InputError, shard_of
 from cohorts.judge import Plan, Wanted
-from cohorts.merge import merge, shard_name
 from cohorts.pool import BATCH
 from cohorts.progress import Progress
 from cohorts.ray_cluster import in_actors
-from cohorts.results import Results
+from cohorts.table.forms import FORMS
+from cohorts.table.merge import merge, shard_name
+from cohorts.table.results import Results
 from diagnosis.diagnoser import BESIDE, NONE, find_weights
 from model import read_header
 from networks import dropout

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import model
-from cohorts.rows import columns_of, write_csv
+from cohorts.table.rows import columns_of, write_csv
+from diagnosis.anatomy.norms import FILE as NORMS
+from diagnosis.anatomy.norms import NOBODY, NormsError, person
 from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, find_weights
-from diagnosis.norms import FILE as NORMS
-from diagnosis.norms import NOBODY, NormsError, person
 from networks import dropout
 from reports.wording import Texts, languages
 from scans import processes

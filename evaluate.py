@@ -12,7 +12,7 @@ from data.cache import Cache
 from data.cases import Case, find
 from data.splits import learned_from, read_split
 from data.tables import GROUPS, DataError
-from diagnosis import brain
+from diagnosis.anatomy import brain
 from networks.header import Header
 from scans.files import write_bytes
 from scans.scan import ScanError

@@ -32,7 +32,7 @@ from studies import PUBLISHED, STUDIES, Contract, Study, from_json, to_json
 
 SUFFIXES = (".safetensors", ".pth")
 WEIGHTS = Path(__file__).resolve().parent / "weights"
-SEGMENTER = "segmenter.safetensors"  # the bundled weights that `diagnosis.segment` opens
+SEGMENTER = "segmenter.safetensors"  # the bundled weights that `diagnosis.anatomy.segment` opens
 MOST_HEADER = 16 << 20  # bytes of a weights file's header; the bundled one has 10,000
 
 

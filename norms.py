@@ -14,8 +14,8 @@ from typing import Any
 
 import model
 from data.cases import DataError
-from diagnosis import segment as segmenting
-from diagnosis.norms import EVERYBODY, FILE, LEAST, LEVEL, NormsError
+from diagnosis.anatomy import segment as segmenting
+from diagnosis.anatomy.norms import EVERYBODY, FILE, LEAST, LEVEL, NormsError
 from learning import controls, norms
 from learning.controls import Measured
 from scans.files import write_bytes

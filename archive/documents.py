@@ -11,7 +11,7 @@ from pydicom.uid import EncapsulatedPDFStorage, ExplicitVRLittleEndian
 
 from archive.base import MAKER, RESEARCH, device_of, finish, images, series, source_of
 from diagnosis.diagnoser import Diagnosis
-from diagnosis.explain import Map
+from diagnosis.maps.explain import Map
 from reports.figures import picture, planes
 from reports.pdf import pdf
 from reports.wording import Texts

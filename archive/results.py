@@ -14,7 +14,7 @@ from archive.documents import capture, encapsulated_pdf
 from archive.structured_report import structured_report
 from archive.volumes import outlines, parametric_map, placed
 from diagnosis.diagnoser import Diagnosis
-from diagnosis.explain import Map
+from diagnosis.maps.explain import Map
 from reports.files import unused
 
 

@@ -12,8 +12,8 @@ from pydicom.uid import generate_uid
 from archive import codes as concepts
 from archive.base import MAKER, Device, device_of, finish, images, series
 from diagnosis import gate
+from diagnosis.anatomy.measures import MEASURES, Value
 from diagnosis.diagnoser import VERSION, Diagnosis
-from diagnosis.measures import MEASURES, Value
 from reports.wording import Texts
 from studies import NOTICE
 

@@ -16,9 +16,9 @@ from pydicom.sr.codedict import codes
 
 from archive import codes as concepts
 from archive.base import MAKER, RESEARCH, device_of, finish, images, series, source_of
-from diagnosis import segment
+from diagnosis.anatomy import segment
 from diagnosis.diagnoser import VERSION, Diagnosis
-from diagnosis.explain import Map
+from diagnosis.maps.explain import Map
 from scans.prepare import restore
 
 MOST = 65535  # of an unsigned 16-bit number

@@ -27,10 +27,10 @@ from benchmarks.bench_diagnose import example, weights_file
 from benchmarks.side_by_side import ROOT, finish, table
 from cohorts.inputs import Cohort
 from cohorts.judge import Plan, Wanted
-from cohorts.merge import shard_name
 from cohorts.pool import in_threads, threads_for
 from cohorts.ray_cluster import in_actors
-from cohorts.results import Results
+from cohorts.table.merge import shard_name
+from cohorts.table.results import Results
 from diagnosis.diagnoser import NONE, Diagnoser
 
 WARM = 6  # scans before the clock starts

@@ -26,9 +26,9 @@ from scipy import ndimage
 import model
 import simulate
 from benchmarks.side_by_side import own_peak_mb, peak_mb
-from diagnosis import explain
 from diagnosis.head_geometry import brain
-from diagnosis.regions import OUTSIDE, regions
+from diagnosis.maps import explain
+from diagnosis.maps.regions import OUTSIDE, regions
 from networks.header import Header
 from scans.prepare import Prepared, prepare
 from scans.processes import read

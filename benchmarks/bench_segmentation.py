@@ -27,8 +27,8 @@ sys.path.insert(0, str(ROOT))
 
 import model  # noqa: E402
 from benchmarks.side_by_side import own_peak_mb  # noqa: E402
-from diagnosis import measures  # noqa: E402
-from diagnosis import segment as segmenting  # noqa: E402
+from diagnosis.anatomy import measures  # noqa: E402
+from diagnosis.anatomy import segment as segmenting  # noqa: E402
 from scans.prepare import prepare  # noqa: E402
 from scans.processes import read  # noqa: E402
 from scans.scan import Scan  # noqa: E402

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cohorts.forms import Made, of_record
 from cohorts.inputs import InputError
-from cohorts.rows import REFUSED, Columns
+from cohorts.table.forms import Made, of_record
+from cohorts.table.rows import REFUSED, Columns
+from diagnosis.anatomy.measures import MEASURES
+from diagnosis.anatomy.segment import NUMBERS
 from diagnosis.diagnoser import VERSION
-from diagnosis.measures import MEASURES
-from diagnosis.segment import NUMBERS
 from scans.files import write_bytes
 from studies import NOTICE, from_json, to_json
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from cohorts.bids import derivative
-from cohorts.forms import Made
 from cohorts.inputs import Item, entities, opened
 from cohorts.pool import BATCH, Batched
-from cohorts.rows import REFUSED, Columns
+from cohorts.table.forms import Made
+from cohorts.table.rows import REFUSED, Columns
+from diagnosis.anatomy.measures import MEASURES
 from diagnosis.diagnoser import BESIDE, Diagnoser, Diagnosis, error_record
-from diagnosis.measures import MEASURES
 from networks import dropout
 from networks.base import WeightsError
 from reports.labels import SUFFIX as LABELS

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from diagnosis.anatomy.measures import Value
 from diagnosis.gate import DOUBTFUL, Finding
-from diagnosis.measures import Value
 
 GROWS, SHRINKS = "ventricles_share", "hippocampi_share"  # with severity; the measures that are compared
 GROUPS = 10  # of the cohort, by severity

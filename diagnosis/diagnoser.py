@@ -16,12 +16,13 @@ import numpy as np
 import torch
 
 import model
-from diagnosis import agreement, brain, gate, likeness, segment
-from diagnosis.explain import Map, explain
-from diagnosis.measures import INTRACRANIAL_ML, NOT_ASSESSED, Value, measure
-from diagnosis.norms import FILE as NORMS
-from diagnosis.norms import NOBODY, Norms, Person
-from diagnosis.norms import load as load_norms
+from diagnosis import agreement, gate, likeness
+from diagnosis.anatomy import brain, segment
+from diagnosis.anatomy.measures import INTRACRANIAL_ML, NOT_ASSESSED, Value, measure
+from diagnosis.anatomy.norms import FILE as NORMS
+from diagnosis.anatomy.norms import NOBODY, Norms, Person
+from diagnosis.anatomy.norms import load as load_norms
+from diagnosis.maps.explain import Map, explain
 from networks import dropout
 from networks.forward import Forward
 from scans.arrays import NAME, from_array, is_array

@@ -20,8 +20,8 @@ import model
 from data.cases import Case, find
 from data.tables import DataError
 from diagnosis.agreement import FEWEST, cohort_table
+from diagnosis.anatomy.segment import SegmenterWeights, segment
 from diagnosis.diagnoser import BESIDE, measured, open_segmenter
-from diagnosis.segment import SegmenterWeights, segment
 from scans.prepare import prepare
 from scans.processes import read
 from scans.scan import ScanError

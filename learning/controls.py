@@ -8,9 +8,9 @@ from pathlib import Path
 
 from data.cases import SUBJECTS
 from data.tables import ABSENT, DataError, check_files, file_of, first_few, read_table
+from diagnosis.anatomy.norms import LEAST, NormsError, person
+from diagnosis.anatomy.segment import SegmenterWeights, segment
 from diagnosis.diagnoser import measured as plausible
-from diagnosis.norms import LEAST, NormsError, person
-from diagnosis.segment import SegmenterWeights, segment
 from scans.prepare import prepare
 from scans.processes import read
 from scans.progress import progress

@@ -25,7 +25,7 @@ import datasets
 import model
 from data.cache import Cache
 from data.cases import Case
-from diagnosis import brain
+from diagnosis.anatomy import brain
 from learning.boards import boards
 from learning.losses import Goal, loss_of, score_of, validation
 from learning.processes import Halt, world

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from sklearn.linear_model import QuantileRegressor
 
-from diagnosis.measures import MEASURES
-from diagnosis.norms import EVERYBODY, FORMAT, LEAST, LEVEL, NormsError
+from diagnosis.anatomy.measures import MEASURES
+from diagnosis.anatomy.norms import EVERYBODY, FORMAT, LEAST, LEVEL, NormsError
 
 CENTILES = (1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0)
 BEHIND = 2.0  # people who must lie beyond a centile for its curve to be drawn

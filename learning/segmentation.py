@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import model
-from diagnosis.measures import volumes_by_class
-from diagnosis.segment import KIND, SHAPE, Segmentation, answer
+from diagnosis.anatomy.measures import volumes_by_class
+from diagnosis.anatomy.segment import KIND, SHAPE, Segmentation, answer
 from networks.base import in_memory_format
 from networks.segmenter import CLASSES, CUBE, Segmenter, to_cubes
 from simulation.labelled import SAMPLE, LabelledHead, draw

@@ -10,8 +10,8 @@ from typing import Any
 
 from diagnosis import gate
 from diagnosis.diagnoser import Diagnosis
-from diagnosis.explain import Map
-from diagnosis.regions import regions, warnings
+from diagnosis.maps.explain import Map
+from diagnosis.maps.regions import regions, warnings
 from networks.dropout import PASSES
 from reports import acquired, numbers
 from reports.curves import panels

@@ -7,8 +7,8 @@ SVG, the PDF draws it itself. Words stand beside it, so it holds numbers alone.
 import math
 from dataclasses import dataclass
 
-from diagnosis.measures import Value
-from diagnosis.norms import Norms, Person
+from diagnosis.anatomy.measures import Value
+from diagnosis.anatomy.norms import Norms, Person
 
 SHOWN = ("brain_share", "ventricles_share", "hippocampi_share", "inferior_horns_share")  # measures with a figure
 WIDTH, HEIGHT = 240.0, 150.0

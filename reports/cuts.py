@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 from scipy import ndimage
 
+from diagnosis.anatomy.segment import START, Segmentation
 from diagnosis.diagnoser import Diagnosis
-from diagnosis.explain import Map
-from diagnosis.segment import START, Segmentation
+from diagnosis.maps.explain import Map
 from reports.figures import WIDTH, letters, picture, planes, png
 from reports.style import HEAT, OUTLINES
 

@@ -4,7 +4,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from diagnosis.diagnoser import Diagnosis
-from diagnosis.explain import Map
+from diagnosis.maps.explain import Map
 from reports.content import data
 from reports.figures import slices
 from reports.html import html

@@ -7,7 +7,7 @@ from functools import cache
 import tornado.template
 
 from diagnosis.diagnoser import Diagnosis
-from diagnosis.explain import Map
+from diagnosis.maps.explain import Map
 from reports.content import bars, content
 from reports.curves import panels, svg
 from reports.cuts import overview

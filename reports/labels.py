@@ -10,9 +10,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
+from diagnosis.anatomy.segment import on_scan
 from diagnosis.diagnoser import Diagnosis
-from diagnosis.explain import Map
-from diagnosis.segment import on_scan
+from diagnosis.maps.explain import Map
 from scans.files import unused
 from scans.prepare import restore
 from scans.read import READERS

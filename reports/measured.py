@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from diagnosis.measures import MEASURES, NOT_ASSESSED
+from diagnosis.anatomy.measures import MEASURES, NOT_ASSESSED
 from reports import numbers
 from reports.wording import Texts
 

@@ -14,7 +14,7 @@ from fpdf import FPDF
 from PIL import Image
 
 from diagnosis.diagnoser import Diagnosis
-from diagnosis.explain import Map
+from diagnosis.maps.explain import Map
 from reports import curves
 from reports.content import Bar, Block, bars, content
 from reports.curves import Panel, panels

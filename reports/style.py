@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from diagnosis.explain import Map
+from diagnosis.maps.explain import Map
 
 INK, QUIET, ACCENT, PLAIN = "#1b2733", "#5c6b7a", "#1f6f8b", "#9db4c0"
 BAD, DOUBT, GOOD = "#b3261e", "#b26a00", "#2e7d4f"

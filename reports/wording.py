@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from diagnosis.anatomy.measures import MEASURES, Value
 from diagnosis.diagnoser import Diagnosis
 from diagnosis.gate import Finding
-from diagnosis.measures import MEASURES, Value
 from model import Weights
 from networks.header import Header
 from reports import numbers

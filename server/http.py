@@ -16,9 +16,9 @@ import prometheus_client as prometheus
 import tornado.web
 
 from diagnosis.diagnoser import VERSION
-from server import limits
-from server.hosts import host_allowed
-from server.signin import LASTS
+from server.access import limits
+from server.access.hosts import host_allowed
+from server.access.signin import LASTS
 from server.state import Cancelled, ServerState, failure
 from studies import NOTICE, to_json, to_record
 

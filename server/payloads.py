@@ -18,10 +18,10 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from diagnosis.anatomy.segment import NUMBERS, START
 from diagnosis.diagnoser import Diagnoser, Diagnosis
-from diagnosis.explain import METHODS, Map
-from diagnosis.regions import regions, warnings
-from diagnosis.segment import NUMBERS, START
+from diagnosis.maps.explain import METHODS, Map
+from diagnosis.maps.regions import regions, warnings
 from reports.figures import slices
 from reports.html import html
 from reports.labels import label_map

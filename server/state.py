@@ -18,9 +18,9 @@ from typing import Any
 import prometheus_client as prometheus
 
 import model
+from diagnosis.anatomy.norms import NOBODY, Norms, NormsError, Person
+from diagnosis.anatomy.segment import SegmenterWeights
 from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, open_norms, open_segmenter
-from diagnosis.norms import NOBODY, Norms, NormsError, Person
-from diagnosis.segment import SegmenterWeights
 from networks.dropout import PASSES
 from scans.scan import ScanError
 from server.folder import Upload, Uploads

@@ -7,7 +7,7 @@ import re
 import time
 import zipfile
 
-from cohorts.rows import columns_of
+from cohorts.table.rows import columns_of
 from scans.scan import ScanError
 from server import payloads
 from server.http import Guard, Refusal

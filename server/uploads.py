@@ -14,8 +14,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 from tornado.http1connection import HTTP1Connection
 
+from diagnosis.anatomy.norms import NOBODY, NormsError, Person, person
 from diagnosis.diagnoser import error_record
-from diagnosis.norms import NOBODY, NormsError, Person, person
 from networks.dropout import PASSES
 from reports.wording import languages
 from scans.scan import ScanError

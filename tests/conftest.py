@@ -12,10 +12,11 @@ import torch
 import model
 from data import cache as caching
 from data.cases import Case
-from diagnosis import explain, gate
+from diagnosis import gate
+from diagnosis.anatomy.measures import measure
+from diagnosis.anatomy.segment import SegmenterWeights
 from diagnosis.diagnoser import Diagnosis
-from diagnosis.measures import measure
-from diagnosis.segment import SegmenterWeights
+from diagnosis.maps import explain
 from model import ClassificationModel3D, Weights
 from networks.header import Header
 from networks.segmenter import Segmenter

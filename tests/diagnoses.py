@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-from diagnosis.segment import SHAPE
+from diagnosis.anatomy.segment import SHAPE
 from networks.segmenter import CLASSES
 
 MADE = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)

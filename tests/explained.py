@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from diagnosis import network_view
-from diagnosis.explain import Map
+from diagnosis.maps import network_view
+from diagnosis.maps.explain import Map
 from model import Weights
 from networks.base import Network
 from networks.header import Header

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diagnosis.measures import MEASURES
+from diagnosis.anatomy.measures import MEASURES
 from learning import norms
 
 SEGMENTER = "5e" * 32

@@ -19,7 +19,7 @@ import psutil
 import torch
 
 import model
-from diagnosis.segment import Segmentation
+from diagnosis.anatomy.segment import Segmentation
 from networks.header import Header
 from networks.segmenter import CLASSES, to_cubes
 from studies import HEAD, STUDIES

@@ -14,8 +14,8 @@ import pytest
 
 import diagnose
 import model
+from diagnosis.anatomy.measures import MEASURES
 from diagnosis.diagnoser import Diagnoser
-from diagnosis.measures import MEASURES
 from networks.header import Header
 from studies import NOTICE, STUDIES
 from tests import dicom_study

@@ -5,8 +5,8 @@ import json
 import pytest
 
 import norms
-from diagnosis import norms as application
-from diagnosis import segment as segmenting
+from diagnosis.anatomy import norms as application
+from diagnosis.anatomy import segment as segmenting
 from learning import controls
 from learning import norms as fitting
 from learning.controls import Measured

@@ -18,8 +18,8 @@ from diagnosis.diagnoser import Diagnoser
 from reports.html import html, templates
 from reports.wording import Texts
 from server.folder import Upload, Uploads
+from server.page.views import result_view, table_row
 from server.state import Pool, ServerState
-from server.views import result_view, table_row
 from tests.tiny_cohorts import IMAGE, VOLUME, arguments, cohort, picture, put, registered, weights_of
 
 FILE = """

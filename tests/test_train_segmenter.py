@@ -4,7 +4,7 @@ import pytest
 
 import model
 import train_segmenter
-from diagnosis import segment as segmenting
+from diagnosis.anatomy import segment as segmenting
 from learning import segmentation
 from networks.segmenter import CLASSES, Segmenter
 from tests.label_maps import save_map

@@ -8,7 +8,7 @@ import pytest
 
 from diagnosis import gate
 from diagnosis.diagnoser import Diagnoser, Diagnosis
-from diagnosis.explain import Map
+from diagnosis.maps.explain import Map
 from tests import dicom_study
 
 AT = datetime(2026, 1, 2, 3, 4, 5)

@@ -4,7 +4,7 @@ import pytest
 from pydicom.sr.codedict import codes as dictionary
 
 from archive import codes
-from diagnosis.measures import MEASURES
+from diagnosis.anatomy.measures import MEASURES
 from networks.segmenter import CLASSES
 from studies import STUDIES
 

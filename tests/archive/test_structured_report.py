@@ -13,7 +13,7 @@ import pytest
 from archive.results import to_bytes
 from archive.structured_report import structured_report
 from diagnosis import gate
-from diagnosis.measures import Value
+from diagnosis.anatomy.measures import Value
 from studies import NOTICE
 from tests.archive.conftest import AT
 

@@ -10,7 +10,7 @@ import pytest
 
 from archive import volumes
 from archive.results import results, to_bytes
-from diagnosis import segment
+from diagnosis.anatomy import segment
 from networks.segmenter import CLASSES
 from scans.origin import Source
 from scans.prepare import restore

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from cohorts.bids import RECORD, Derivatives, derivative, dictionary, group, label_table, records
-from cohorts.forms import Made
 from cohorts.inputs import InputError
-from cohorts.rows import Columns
-from tests.cohorts.test_forms import COLUMNS, MADE, judged, refused
+from cohorts.table.forms import Made
+from cohorts.table.rows import Columns
+from tests.cohorts.table.test_forms import COLUMNS, MADE, judged, refused
 
 FILES = [f"sub-0{person}/ses-a/anat/sub-0{person}_ses-a_run-2_T1w.nii.gz" for person in (1, 2)]
 PEOPLE = [{"sub": "01", "ses": "a", "run": "2"}, {"sub": "02", "ses": "a", "run": "2"}]

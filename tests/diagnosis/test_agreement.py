@@ -5,7 +5,7 @@ import json
 import pytest
 
 from diagnosis.agreement import GROUPS, GROWS, SHRINKS, cohort_table, disagreement
-from diagnosis.measures import Value
+from diagnosis.anatomy.measures import Value
 from networks.header_checks import HeaderError, _check_anatomy
 
 SHA = "ab" * 32

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import model
-from diagnosis import brain, segment
 from diagnosis.agreement import GROWS, SHRINKS, cohort_table
+from diagnosis.anatomy import brain, segment
+from diagnosis.anatomy.measures import MEASURES, NOT_ASSESSED
+from diagnosis.anatomy.norms import FILE, NormsError, Person
 from diagnosis.diagnoser import Diagnoser
-from diagnosis.measures import MEASURES, NOT_ASSESSED
-from diagnosis.norms import FILE, NormsError, Person
 from networks.forward import Forward
 from networks.header import Header
 from scans.files import content_hash

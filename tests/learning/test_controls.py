@@ -3,9 +3,9 @@
 import pytest
 
 from data.cases import DataError
-from diagnosis import segment as segmenting
-from diagnosis.measures import MEASURES
-from diagnosis.norms import NormsError
+from diagnosis.anatomy import segment as segmenting
+from diagnosis.anatomy.measures import MEASURES
+from diagnosis.anatomy.norms import NormsError
 from learning import controls
 from learning.controls import Control
 from tests import support

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from diagnosis.norms import NormsError
+from diagnosis.anatomy.norms import NormsError
 from learning import norms
 from tests.norms import controls, made, ventricles
 

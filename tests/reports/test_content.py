@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from pypdf import PdfReader
 
-from diagnosis import explain, gate, norms
-from diagnosis.norms import Person
+from diagnosis import gate
+from diagnosis.anatomy import norms
+from diagnosis.anatomy.norms import Person
+from diagnosis.maps import explain
 from networks.header import Header
 from reports import content, pdf
 from reports.html import html

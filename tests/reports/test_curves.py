@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from diagnosis import norms
-from diagnosis.measures import Value
-from diagnosis.norms import Person
+from diagnosis.anatomy import norms
+from diagnosis.anatomy.measures import Value
+from diagnosis.anatomy.norms import Person
 from reports import curves
 from tests.norms import SEGMENTER, made, written
 

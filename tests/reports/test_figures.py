@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from pypdf import PdfReader
 
-from diagnosis import explain
 from diagnosis.diagnoser import Diagnosis
+from diagnosis.maps import explain
 from model import Weights
 from networks.header import Header
 from reports import figures, pdf

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from diagnosis.measures import MEASURES, Centile, Value
+from diagnosis.anatomy.measures import MEASURES, Centile, Value
 from reports.measured import INDICES, STRUCTURES, measure_table
 from reports.wording import Texts
 

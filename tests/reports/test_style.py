@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from diagnosis.explain import Map
+from diagnosis.maps.explain import Map
 from networks.segmenter import CLASSES
 from reports.style import HEAT, OUTLINES, strengths
 

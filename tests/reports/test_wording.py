@@ -7,9 +7,10 @@ import string
 import pytest
 
 import model
-from diagnosis import explain, gate
-from diagnosis.measures import MEASURES, NOT_ASSESSED
-from diagnosis.regions import OUTSIDE, REGIONS
+from diagnosis import gate
+from diagnosis.anatomy.measures import MEASURES, NOT_ASSESSED
+from diagnosis.maps import explain
+from diagnosis.maps.regions import OUTSIDE, REGIONS
 from reports import wording
 from reports.measured import INDICES
 from reports.style import OUTLINES

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from diagnosis.segment import SHAPE
+from diagnosis.anatomy.segment import SHAPE
 from networks.segmenter import CLASSES
 from server import payloads
 from tests.support import segmentation_of
