@@ -11,6 +11,7 @@ from diagnosis.anatomy.measures import MEASURES
 
 Row = dict[str, str | float | None]
 ENDS = ("low", "high")
+CENTILE = "centile"
 DIGITS = {"severity": 4, "level": 4, "seconds": 3}  # behind the point; of all others six
 SCANNER = {  # of `Acquisition` → the column
     "maker": "maker",
@@ -31,6 +32,7 @@ class Columns:
     codes: Sequence[str]  # of the study's classes
     intervals: bool = False
     measures: Sequence[str] = ()  # of the brain, by name
+    centiles: Sequence[str] = ()  # the measures of which controls are known
     entities: bool = False  # of BIDS names
     scanner: bool = False  # how DICOM scans were acquired
     provenance: bool = False  # what of, by what and how it was made: a cohort's rows can be gone on with
@@ -41,7 +43,8 @@ class Columns:
         ends = [f"{code} {end}" for code in self.codes for end in ("low", "high") if self.intervals]
         made = ["level", "seconds"] if self.provenance else []
         scanner = [SCANNER[key] for key in ("tesla", "thickness") if self.scanner]
-        return [*self.codes, "severity", *ends, *self.measures, *scanner, *made]
+        centiles = [f"{name} {CENTILE}" for name in self.centiles]
+        return [*self.codes, "severity", *ends, *self.measures, *centiles, *scanner, *made]
 
     @property
     def names(self) -> list[str]:
@@ -57,7 +60,7 @@ class Columns:
         error = record.get("error")
         gate = record.get("gate") or {}
         reasons = [error["message"]] if error else gate["reasons"]
-        intervals = record.get("intervals") or {}
+        intervals, measures = record.get("intervals") or {}, record.get("measures") or {}
         row: Row = {
             "file": record["file"],
             **record.get("entities", {}),
@@ -70,7 +73,8 @@ class Columns:
             **{
                 f"{code} {end}": at for code, ends in intervals.items() for end, at in zip(ENDS, ends, strict=True)
             },
-            **{name: value["value"] for name, value in (record.get("measures") or {}).items()},
+            **{name: value["value"] for name, value in measures.items()},
+            **{f"{name} {CENTILE}": value.get(CENTILE) for name, value in measures.items()},
             **{SCANNER[key]: told(value) for key, value in (record.get("acquisition") or {}).items()},
             "level": record.get("level"),
             "seconds": sum(record.get("seconds", {}).values()) or None,
@@ -85,7 +89,7 @@ class Columns:
 
     def texts(self, row: Row) -> list[str]:
         """The row as a CSV shows it."""
-        digits = DIGITS | dict.fromkeys(self.measures, 4)
+        digits = DIGITS | dict.fromkeys(self.measures, 4) | {f"{name} {CENTILE}": 1 for name in self.centiles}
         return [
             value if isinstance(value, str) else "" if value is None else f"{value:.{digits.get(name, 6)}f}"
             for name, value in row.items()
@@ -94,10 +98,17 @@ class Columns:
 
 def columns_of(records: Sequence[Mapping[str, Any]], codes: Sequence[str]) -> Columns:
     """The columns that have something to show."""
+    known = {
+        name
+        for record in records
+        for name, value in (record.get("measures") or {}).items()
+        if value[CENTILE] is not None
+    }
     return Columns(
         codes,
         intervals=any(record.get("intervals") for record in records),
         measures=list(MEASURES) if any(record.get("measures") for record in records) else [],
+        centiles=[name for name in MEASURES if name in known],
         scanner=any(record.get("acquisition") for record in records),
     )
 

@@ -53,3 +53,14 @@ def test_how_dicom_scans_were_acquired_has_its_columns():
         "weighting": "T1",
     }
     assert "maker" not in columns_of([{"file": "a.nii"}], ["A", "B"]).names
+
+
+def test_centiles_have_columns_where_there_are_controls():
+    measures = {"ventricles": {"value": 31.5, "centile": 97.5}, "brain": {"value": 1100.0, "centile": None}}
+    record = {"file": "a.nii", "error": {"message": "no", "code": "x"}, "measures": measures}
+    columns = columns_of([record], ["A", "B"])
+    assert [name for name in columns.names if "centile" in name] == ["ventricles centile"]
+    row = dict(zip(columns.names, columns.texts(columns.row(record)), strict=True))
+    assert row["ventricles centile"] == "97.5" and row["ventricles"] == "31.5000" and row["brain"] == "1100.0000"
+    measures["ventricles"]["centile"] = None
+    assert not any("centile" in name for name in columns_of([record], ["A", "B"]).names)
