@@ -1,7 +1,10 @@
-"""The simulated cohort: heads of known severity, bent and coloured out of the ICBM 152 anatomy; no patients.
+"""The simulated cohorts: heads and pictures of known truth; no patients.
 
-    python simulate.py --subjects 500 --out cohort --seed 1 --test 0.2     a training cohort
-    python simulate.py demo                                                the two scans of demodata/
+    python simulate.py --subjects 500 --out cohort --seed 1 --test 0.2     a training cohort of heads
+    python simulate.py --study brain-tumour --subjects 200 --out cohort    one of a picture study
+    python simulate.py demo                                                the examples of demodata/
+
+Heads are bent and coloured out of the ICBM 152 anatomy; `simulation/pictures` draws the pictures.
 
 Atrophy is a displacement: cerebrospinal fluid grows and the tissue beside it is pressed together. Everything a
 hospital varies (contrast, coil, noise, field of view, voxel size, axis order, number type, skull or none) is
@@ -11,6 +14,7 @@ drawn on top. `draw` decides a head from its seed alone, `render` makes its voxe
 import argparse
 import csv
 import io
+import itertools
 import math
 import os
 import sys
@@ -29,9 +33,16 @@ from scans.files import write_bytes
 from scans.progress import progress
 from simulation.anatomy import AnatomyError
 from simulation.phantom import Recipe, render
+from simulation.pictures import cohort as pictures
+from simulation.pictures.table import SIMULATORS
 from simulation.recipes import CLASSES, by_severity, draw
 
 DEMOS = {"demo": ("AD", 990001), "demo-cn": ("CN", 990002)}  # cohorts keep to seeds below 1000
+# The example picture of each picture study: class, seed, which of the subject's pictures
+PICTURE_DEMOS = {
+    "dementia-slices": ("ModerateDemented", 990003, 5),
+    "brain-tumour": ("yes", 990004, 0),
+}
 DEMO_FOLDER = Path(__file__).parent / "demodata"
 
 
@@ -120,8 +131,10 @@ def main(argv: list[str] | None = None) -> None:
         return int(text)
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", nargs="?", choices=["demo"], help="write the two scans of demodata/ instead")
-    parser.add_argument("--subjects", type=count, help="how many heads, the five classes in turn")
+    parser.add_argument("what", nargs="?", choices=["demo"], help="write the examples of demodata/ instead")
+    studies = ["alzheimers", *SIMULATORS]
+    parser.add_argument("--study", choices=studies, default=studies[0], help=f"default: {studies[0]}")
+    parser.add_argument("--subjects", type=count, help="how many people, the classes in turn")
     parser.add_argument("--out", type=Path, help="folder for <CLASS>/, test/<CLASS>/ and truth.csv")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other people (default: 0)")
     parser.add_argument("--workers", type=count, default=os.cpu_count() or 1, help="default: all cores")
@@ -133,9 +146,16 @@ def main(argv: list[str] | None = None) -> None:
             recipe = demo(label, seed)
             write(render(recipe), out / f"{name}.nii.gz", level=3)
             print(f"{out / name}.nii.gz: {recipe.truth()}")
+        for study, (label, seed, which) in PICTURE_DEMOS.items():
+            picture, truth = next(itertools.islice(SIMULATORS[study]((seed,), label), which, None))
+            pictures.save(picture, out / f"{study}.jpg")
+            print(f"{out / study}.jpg: {truth}")
         return
     if given.subjects is None or given.out is None:
         parser.error("--subjects and --out are needed, for example: --subjects 100 --out cohort")
+    if given.study in SIMULATORS:
+        pictures.make(given.study, given.out, given.subjects, given.seed, given.test, given.workers)
+        return
     make(given.out, given.subjects, given.seed, given.test, given.workers)
 
 

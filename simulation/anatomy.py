@@ -246,6 +246,13 @@ def growth(amounts: dict[str, float], tilts: dict[str, tuple[float, float]]) -> 
 
     `amounts` in mm by region; `tilts` gives a region's share to the right and to the front.
     """
+    return _growth(tuple(sorted(amounts.items())), tuple(sorted(tilts.items())))
+
+
+@lru_cache(maxsize=1)  # the slices of one head ask for the same
+def _growth(amounts_of: tuple[tuple[str, float], ...],
+            tilts_of: tuple[tuple[str, tuple[float, float]], ...]) -> Tensor:  # fmt: skip
+    amounts, tilts = dict(amounts_of), dict(tilts_of)
     known = anatomy()
     shape = known.distances["cortex"].shape
     x = (torch.arange(shape[0]) * 2 + known.origin[0]).view(-1, 1, 1)

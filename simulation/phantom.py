@@ -1,5 +1,6 @@
 """One simulated head: its recipe, and the voxels that a scanner would make of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import nibabel as nib
@@ -77,12 +78,12 @@ def plain(severity: float = 0.0, **changes) -> Recipe:
     return replace(Recipe(severity=severity, amounts=amounts_of(severity)), **changes)
 
 
-def _rotation(degrees: tuple[float, float, float]) -> np.ndarray:
+def rotation(degrees: tuple[float, float, float]) -> np.ndarray:
     """About x, then y, then z."""
     return Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
 
 
-def _toned(recipe: Recipe) -> Tensor:
+def toned(recipe: Recipe) -> Tensor:
     """The brain in this scanner's brightness, fluid around it: (1, X, Y, Z) on the template's grid."""
     known = anatomy()
     brain = known.t1
@@ -155,7 +156,7 @@ def _framed(recipe: Recipe) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], np
     parts = np.maximum(1, np.rint(spacing / 1.0).astype(int))
     low, high = np.array(recipe.low), np.array(recipe.high)
     shape = np.rint((high - low) / spacing).astype(int) + 1
-    turn = _rotation(recipe.oblique)
+    turn = rotation(recipe.oblique)
     middle = np.array(CENTRE) + recipe.offset  # of the brain in the world
     affine = np.eye(4)
     affine[:3, :3] = turn * spacing
@@ -164,13 +165,13 @@ def _framed(recipe: Recipe) -> tuple[np.ndarray, np.ndarray, tuple[int, ...], np
     fine[:3, :3] = np.diag(1 / parts)
     fine[:3, 3] = (1 / parts - 1) / 2
     pose = np.eye(4)  # world -> template
-    pose[:3, :3] = np.diag(1 / np.array(recipe.scale)) @ _rotation(recipe.angles).T
+    pose[:3, :3] = np.diag(1 / np.array(recipe.scale)) @ rotation(recipe.angles).T
     pose[:3, 3] = np.array(CENTRE) - pose[:3, :3] @ middle
     return affine, shape, tuple(int(p) for p in parts), pose @ affine @ fine
 
 
 @dataclass(frozen=True, eq=False)
-class _Placed:
+class Placed:
     """Where the head of a recipe lies on its scan's grid; nodes are every second fine voxel."""
 
     affine: np.ndarray  # of the scan, in RAS order
@@ -189,11 +190,14 @@ class _Placed:
         return tuple(2 * n - 1 for n in self.nodes)
 
 
+Paint = Callable[[Placed], Tensor]  # a head's place → the brain's brightness at `index`
+
+
 def _generator(recipe: Recipe) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence([*recipe.seed, 7]).generate_state(1)[0]))
 
 
-def _placed(recipe: Recipe, generator: torch.Generator) -> _Placed:
+def _placed(recipe: Recipe, generator: torch.Generator) -> Placed:
     known = anatomy()
     affine, shape, parts, to_template = _framed(recipe)
     fine = tuple(int(n * p) for n, p in zip(shape, parts, strict=True))
@@ -221,14 +225,19 @@ def _placed(recipe: Recipe, generator: torch.Generator) -> _Placed:
     inner = tuple(slice(2 * a, 2 * b - 1) for a, b in zip(start, stop, strict=True))
     index = points[(slice(None), *box)] - known.origin.view(3, 1, 1, 1)  # template voxels
     index = index + sample(growth(recipe.amounts, recipe.tilts), index / 2)
-    return _Placed(affine, parts, fine, nodes, step, points, away, inner, doubled(index))
+    return Placed(affine, parts, fine, nodes, step, points, away, inner, doubled(index))
 
 
 def render(recipe: Recipe) -> nib.Nifti1Image:
     """The head of a recipe, voxel by voxel; the same recipe gives the same bytes."""
+    return _stored(recipe, *voxels(recipe))
+
+
+def voxels(recipe: Recipe, paint: Paint | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The head in RAS order, white matter about 1, and its affine; `paint` draws another brain into it."""
     generator = _generator(recipe)
     at = _placed(recipe, generator)
-    brain = sample(_toned(recipe), at.index)[0]
+    brain = paint(at) if paint else sample(toned(recipe), at.index)[0]
     image = _surrounded(recipe, at, brain, generator)
     image = _through_coil(recipe, at, image, generator)
     keep = _mask(recipe, at, brain) if recipe.stripped else None
@@ -239,10 +248,10 @@ def render(recipe: Recipe) -> nib.Nifti1Image:
         image = torch.hypot(image + recipe.noise * one, recipe.noise * two)
     if keep is not None:
         image *= _averaged(keep, at) >= 0.5
-    return _stored(recipe, image.numpy(), at.affine)
+    return image.numpy(), at.affine
 
 
-def _surrounded(recipe: Recipe, at: _Placed, brain: Tensor, generator: torch.Generator) -> Tensor:
+def _surrounded(recipe: Recipe, at: Placed, brain: Tensor, generator: torch.Generator) -> Tensor:
     """The brain in its skull, or alone, on the fine grid."""
     if recipe.stripped or not recipe.shell:
         image = torch.zeros(at.full)
@@ -252,7 +261,7 @@ def _surrounded(recipe: Recipe, at: _Placed, brain: Tensor, generator: torch.Gen
     return _covered(recipe, doubled(fields), brain, at.inner)
 
 
-def _through_coil(recipe: Recipe, at: _Placed, image: Tensor, generator: torch.Generator) -> Tensor:
+def _through_coil(recipe: Recipe, at: Placed, image: Tensor, generator: torch.Generator) -> Tensor:
     """The coil's uneven gain: slow over the head, a little of it fast, less towards the neck."""
     gain = waves(at.nodes, 90 / at.step, 1, generator)[0] * recipe.bias
     if not recipe.bias:
@@ -309,7 +318,7 @@ def _covered(recipe: Recipe, fields: Tensor, brain: Tensor, inner: tuple[slice, 
     return image
 
 
-def _mask(recipe: Recipe, at: _Placed, brain: Tensor) -> Tensor:
+def _mask(recipe: Recipe, at: Placed, brain: Tensor) -> Tensor:
     """What skull stripping leaves: 1 or 0 on the fine grid."""
     surface = doubled(at.away[None])[0]
     if recipe.stripped == "loose":
@@ -323,7 +332,7 @@ def _mask(recipe: Recipe, at: _Placed, brain: Tensor) -> Tensor:
     return keep
 
 
-def _averaged(volume: Tensor, at: _Placed) -> Tensor:
+def _averaged(volume: Tensor, at: Placed) -> Tensor:
     """From the fine grid to the scan's voxels."""
     volume = volume[tuple(map(slice, at.fine))]
     return functional.avg_pool3d(volume[None], at.parts)[0] if max(at.parts) > 1 else volume

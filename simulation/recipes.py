@@ -106,7 +106,7 @@ def _pose(numbers: Numbers, recipe: Recipe) -> Recipe:
     """Skull or none, the head's size and how it lies."""
     stripped = str(numbers.choice(["mask", "loose", "tissue"])) if _chance(numbers, 0.3) else ""
     size = np.clip(numbers.normal(0.92, 0.045), 0.82, 1.04)
-    scale = _triple(size * np.clip(numbers.normal(1, 0.03, 3), 0.93, 1.07))
+    scale = triple(size * np.clip(numbers.normal(1, 0.03, 3), 0.93, 1.07))
     # People lie in a scanner with the nose some 10 degrees higher than in the template.
     angles = (numbers.uniform(-8, 26), numbers.uniform(-6, 6), numbers.uniform(-7, 7))
     return replace(recipe, stripped=stripped, scale=scale, angles=angles)
@@ -124,7 +124,7 @@ def _spacing(numbers: Numbers) -> Triple:
         spacing[:] = numbers.uniform(0.86, 1.1)
         thick = numbers.choice([1.2, 1.2, 1.25, 1.5, numbers.uniform(1.2, 2), numbers.uniform(2, 3)])
         spacing[numbers.integers(3)] = thick
-    return _triple(round(float(mm), 3) for mm in spacing)
+    return triple(round(float(mm), 3) for mm in spacing)
 
 
 def _field_of_view(numbers: Numbers, stripped: bool) -> tuple[Triple, Triple]:
@@ -150,8 +150,8 @@ def _scanner(numbers: Numbers, recipe: Recipe) -> Recipe:
     """What the scanner adds: contrast, noise, axis order, the stored values."""
     between = numbers.uniform
     deform = between(0.7, 1.2)
-    offset = _triple(numbers.normal(0, 8, 3))
-    oblique = _triple(between(-9, 9, 3)) if _chance(numbers, 0.15) else (0.0, 0.0, 0.0)
+    offset = triple(numbers.normal(0, 8, 3))
+    oblique = triple(between(-9, 9, 3)) if _chance(numbers, 0.15) else (0.0, 0.0, 0.0)
     orientation = str(numbers.choice(ORIENTATIONS)) if _chance(numbers, 0.8) else _any_orientation(numbers)
     recipe = replace(
         recipe,
@@ -177,6 +177,6 @@ def _any_orientation(numbers: Numbers) -> str:
     return "".join(pair[numbers.integers(2)] for pair in numbers.permutation([*("RL", "AP", "SI")]))
 
 
-def _triple(values) -> Triple:
+def triple(values) -> Triple:
     first, second, third = map(float, values)
     return first, second, third

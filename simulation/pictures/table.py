@@ -1,0 +1,16 @@
+"""`SIMULATORS`: which function draws the pictures of a study."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from simulation.pictures import slices, tumours
+
+Truth = dict[str, object]  # every picture of a study has the same keys
+# (seed, class) → pictures (rows, columns) of 8 bits, each with its truth
+Simulator = Callable[[tuple[int, ...], str], Iterator[tuple[np.ndarray, Truth]]]
+
+SIMULATORS: dict[str, Simulator] = {
+    "dementia-slices": slices.subject,
+    "brain-tumour": tumours.subject,
+}
