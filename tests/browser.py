@@ -32,12 +32,17 @@ Open = Callable[..., "Page"]  # noqa: F821
 
 @contextmanager
 def chromium() -> Iterator:
-    """Chromium while the block runs; without one the tests are skipped, unless they must not be."""
-    if not CHROMIUM and os.environ.get("SCANWISE_NEEDS_BROWSER") != "1":
-        pytest.skip("no Chromium here; install `chromium` to run the browser tests")
+    """Chromium while the block runs.
+
+    A person's machine need not have one, as no package of Python's brings it: there the tests are skipped, with
+    what to install. `.ci/run` installs it and says by SCANWISE_NEEDS_BROWSER=1 that its lack is an error.
+    """
+    if not CHROMIUM:
+        words = "no Chromium here; install `chromium` to run the browser tests"
+        assert os.environ.get("SCANWISE_NEEDS_BROWSER") != "1", words
+        pytest.skip(words)
     from playwright.sync_api import sync_playwright
 
-    assert CHROMIUM, "the browser tests need Chromium here (SCANWISE_NEEDS_BROWSER=1) and there is none"
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield started

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -30,14 +30,23 @@ MUST = os.environ.get("SCANWISE_NEEDS_ARCHIVE") == "1"
 
 
 def needed() -> None:
-    """Skip, or fail where it must not be skipped, unless all of it is installed."""
+    """Skip unless all of it is installed."""
     missing = [name for name in TOOLS if not shutil.which(name)]
     missing += [] if ORTHANC else ["Orthanc"]
     missing += [] if PLUGIN else ["its DICOMweb plugin"]
     if missing:
-        words = f"no {', '.join(missing)} here; install `orthanc`, `orthanc-dicomweb` and `dcmtk`"
-        assert not MUST, words
-        pytest.skip(words)
+        lacking(f"no {', '.join(missing)} here; install `orthanc`, `orthanc-dicomweb` and `dcmtk`")
+
+
+def tool(name: str) -> str:
+    """Where a program of DCMTK lies; a test that it alone is missing for is skipped."""
+    return shutil.which(name) or lacking(f"no {name} here; install `dcmtk`")
+
+
+def lacking(words: str) -> NoReturn:
+    """Skip on a person's machine, which need not have an archive; fail where all of it was to be installed."""
+    assert not MUST, words
+    pytest.skip(words)
 
 
 def free_port() -> int:

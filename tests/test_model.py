@@ -354,6 +354,7 @@ def test_a_truncated_checkpoint_is_refused(checkpoint):
         model.load(checkpoint[0], "cpu")
 
 
+# It is another's file and no part of the repository; the tests above build one of the same classes and layout.
 @pytest.mark.skipif(not CHECKPOINT.is_file(), reason="the published checkpoint lies outside the repository")
 def test_the_real_published_checkpoint_opens():
     weights = model.load(CHECKPOINT, "cpu")

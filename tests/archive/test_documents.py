@@ -1,7 +1,6 @@
 """The PDF comes out as it went in; the capture shows the planes, the answer and what it is not for."""
 
 import io
-import shutil
 import subprocess
 
 import numpy as np
@@ -14,9 +13,8 @@ from archive import documents
 from archive.results import to_bytes
 from reports.figures import picture, planes
 from reports.pdf import pdf
+from tests import orthanc
 from tests.archive.conftest import AT
-
-DCM2PDF = shutil.which("dcm2pdf")
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +45,10 @@ def test_an_odd_pdf_ends_with_one_more_line(judged, monkeypatch, length):
     assert body == b"x" * length + b"\n" * (length % 2)
 
 
-@pytest.mark.skipif(not DCM2PDF, reason="no dcm2pdf here; install `dcmtk`")
 def test_dcmtk_takes_the_pdf_out_byte_for_byte(encapsulated, tmp_path):
+    program = orthanc.tool("dcm2pdf")
     encapsulated.save_as(tmp_path / "x.dcm")
-    subprocess.run([DCM2PDF, tmp_path / "x.dcm", tmp_path / "x.pdf"], check=True, capture_output=True)
+    subprocess.run([program, tmp_path / "x.dcm", tmp_path / "x.pdf"], check=True, capture_output=True)
     assert (tmp_path / "x.pdf").read_bytes() == encapsulated.EncapsulatedDocument
 
 

@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 
@@ -15,9 +14,8 @@ from archive.structured_report import structured_report
 from diagnosis import gate
 from diagnosis.anatomy.measures import Value
 from studies import NOTICE
+from tests import orthanc
 from tests.archive.conftest import AT
-
-DSRDUMP = shutil.which("dsrdump")
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +99,14 @@ def test_measures_have_units_sides_and_ranges(judged):
     assert units == {"mL"}
 
 
-@pytest.mark.skipif(not DSRDUMP, reason="no dsrdump here; install `dcmtk`")
 def test_dcmtk_reads_it(judged, tmp_path):
+    program = orthanc.tool("dsrdump")
     (tmp_path / "report.dcm").write_bytes(to_bytes(structured_report(judged.diagnosis, AT)))
     done = subprocess.run(
-        [DSRDUMP, "+U8", "+Pl", tmp_path / "report.dcm"], capture_output=True, text=True, check=True
+        [program, "+U8", "+Pl", tmp_path / "report.dcm"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "Comprehensive 3D SR Document" in done.stdout and "error" not in done.stderr.lower()
     chance = judged.diagnosis.probabilities["AD"]

@@ -175,6 +175,8 @@ def test_folded_never_holds_the_whole_conv_output():
     assert largest.numbers < 8 * 158 * 78 * 78 / 5  # block 1's conv output
 
 
+# A processor without AVX-512 has no bfloat16 convolution in torch at all, and nothing that can be installed gives
+# it one. That the product then refuses is tested everywhere (`test_forward.py`).
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 conv")
 def test_folded_in_bfloat16_stays_near():
     blocks, walk = folded(torch.bfloat16)

@@ -72,6 +72,8 @@ def test_bf16_is_refused_where_the_processor_lacks_it(monkeypatch):
         Forward(small(), "bf16")
 
 
+# A processor without AVX-512 has no bfloat16 convolution in torch at all, and nothing that can be installed gives
+# it one. That the product then refuses is tested everywhere (above).
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this processor has no bfloat16 conv")
 def test_bf16_by_choice_stays_near(monkeypatch):
     monkeypatch.setattr(blockwise, "has_bf16", lambda: True)

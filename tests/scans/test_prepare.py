@@ -248,6 +248,7 @@ def test_the_full_grid_and_the_published_one(phantom):
     assert prepare(*phantom, PUBLISHED).tensor.shape == (1, 160, 256, 256)
 
 
+# People's heads stay out of the repository; where they lie beside it, they are prepared like the phantoms.
 @pytest.mark.skipif(not T1, reason="the real heads in ../shared/data/t1 are not on this machine")
 @pytest.mark.parametrize("path", T1, ids=lambda path: path.name)
 def test_real_heads_come_out_upright_and_whole(path):

@@ -5,15 +5,14 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from nilearn.datasets import load_mni152_template
 
 from simulation import phantom
-
-nilearn = pytest.importorskip("nilearn.datasets", reason="the ICBM 152 templates come with nilearn")
 
 
 @pytest.fixture(scope="module")
 def template():
-    return nilearn.load_mni152_template(resolution=1)
+    return load_mni152_template(resolution=1)
 
 
 def test_severity_zero_without_jitter_is_the_template(aged, template):

@@ -197,6 +197,7 @@ def test_damaged_pixels(phantom):
     assert refusal(to_bytes(data), "slice.dcm").code == "too-large"
 
 
+# Patients' data stay out of the repository; where they lie beside it, they are read too. The rest is made here.
 @pytest.mark.skipif(not HERE, reason="the real DICOM files in ../shared/data/dicom are not on this machine")
 @pytest.mark.parametrize(
     "name, shape, modality",
