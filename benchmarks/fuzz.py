@@ -35,6 +35,7 @@ import psutil
 from scans import processes
 from scans.scan import Scan, ScanError
 from tests.hostile.seeds import SEEDS
+from tests.hostile.seeds import seed as healthy_file
 
 ROOT = Path(__file__).resolve().parent.parent
 SECONDS, MEMORY = 10.0, 1536 << 20
@@ -123,7 +124,8 @@ def inside(data: bytes, other: bytes, name: str, draw: random.Random) -> bytes:
             hurt = draw.sample(old.namelist(), draw.choice((1, 1, 2, len(old.namelist()))))
             for member in old.namelist():
                 content = old.read(member)
-                new.writestr(member, mutate(content, other, draw) if member in hurt else content)
+                changed = mutate(content, other, draw) if member in hurt else content
+                new.writestr(zipfile.ZipInfo(member), changed, zipfile.ZIP_DEFLATED)
         return buffer.getvalue()
     at = data.find(b"1.2.840.10008.1.2.1.99")
     if at > 0:  # deflated syntax
@@ -205,7 +207,7 @@ def small_prepare() -> Callable[[Scan], None]:
 
 def fuzz_readers(count: int, seed: int, only: list[str], keep: Path | None, prepared: bool) -> dict[str, Found]:
     kinds = [kind for kind in SEEDS if not only or any(word.lower() in kind.lower() for word in only)]
-    healthy = {kind: SEEDS[kind][1]() for kind in kinds}
+    healthy = {kind: healthy_file(kind) for kind in kinds}
     found = {kind: Found() for kind in kinds}
     prepare, lock = small_prepare() if prepared else None, threading.Lock()
 

@@ -20,6 +20,7 @@ except ImportError:  # Windows has no such limits
     resource = None  # type: ignore[assignment]
 
 SLACK = 256 << 20  # bytes beside the file and what it declares: code paths, small copies, headers
+WORN = SLACK  # bytes that what was read before may have left behind; a reader that holds more is replaced
 AT_ONCE = 1 << 27  # bytes of a block whose pages are taken beforehand; of a larger one as they are filled
 MOST = 3 << 30  # bytes that all of it may come to, whatever is declared
 
@@ -29,14 +30,18 @@ class Budget:
 
     def __init__(self) -> None:
         self.limited = False
-        self.start = self.now = 0
+        self.first = self.start = self.now = 0
         self.blocks: dict[int, int] = {}  # where a block of memory begins → its descriptor
 
     def begin(self, size: int) -> None:
-        """For a reader process: from here on only what a file of `size` bytes needs, and what is declared."""
+        """For a reader process: from here on only what a file of `size` bytes needs, and what is declared.
+
+        Counted from what the process holds now: what was read before leaves something behind (a decoder's library,
+        a heap that does not shrink), and the next file is not to pay for it. How much that may be, `worn` says.
+        """
         self.limited = True
-        self.start = self.start or address_space()
-        self.now = self.start
+        self.now = self.start = address_space()
+        self.first = self.first or self.start
         self.grow(size + SLACK)
 
     def grow(self, size: int) -> None:
@@ -55,6 +60,11 @@ class Budget:
         block = np.frombuffer(mapped(descriptor, size), np.uint8)
         self.blocks[address(block)] = descriptor
         return block
+
+    @property
+    def worn(self) -> bool:
+        """Whether what was read left more behind than another process would cost."""
+        return address_space() - self.first > WORN
 
     def end(self) -> None:
         for descriptor in self.blocks.values():

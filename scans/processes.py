@@ -72,7 +72,7 @@ class Reader:
             env=os.environ | dict.fromkeys(THREADS, "1"),
         )
         other.close()
-        self.ready = False
+        self.ready = self.worn = False
         self.rested = time.monotonic()
 
     def ask(
@@ -230,6 +230,7 @@ class Readers:
         with contents(file, shown) as descriptor, self._reader(cancelled, shown) as reader:
             try:
                 told, descriptors = reader.ask(asked, descriptor, seconds, cancelled)
+                reader.worn = bool(told.get("worn"))
             except TimeoutError as error:
                 words = "it did not start" if not reader.ready else f"it took longer than {seconds:g} s"
                 raise ScanError(
@@ -252,14 +253,14 @@ class Readers:
 
     @contextlib.contextmanager
     def _reader(self, cancelled: Callable[[], object], shown: str) -> Iterator[Reader]:
-        """A reader for one file: back among the idle ones afterwards, unless anything went wrong."""
+        """A reader for one file: back among the idle ones afterwards, unless anything went wrong or it is worn."""
         reader = self._take(cancelled, shown)
         try:
             yield reader
         except BaseException:
             self._give(reader, well=False)
             raise
-        self._give(reader, well=True)
+        self._give(reader, well=not reader.worn)
 
     def _take(self, cancelled: Callable[[], object], shown: str) -> Reader:
         with self.changed:

@@ -35,7 +35,7 @@ def main(descriptor: int) -> None:
             asked, descriptors = received
             faulthandler.dump_traceback_later(asked["seconds"] + GRACE, exit=True, file=nowhere)
             told, voxels = answer(asked, descriptors[0])
-            send(end, told, *voxels)
+            send(end, told | {"worn": memory.BUDGET.worn}, *voxels)
             faulthandler.cancel_dump_traceback_later()
             memory.BUDGET.end()
 

@@ -5,6 +5,7 @@ is read, `choice` decides.
 """
 
 import re
+import struct
 import zipfile
 import zlib
 from dataclasses import replace
@@ -23,6 +24,7 @@ from scans.scan import MAX_PIXELS, Data, Scan, ScanError, View, image, what
 
 MAX_FILES = 20_000
 SERIES_SHOWN = 20
+MAX_DICTIONARY = 256 << 20  # bytes that LZMA may look back; packers take 64 MB at their best, some 256
 BAND = 256  # rows of a picture whose brightness is worked out at once
 
 
@@ -62,6 +64,7 @@ def unzip(data: Data, name: str, limit: int) -> tuple[list[File], int]:
         archive = zipfile.ZipFile(View(data))
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         check_entries(entries, name, reading.limit)
+        check_dictionaries(data, entries, name)
         for entry in entries:
             raw = bytearray()
             with archive.open(entry) as file:
@@ -119,6 +122,23 @@ def check_entries(entries: list[zipfile.ZipInfo], name: str, limit: int) -> None
             f"{name}: {len(entries):,} files of {size:,} bytes, and the limit is "
             f"{MAX_FILES:,} files of {limit:,} bytes; zip one series alone",
         )
+
+
+def check_dictionaries(data: Data, entries: list[zipfile.ZipInfo], name: str) -> None:
+    """What LZMA takes to unpack the files of a zip: each says it in four bytes, and the decoder believes them."""
+    largest = 0
+    for entry in entries:
+        if entry.compress_type == zipfile.ZIP_LZMA and entry.compress_size:
+            names = struct.unpack_from("<2H", data, entry.header_offset + 26)
+            start = entry.header_offset + 30 + sum(names)
+            largest = max(largest, struct.unpack_from("<I", data, start + 5)[0])  # behind version and filters
+    if largest > MAX_DICTIONARY:
+        raise ScanError(
+            "too-large",
+            f"{name}: unpacking it takes a dictionary of {largest:,} bytes, and the limit is {MAX_DICTIONARY:,}; "
+            "zip it again with plain deflate",
+        )
+    grow(largest)
 
 
 def volume_of(files: list[File], name: str, limit: int, listed: tuple[Series, ...] = ()) -> Scan:

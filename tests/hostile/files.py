@@ -220,6 +220,15 @@ def packed(method: int, damage: bool) -> bytes:
     return bytes(data)
 
 
+def dictionary(size: int) -> bytes:
+    """A series packed by LZMA, one member of which says that it looks back so many bytes."""
+    data = bytearray(packed(zipfile.ZIP_LZMA, False))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        second = archive.infolist()[1]
+    struct.pack_into("<I", data, second.header_offset + 30 + len(second.filename) + 5, size)
+    return bytes(data)
+
+
 def gif_of(side: int = 8190) -> bytes:
     """51 kB of 67 million pixels: floats of three colours, several times over, took 3.4 GB."""
     picture = Image.new("P", (side, side))
@@ -279,6 +288,8 @@ HOSTILE = {
     "damaged bzip2": hostile("a.zip", lambda: packed(zipfile.ZIP_BZIP2, True), "truncated"),
     "whole LZMA": hostile("a.zip", lambda: packed(zipfile.ZIP_LZMA, False), READ),
     "damaged LZMA": hostile("a.zip", lambda: packed(zipfile.ZIP_LZMA, True), "truncated"),
+    "LZMA that looks back 256 MB": hostile("a.zip", lambda: dictionary(256 << 20), READ),
+    "LZMA that looks back a gigabyte": hostile("a.zip", lambda: dictionary(1 << 30), "too-large"),
     "GIF of 8190": hostile("a.gif", gif_of, READ),
     "strip": hostile("a.png", strip, "absurd-dimensions"),
     "frames in colour": hostile("a.dcm", frames_in_colour, "rgb"),

@@ -2,10 +2,12 @@
 
 import gzip
 import io
+import itertools
 import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
+from unittest import mock
 
 import nibabel
 import numpy as np
@@ -146,7 +148,7 @@ def zipped(method: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         for number, file in enumerate(slices()):
-            archive.writestr(f"{number}.dcm", file)
+            archive.writestr(zipfile.ZipInfo(f"{number}.dcm"), file, method)  # of no date
     return buffer.getvalue()
 
 
@@ -158,6 +160,13 @@ def tarred() -> bytes:
             member.size = len(file)
             archive.addfile(member, io.BytesIO(file))
     return buffer.getvalue()
+
+
+def seed(kind: str) -> bytes:
+    """A healthy file, the same at every call: the UIDs of its images are counted, where others are made anew."""
+    numbers = itertools.count(1)
+    with mock.patch.object(heads, "generate_uid", lambda: f"1.2.3.4.{next(numbers)}"):
+        return SEEDS[kind][1]()
 
 
 # what it is -> the name that a file of it has, and its bytes

@@ -15,6 +15,7 @@ from scans.prepare import prepare
 from scans.scan import Scan, ScanError
 from studies import STUDIES
 from tests.hostile.files import HOSTILE, READ
+from tests.hostile.seeds import SEEDS, seed
 from tests.support import ROOT
 
 FOUND = sorted((Path(__file__).parent / "found").glob("*"))
@@ -57,7 +58,7 @@ from scans.prepare import prepare
 from studies import STUDIES
 from tests.hostile.files import HOSTILE
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-scan = processes.read(HOSTILE[{what!r}].build(), HOSTILE[{what!r}].name)
+scan = processes.read(HOSTILE[{what!r}].build(), HOSTILE[{what!r}].name, seconds=60)
 prepared = prepare(scan, STUDIES[{study!r}].contract)
 assert torch.isfinite(prepared.tensor).all()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10, scan.voxels.nbytes)
@@ -75,8 +76,6 @@ def test_a_head_far_from_zero_is_prepared_like_the_same_head_near_it():
 
 
 def test_a_volume_of_frames_in_a_picture_study_is_the_wrong_kind():
-    from tests.hostile.seeds import SEEDS
-
     scan = processes.read(SEEDS["DICOM frames"][1](), "a.dcm")
     with pytest.raises(ScanError, match="the file holds a volume") as refused:
         prepare(scan, STUDIES["chest-nodule"].contract)
@@ -110,12 +109,11 @@ def test_a_short_run_of_the_fuzzer():
     assert [bad for entry in found.values() for bad in entry.bad] == []
     assert memory < fuzz.MEMORY
     outcomes = sum((entry.outcomes for entry in found.values()), fuzz.Counter())
-    assert outcomes["read"] > 200 and outcomes.total() == 1200
-    # A reader that has grown by what it read before may reach its bound earlier; that is told in words too.
-    assert not set(outcomes) & (set(fuzz.BROKEN) - {"too-much-memory"}) and outcomes["too-much-memory"] <= 2
+    assert outcomes["read"] > 200 and outcomes.total() == 1200 and not set(outcomes) & set(fuzz.BROKEN)
 
 
 def test_the_fuzzer_draws_the_same_again():
+    assert [kind for kind in SEEDS if seed(kind) != seed(kind)] == []
     draws = [
         [fuzz.mutate(bytes(range(256)) * 4, b"other" * 50, fuzz.random.Random(f"3/{n}")) for n in range(40)]
         for _ in range(2)

@@ -25,6 +25,7 @@ import os, sys, time
 sys.path.insert(0, {root!r})
 import numpy as np
 from scans import nifti, reader
+from scans.scan import ScanError
 def odd(data, name, series, limit):
     word = bytes(data[:8])
     if word == b"segfault": os.kill(os.getpid(), 11)
@@ -32,6 +33,8 @@ def odd(data, name, series, limit):
     if word == b"swelling": return [np.ones(1 << 24) for _ in range(1 << 20)]
     if word == b"exitexit": os._exit(3)
     if word == b"surprise": raise AttributeError("Secret^Name")
+    if word == b"hoarding": kept.append(np.ones(20 << 20)); raise ScanError("constant", "160 MB kept")
+kept = []
 nifti.read_nifti = odd
 reader.main({end})
 """
@@ -115,6 +118,17 @@ def test_a_reader_may_crash_hang_and_swell(odd_readers, content, code, words):
     assert refused.value.code == code and "Secret" not in str(refused.value)
     with pytest.raises(ScanError, match="more memory"):  # and the next one finds a reader that works
         odd_readers.read(b"swelling", "a.nii")
+
+
+def test_a_file_does_not_pay_for_what_others_left_and_a_worn_reader_is_replaced(odd_readers):
+    """Each leaves 160 MB behind: the second file still has all of its slack, the third another reader."""
+    pids = []
+    for idle in (1, 0, 1):
+        with pytest.raises(ScanError, match="160 MB kept"):
+            odd_readers.read(b"hoarding", "a.nii")
+        assert len(odd_readers.idle) == odd_readers.count == idle
+        pids += [reader.process.pid for reader in odd_readers.idle]
+    assert len(set(pids)) == 2
 
 
 def test_a_swelling_reader_stays_within_its_bound(odd_readers):
