@@ -32,10 +32,10 @@ class Columns:
     codes: Sequence[str]  # of the study's classes
     intervals: bool = False
     measures: Sequence[str] = ()  # of the brain, by name
-    centiles: Sequence[str] = ()  # the measures of which controls are known
     entities: bool = False  # of BIDS names
     scanner: bool = False  # how DICOM scans were acquired
     provenance: bool = False  # what of, by what and how it was made: a cohort's rows can be gone on with
+    centiles: Sequence[str] = ()  # the measures of which controls are known
 
     @property
     def numbers(self) -> list[str]:

@@ -202,7 +202,7 @@ def test_measures_are_folded_and_an_age_gives_them_centiles_and_curves(measuring
             "(({scrollWidth, clientWidth}) => scrollWidth <= clientWidth)(document.querySelector('.table-scroll'))"
         )
         page.locator(".cuts img").scroll_into_view_if_needed()
-        page.wait_for_function("document.querySelector('.cuts img').naturalWidth === 1000")
+        page.wait_for_function("() => document.querySelector('.cuts img').naturalWidth === 1000")
         page.click("[data-do=uncertainty]")  # keeps what was told
         page.wait_for_selector(".bars .range")
         assert page.input_value("#person-age") == "70" and page.locator(".curve-grid svg").count() == 4
