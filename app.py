@@ -33,6 +33,7 @@ from pywebio.session.threadbased import ThreadBasedSession
 from diagnosis.anatomy.norms import FILE as NORMS
 from diagnosis.diagnoser import BESIDE, NONE
 from model import SEGMENTER, Weights, WeightsError, allow_network
+from networks.precision import PRECISIONS
 from reports import wording
 from scans import processes
 from scans.read import IMAGES, READERS
@@ -282,6 +283,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the networks; auto is bf16 on cards that have it, else fp32 (%(default)s)",
+    )
+    parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
@@ -374,6 +381,7 @@ def main(argv: list[str] | None = None) -> int:
             60 * options.keep,
             options.segmenter,
             options.norms,
+            options.precision,
         )
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

@@ -23,7 +23,7 @@ from cohorts.table.results import Results
 from diagnosis.diagnoser import BESIDE, NONE, find_weights
 from model import read_header
 from networks import dropout
-from networks.forward import PRECISIONS
+from networks.precision import PRECISIONS
 from reports.wording import languages
 from scans import processes
 from studies import NOTICE
@@ -108,7 +108,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--anew", action="store_true", help="begin anew, whatever the table holds")
     made.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="judge the I-th of N parts alone")
     made.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    made.add_argument("--precision", choices=PRECISIONS, default="fp32", help="of the network (%(default)s)")
+    made.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the network; auto is bf16 on cards that have it, else fp32 (%(default)s)",
+    )
     made.add_argument(
         "--threads", type=int, default=0, metavar="N", help="scans in hand at once (default: by the machine)"
     )
@@ -190,7 +195,7 @@ def run(options: argparse.Namespace) -> int:
     plan = Plan(
         options.weights.resolve(), wanted, options.segmenter, options.device, options.precision, options.batch
     )
-    judge = (plan if options.ray is None else replace(plan, device="cpu")).open()
+    judge = (plan if options.ray is None else replace(plan, device="cpu", precision="auto")).open()
     results: Results | Derivatives
     if options.derivatives:
         results = Derivatives(options.derivatives, cohort.participants)

@@ -11,6 +11,7 @@ from diagnosis.anatomy.norms import FILE as NORMS
 from diagnosis.anatomy.norms import NOBODY, NormsError, person
 from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, find_weights
 from networks import dropout
+from networks.precision import PRECISIONS
 from reports.wording import Texts, languages
 from scans import processes
 from scans.progress import progress
@@ -160,9 +161,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
     parser.add_argument(
         "--precision",
-        choices=["fp32", "bf16"],
-        default="fp32",
-        help="bf16 only where the processor has it (%(default)s)",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the network; auto is bf16 on cards that have it, else fp32 (%(default)s)",
     )
     options = parser.parse_args(argv)
     if not 0.5 <= options.level < 1:

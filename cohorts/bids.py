@@ -47,6 +47,7 @@ DESCRIPTIONS = {
     "sha256": "SHA-256 of the scan's file",
     "weights": "SHA-256 of the network's weights file",
     "segmenter": "SHA-256 of the segmenter's weights file",
+    "precision": "What the network computed in: fp32, bf16 or fp16",
 }
 
 

@@ -115,7 +115,7 @@ class Judge:
             self.diagnoser.study.codes,
             self.wanted.uncertainty,
             tuple(MEASURES) if self.diagnoser.segmenter else (),
-            self.wanted.bids,
+            entities=self.wanted.bids,
             provenance=True,
         )
 
@@ -171,7 +171,7 @@ class Plan:
     wanted: Wanted
     segmenter: str = BESIDE
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     batch: int = BATCH
 
     def open(self) -> Judge:

@@ -64,6 +64,7 @@ class Diagnosis:
     segmenter: segment.SegmenterWeights | None = field(default=None, repr=False)  # what measured it
     person: Person = NOBODY  # as far as told
     norms: Norms | None = field(default=None, repr=False)  # that the measures were compared with
+    precision: str = "fp32"  # that the network computed in
 
     @property
     def verdict(self) -> str:
@@ -84,6 +85,7 @@ class Diagnosis:
             "file": self.file,
             "study": self.weights.study.key,
             "weights": {"name": self.weights.name, "sha256": self.weights.sha256},
+            "precision": self.precision,
             "label": self.label,
             "name": self.name,
             "probabilities": self.probabilities,
@@ -147,7 +149,7 @@ class Diagnoser:
         self,
         weights: str | Path,
         device: str = "auto",
-        precision: str = "fp32",
+        precision: str = "auto",
         segmenter: segment.SegmenterWeights | str | Path = BESIDE,
         norms: Norms | str | Path = BESIDE,
     ):
@@ -279,6 +281,7 @@ class Diagnoser:
             segmenter=self.segmenter if measures else None,
             person=person,
             norms=self.norms if measures else None,
+            precision=self.forward.precision,
         )
 
     def _read_out(self, logits: torch.Tensor, level: float) -> tuple[str, dict[str, float], list[str]]:

@@ -5,41 +5,36 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from networks import blockwise, dropout
+from networks import dropout
 from networks.base import Network, WeightsError, in_memory_format
-
-PRECISIONS = ("fp32", "bf16")
+from networks.precision import HALVES, chosen
 
 
 class Forward:
     """One way through a network in eval mode: `forward(x) -> (logits, features)`; several threads may call it.
 
-    The 3-D network goes block by block on the processor; on CUDA all run channels-last in bfloat16 up to the
-    penultimate features; the others are the plain modules. `forward.base` alone is what the passes with dropout,
-    `forward.passes`, share; networks that drop nothing have none.
+    The 3-D network goes block by block on the processor; on CUDA all run channels-last, up to the penultimate
+    features in `precision`; the others are the plain modules. `forward.base` alone is what the passes with
+    dropout, `forward.passes`, share; networks that drop nothing have none.
     """
 
-    def __init__(self, network: Network, precision: str = "fp32"):
-        if precision not in PRECISIONS:
-            raise WeightsError(f"precision {precision!r} is unknown; use {' or '.join(PRECISIONS)}")
+    def __init__(self, network: Network, precision: str = "auto"):
         self.network = network
         self.device = next(network.parameters(), torch.empty(0)).device
+        self.precision = chosen(precision, self.device)
         self.folded = None
         self.passes = dropout.Passes(network) if network.drops else None
         if self.device.type == "cuda":
+            if self.precision == "fp32":  # left to itself, a card multiplies in 10 bits of its 23
+                torch.backends.cudnn.allow_tf32 = False
             self.network = copy.deepcopy(network)
             for module in self.network.modules():
                 if isinstance(module, nn.Conv2d | nn.Conv3d):
                     last = torch.channels_last_3d if isinstance(module, nn.Conv3d) else torch.channels_last
                     in_memory_format(module, last)
             return
-        if precision == "bf16" and not blockwise.has_bf16():
-            raise WeightsError(
-                "precision bf16 asks for a processor with AVX512-BF16 or AMX, which this one lacks; "
-                "use --precision fp32"
-            )
-        self.folded = network.folded(torch.bfloat16 if precision == "bf16" else torch.float32)
-        if self.folded is None and precision == "bf16":
+        self.folded = network.folded(HALVES.get(self.precision, torch.float32))
+        if self.folded is None and self.precision == "bf16":
             name = type(network).__name__
             raise WeightsError(f"precision bf16 is not made for {name}; use --precision fp32")
 
@@ -49,13 +44,18 @@ class Forward:
         x = x.to(self.device)
         if self.folded:
             return torch.cat([self.folded(volume[None]) for volume in x])  # (N, 64, 3, 5, 5)
-        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda):
+        with self._half():
             return self.network.base(x)
+
+    def _half(self) -> torch.autocast:
+        """Half precision for the plain modules, where it was chosen; what is folded has its own."""
+        dtype = None if self.folded else HALVES.get(self.precision)
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     @torch.inference_mode()
     def answer(self, base: Tensor) -> tuple[Tensor, Tensor]:
         """What `base` gave → logits (N, K) and penultimate features (N, F), both float32 on the device."""
-        with torch.autocast("cuda", torch.bfloat16, enabled=base.is_cuda):
+        with self._half():
             features = self.network.top(base.float()).float()
         return self.network.head(features), features
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from networks.precision import card_has_bf16
+
 CLASSES = (
     "background", "fluid", "grey", "white", "lateral", "inferior_horn", "third", "fourth", "hippocampus",
     "cerebellum", "stem",
@@ -35,7 +37,7 @@ def from_cubes(cubes: Tensor) -> Tensor:
 
 def fast_bf16(device: torch.device) -> bool:
     """Whether this device multiplies bfloat16 faster than float32."""
-    return device.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
+    return card_has_bf16(device) if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
 
 
 class ConvNorm(nn.Module):

@@ -221,6 +221,7 @@ class ServerState:
         keep: float = 3600,
         segmenter: str | Path = BESIDE,
         norms: str | Path = BESIDE,
+        precision: str = "auto",
     ):
         self.uploads, self.pool, self.keep = uploads, pool, keep
         self.password_needed = False
@@ -228,7 +229,7 @@ class ServerState:
         self.waiting: set[Any] = set()  # the loop's futures of work that a request waits for
         self.arriving: set[Any] = set()  # handlers whose body is still on its way
         self.broken: list[str] = []
-        self.diagnosers = self._load(weights, device, segmenter, norms)
+        self.diagnosers = self._load(weights, device, precision, segmenter, norms)
         self.pages: dict[str, PageSession] = {}
         self.results: dict[str, Result] = {}
         self.progress: dict[str, float] = {}  # of a heat map, by result
@@ -237,7 +238,9 @@ class ServerState:
         self.registry = prometheus.CollectorRegistry()
         self._count()
 
-    def _load(self, folder: Path, device: str, segmenter: str | Path, norms: str | Path) -> dict[str, Diagnoser]:
+    def _load(
+        self, folder: Path, device: str, precision: str, segmenter: str | Path, norms: str | Path
+    ) -> dict[str, Diagnoser]:
         """Every weights file of the folder, by its name; a broken one is told in words and left out."""
         loaded = {}
         measuring: SegmenterWeights | str = NONE
@@ -250,7 +253,7 @@ class ServerState:
             self.broken.append(str(error))
         for path in model.list_weights(folder):
             try:
-                diagnoser = Diagnoser(path, device, segmenter=measuring, norms=comparing)
+                diagnoser = Diagnoser(path, device, precision, segmenter=measuring, norms=comparing)
             except model.WeightsError as error:
                 self.broken.append(str(error))
                 continue

@@ -138,6 +138,7 @@ def test_a_report_is_not_written_over_a_file(calibrated, ball, tmp_path):
         (["x.nii", "--weights", "nowhere.safetensors"], "nowhere.safetensors: no such weights file"),
         (["x.nii", "--study", "astrology"], "astrology"),
         (["x.nii", "--json", "--csv", "y.csv"], "not allowed with"),
+        (["x.nii", "--device", "cpu", "--precision", "fp16"], "precision fp16 is for CUDA; use --precision fp32"),
     ],
 )
 def test_a_wrong_command_line_ends_with_two(arguments, words):

@@ -51,7 +51,7 @@ class Columns:
         numbers, codes = self.numbers, list(self.codes)
         after = [name for name in numbers if name not in (*codes, "severity")]
         first = ["file", *(ENTITIES if self.entities else ())]
-        last = ["judged_anyway", "error", "sha256", "weights", "segmenter"] if self.provenance else []
+        last = ["judged_anyway", "error", "sha256", "weights", "segmenter", "precision"] if self.provenance else []
         words = [name for name in SCANNER.values() if self.scanner and name not in numbers]
         return [*first, "label", *codes, "set", "severity", "verdict", "reasons", *after, *words, *last]
 
@@ -83,6 +83,7 @@ class Columns:
             "sha256": record.get("sha256", ""),
             "weights": (record.get("weights") or {}).get("sha256", ""),
             "segmenter": (record.get("segmenter") or {}).get("sha256", ""),
+            "precision": record.get("precision", ""),
         }
         empty: Row = {name: None if name in self.numbers else "" for name in self.names}
         return {name: row.get(name, empty[name]) for name in empty}

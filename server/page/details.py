@@ -67,6 +67,7 @@ def of_network(t: Texts, record: dict[str, Any], weights: Weights) -> Facts:
     rows = [
         (t("fact.weights"), t.weights_title(weights)),
         (t("fact.sha"), f"{weights.sha256[:16]}…"),
+        (t("fact.precision"), record["precision"]),
         (t("fact.use"), t.use(weights.study)),
         *t.shares(record["shares"]),
     ]

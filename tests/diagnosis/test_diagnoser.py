@@ -141,6 +141,7 @@ def test_measures_can_be_left_out_or_be_another_segmenter_s(measuring, measuring
     record = without(head_file).record()
     assert record["measures"] is record["not_assessed"] is record["segmenter"] is None
     assert "measure" not in record["seconds"] and "measure" not in without.steps
+    assert record["precision"] == "fp32"  # what `auto` comes to on a processor
     assert Diagnoser(calibrated, "cpu").segmenter is None  # nothing lies beside it
     assert Diagnoser(calibrated, "cpu", segmenter=measuring_folder / model.SEGMENTER).segmenter is not None
     with pytest.raises(model.WeightsError, match=r"absent\.safetensors: no such weights file"):

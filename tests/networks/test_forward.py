@@ -9,6 +9,7 @@ from model import WeightsError
 from networks import blockwise
 from networks.base import Network
 from networks.forward import Forward
+from networks.precision import HALVES
 from tests.small_networks import SMALL, small
 
 
@@ -88,5 +89,28 @@ def test_bf16_by_choice_stays_near(monkeypatch):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(WeightsError, match=r"precision 'fp8' is unknown; use fp32 or bf16"):
+    with pytest.raises(WeightsError, match=r"precision 'fp8' is unknown; use auto, fp32, bf16, fp16"):
         Forward(small(), "fp8")
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("bf16", 8), ("fp16", 11)])
+def test_a_card_computes_plain_modules_in_the_half_that_was_chosen(precision, bits):
+    """The way of a card, on the processor: autocast up to the features, nothing folded."""
+    network, x = small(), torch.randn(3, 1, *SMALL)
+    with torch.no_grad():
+        expected = network(x)
+    forward = Forward(network)
+    assert forward.precision == "fp32"
+    forward.folded, forward.precision = None, precision
+    inside = set()
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv3d | torch.nn.Linear):
+            layer.register_forward_hook(lambda layer, given, out: inside.add(out.dtype))
+    logits, features = forward(x)
+    assert inside == {HALVES[precision], torch.float32}  # the last layer alone in full
+    assert logits.dtype == features.dtype == torch.float32
+    off = float((logits - expected).abs().max() / expected.abs().max())
+    assert 0 < off < 30 * 2.0**-bits  # as many bits as its fraction has, lost a few times over
+    forward.precision = "fp32"
+    inside.clear()
+    assert torch.allclose(forward(x)[0], expected, atol=1e-5) and inside == {torch.float32}

@@ -23,10 +23,12 @@ def test_a_diagnosis_and_a_refusal_fill_the_same_columns(diagnosis: Diagnosis):
     assert row["label"] == "AD" and row["AD"] == 0.55 and row["set"] == "AD LMCI" and row["sub"] == "01"
     # 0.55 of 1, 0.05 of 0.5, 0.05 of 0.25 and 0.2 of 0.75
     assert abs(row["severity"] - 0.7375) < 1e-9 and row["seconds"] == 0.75 and row["weights"] == "ab" * 32
+    assert row["precision"] == "fp32"
     assert row["CN low"] == 0.25 and row["CN high"] == 0.5 and row["ventricles"] == 31.5 and row["ses"] == ""
     refused = columns.row(error_record("x.nii", ScanError("empty", "x.nii: two\nlines")))
     assert list(refused) == columns.names and refused["verdict"] == "refused" and refused["error"] == "empty"
     assert refused["reasons"] == "x.nii: two lines" and refused["AD"] is None and refused["label"] == ""
+    assert refused["precision"] == ""
 
 
 def test_a_csv_shows_numbers_and_leaves_blank_what_there_is_not(diagnosis: Diagnosis, tmp_path):

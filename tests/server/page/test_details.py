@@ -16,7 +16,7 @@ def test_four_lists_say_what_was_read_how_long_it_took_and_who_judged(diagnosis)
     assert "166 × 256 × 256" in scan.values() and "1.2 × 1 × 1 mm" in scan.values() and "RAS" in scan.values()
     assert "166 × 256 × 256 · 1.2 × 1 × 1 mm" in prepared.values()
     assert list(seconds.values())[:2] == ["0.25 s", "0.50 s"] and "0.75 s" in seconds.values()
-    assert "abababababababab…" in network.values()
+    assert "abababababababab…" in network.values() and network["Computed in"] == "fp32"
     assert "made-up test heads · 77" in network.values()
     assert any("0.81" in value or "81" in value for value in network.values())
 
