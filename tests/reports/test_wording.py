@@ -22,7 +22,7 @@ from tests.support import ROOT
 TABLES = wording.translations()
 OTHERS = [language for language in TABLES if language != "en"]
 SOURCES = [
-    *(file for package in ("reports", "server") for file in (ROOT / package).glob("*.py")),
+    *(file for package in ("reports", "server") for file in (ROOT / package).rglob("*.py")),
     *(ROOT / "web").glob("*.js"),
     *(ROOT / "web" / "pages").glob("*.html"),
     ROOT / "diagnose.py",
