@@ -1,4 +1,5 @@
-# `make run` starts the app, `make test` checks it; both build .venv first and start at once the next time.
+# `make run` starts the app, `make test` checks it, `make demos` brings the picture studies; each builds .venv first
+# and starts at once the next time.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -9,9 +10,13 @@ UV := $(BIN)/uv pip install --quiet --compile-bytecode --no-deps --python $(BIN)
 LOCKED := $(UV) --require-hashes -r locks
 TORCH := $(shell grep -oE '^torch(vision)?==[0-9.]+' locks/torch.txt)
 
-.PHONY: run test lint lock audit mutants clean
+.PHONY: run demos test lint lock audit mutants clean
 run: .venv/run.done
 	$(BIN)/python app.py
+
+# Demonstration weights of the four picture studies, from simulated pictures: some 25 minutes on two cores.
+demos: .venv/test.done
+	$(BIN)/python demos.py
 
 test: .venv/test.done
 	$(BIN)/python -m pytest

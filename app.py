@@ -44,6 +44,7 @@ from server.access.signin import SignIn
 from server.folder import Uploads
 from server.page.session import application
 from server.state import Pool, ServerState
+from studies import STUDIES
 
 RECONNECT = 90  # seconds that a phone may be out of reach before its page is given up
 MESSAGE = 1 << 20  # bytes of one websocket message
@@ -183,13 +184,15 @@ def make_app(
 
 
 def find_example(folder: Path, weights: Weights | None = None) -> Path | None:
-    """The scan to try with the weights: the one that they name, or the folder's first of the right kind."""
+    """The scan to try with the weights: the one they name, the picture of their study, or the first volume."""
     named = weights.header.example.get("file") if weights else None
     if named and (folder / Path(named).name).is_file():
         return folder / Path(named).name
-    image = weights is not None and weights.contract.kind == "image"
+    study = weights.study if weights else STUDIES["alzheimers"]
+    image = study.contract.kind == "image"
     wanted = tuple(suffix for suffix in READERS if (suffix in IMAGES) == image)
-    return min((path for path in folder.glob("*") if path.name.lower().endswith(wanted)), default=None)
+    found = (path for path in folder.glob("*") if path.name.lower().endswith(wanted))
+    return min((path for path in found if not image or path.stem == study.key), default=None)
 
 
 async def serve(

@@ -41,7 +41,7 @@ DEMOS = {"demo": ("AD", 990001), "demo-cn": ("CN", 990002)}  # cohorts keep to s
 # The example picture of each picture study: class, seed, which of the subject's pictures
 PICTURE_DEMOS = {
     "dementia-slices": ("ModerateDemented", 990003, 5),
-    "brain-tumour": ("yes", 990004, 0),
+    "brain-tumour": ("yes", 990016, 1),
 }
 DEMO_FOLDER = Path(__file__).parent / "demodata"
 

@@ -2,8 +2,16 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+import torch
+
+import model
+from model import Weights
+from networks.header import Header
+from studies import STUDIES
 from tests.support import ROOT, Server
 
 
@@ -26,3 +34,19 @@ def test_a_taken_port_and_an_empty_folder_are_told_in_words(server: Server, tmp_
     assert "bad.x.safetensors" in broken.stderr
     assert "no weights file" in broken.stderr
     assert "Traceback" not in broken.stderr
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pywebio leaves a file open
+def test_the_example_of_a_picture_study_is_named_after_it(tmp_path: Path):
+    import app
+
+    for name in ("a.jpg", "demo.nii.gz", "dementia-slices.png", "brain-tumour.jpg"):
+        (tmp_path / name).touch()
+    header = Header(STUDIES["brain-tumour"], "SliceCNN")
+    weights = Weights("", "", header, model.NETWORKS["SliceCNN"](2), torch.device("cpu"))
+    assert app.find_example(tmp_path, weights) == tmp_path / "brain-tumour.jpg"
+    assert app.find_example(tmp_path) == tmp_path / "demo.nii.gz"
+    (tmp_path / "brain-tumour.jpg").unlink()
+    assert app.find_example(tmp_path, weights) is None
+    named = replace(weights, header=replace(weights.header, example={"file": "a.jpg"}))
+    assert app.find_example(tmp_path, named) == tmp_path / "a.jpg"

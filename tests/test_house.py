@@ -18,7 +18,7 @@ ORDER = [
     {"archive"},
     {"scoring", "cohorts"},
     {"learning", "server"},
-    {"app", "cohort", "diagnose", "evaluate", "node", "norms", "simulate", "train", "train_segmenter"},
+    {"app", "cohort", "demos", "diagnose", "evaluate", "node", "norms", "simulate", "train", "train_segmenter"},
 ]
 RANK = {name: rank for rank, row in enumerate(ORDER) for name in row}
 COMMANDS = ORDER[-1]

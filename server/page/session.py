@@ -24,6 +24,7 @@ from reports.wording import Texts, language_of, languages
 from scans.read import APART, READERS, safe_name
 from server.page.views import refusal_view, result_view, table_row, verdict_groups
 from server.state import Busy, Cancelled, Job, PageSession, Result, ServerState, Upload, failure
+from studies import STUDIES
 
 IN_BROWSER = (
     "upload.failed",
@@ -312,12 +313,13 @@ class Visit:
             (name, f"{self.t.study_title(d.study)} · {self.t.weights_title(d.weights)}")
             for name, d in self.state.diagnosers.items()
         ]
-        study = weights.study
+        study, there = weights.study, {d.study.key for d in self.state.diagnosers.values()}
         self.show(
             "start",
             study=self.t.study_title(study),
             question=self.t.question(study),
             choices=choices,
+            missing=[self.t.study_title(one) for key, one in STUDIES.items() if key not in there],
             weights=self.weights,
             formats=" ".join(READERS),
             apart=" ".join(APART),

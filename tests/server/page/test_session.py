@@ -11,6 +11,7 @@ import psutil
 import pydicom
 import pytest
 
+from studies import STUDIES
 from tests import heads
 from tests.browser import SLOW, Open, drawn_after, pixels, result_of, send, visiting
 from tests.support import Server, phantom, running, save_nifti, until
@@ -51,6 +52,15 @@ def test_the_example_leads_to_its_result(visit: Open, server: Server):
     assert json.loads(Path(download.value.path()).read_text())["label"] == label
     page.click("text=New scan")
     page.wait_for_selector("html[data-view=start]")
+
+
+def test_studies_without_weights_are_listed_greyed_with_the_command_that_brings_them(visit: Open):
+    page = visit()
+    group = page.locator("select[data-do=choose] optgroup")
+    assert "make demos" in group.get_attribute("label")
+    titles = [study.title for key, study in STUDIES.items() if key != "alzheimers"]
+    assert group.locator("option[disabled]").all_inner_texts() == titles
+    assert page.locator("select[data-do=choose] option:not([disabled])").count() == 1
 
 
 def test_a_button_adds_intervals_to_the_bars(visit: Open):
