@@ -6,6 +6,7 @@ import string
 
 import pytest
 
+import demos
 import model
 from diagnosis import gate
 from diagnosis.anatomy.measures import MEASURES, NOT_ASSESSED
@@ -45,7 +46,8 @@ def english() -> dict[str, str]:
     words |= {f"measure.{name}": asked.title for name, asked in MEASURES.items()}
     words |= {f"unseen.{name}": name for name in NOT_ASSESSED}
     titles = [model.read_header(path).title for path in model.list_weights(ROOT / "weights")]
-    return words | {f"weights.{title}": title for title in (*titles, model.published_header().title)}
+    titles += [demos.TITLE, model.published_header().title]
+    return words | {f"weights.{title}": title for title in titles}
 
 
 @pytest.mark.parametrize("language", OTHERS)
