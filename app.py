@@ -30,10 +30,8 @@ from pywebio.platform.adaptor import ws
 from pywebio.platform.tornado import webio_handler
 from pywebio.session.threadbased import ThreadBasedSession
 
-from diagnosis.anatomy.norms import FILE as NORMS
-from diagnosis.diagnoser import BESIDE, NONE
-from model import SEGMENTER, Weights, WeightsError, allow_network
-from networks.precision import PRECISIONS
+from diagnosis import options as judging
+from model import Weights, WeightsError, allow_network
 from reports import wording
 from scans import processes
 from scans.read import IMAGES, READERS
@@ -255,18 +253,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="folder of weights files (%(default)s)",
     )
-    parser.add_argument(
-        "--segmenter",
-        default=BESIDE,
-        metavar="FILE",
-        help=f"what measures the brain: a weights file, or {NONE} (default: {SEGMENTER} beside the others)",
-    )
-    parser.add_argument(
-        "--norms",
-        default=BESIDE,
-        metavar="FILE",
-        help=f"what norms.py made of controls, or {NONE} (default: {NORMS} beside the weights, where it lies)",
-    )
+    judging.add_segmenter(parser)
+    judging.add_norms(parser)
     parser.add_argument(
         "--example", type=Path, metavar="FILE", help="scan that the page offers to try (the first in demodata/)"
     )
@@ -277,20 +265,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="folder for scans in flight, for this server alone (%(default)s)",
     )
-    parser.add_argument(
-        "--allow-network",
-        action="append",
-        default=[],
-        metavar="MODULE:CLASS",
-        help="start this code where a weights file names it; without, such files are left out",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="of the networks; auto is bf16 on cards that have it, else fp32 (%(default)s)",
-    )
+    judging.add_networks(parser)
+    judging.add_device(parser)
     parser.add_argument(
         "--workers",
         type=int,

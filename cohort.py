@@ -20,10 +20,9 @@ from cohorts.ray_cluster import in_actors
 from cohorts.table.forms import FORMS
 from cohorts.table.merge import merge, shard_name
 from cohorts.table.results import Results
-from diagnosis.diagnoser import BESIDE, NONE, find_weights
+from diagnosis import options as judging
+from diagnosis.diagnoser import find_weights
 from model import read_header
-from networks import dropout
-from networks.precision import PRECISIONS
 from reports.wording import languages
 from scans import processes
 from studies import NOTICE
@@ -65,25 +64,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="LABEL",
         help="of a BIDS dataset these participants alone",
     )
-    made.add_argument("--weights", type=Path, metavar="FILE", help="the network (default: the first in weights/)")
-    made.add_argument("--study", help="take the weights of this study (default: the first in weights/)")
-    made.add_argument(
-        "--segmenter",
-        default=BESIDE,
-        metavar="FILE",
-        help=f"what measures the brain: a weights file, or {NONE} (default: {model.SEGMENTER} beside the weights)",
-    )
-    made.add_argument("--level", type=float, default=0.9, help="coverage of the prediction set (%(default)s)")
-    made.add_argument(
-        "--judge-anyway",
-        action="store_true",
-        help="for research: give a class where the gate says no, too",
-    )
-    made.add_argument(
-        "--uncertainty",
-        action="store_true",
-        help=f"give each probability an interval, from {dropout.PASSES} passes with dropout",
-    )
+    judging.add_weights(made)
+    judging.add_segmenter(made)
+    judging.add_judging(made)
     made.add_argument(
         "--report", nargs="?", const=HERE, type=Path, metavar="DIR", help="write a report of each scan there"
     )
@@ -107,13 +90,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--retry", action="store_true", help="try refused files again")
     made.add_argument("--anew", action="store_true", help="begin anew, whatever the table holds")
     made.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="judge the I-th of N parts alone")
-    made.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    made.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="of the network; auto is bf16 on cards that have it, else fp32 (%(default)s)",
-    )
+    judging.add_device(made)
     made.add_argument(
         "--threads", type=int, default=0, metavar="N", help="scans in hand at once (default: by the machine)"
     )
@@ -134,8 +111,7 @@ def parser() -> argparse.ArgumentParser:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     known = parser()
     options = known.parse_args(argv)
-    if not 0.5 <= options.level < 1:
-        known.error(f"--level {options.level}: give a coverage from 0.5 to below 1, such as 0.9")
+    judging.check_judging(known, options)
     if options.threads < 0 or options.batch < 1 or options.actors < 0:
         known.error("--threads, --batch and --actors: give a number from 1 on")
     app = options.derivatives is not None

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import model
 from cohorts.table.rows import columns_of, write_csv
-from diagnosis.anatomy.norms import FILE as NORMS
+from diagnosis import options as judging
 from diagnosis.anatomy.norms import NOBODY, NormsError, person
-from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, find_weights
+from diagnosis.diagnoser import Diagnoser, Diagnosis, error_record, find_weights
 from networks import dropout
-from networks.precision import PRECISIONS
 from reports.wording import Texts, languages
 from scans import processes
 from scans.progress import progress
@@ -98,24 +97,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--series", metavar="NUMBER", help="of several DICOM series this one (default: the best T1)"
     )
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="a weights file (default: the first in weights/)"
-    )
-    parser.add_argument("--study", help="take the weights of this study (default: the first in weights/)")
+    judging.add_weights(parser)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON array, an object a file")
     form.add_argument("--csv", type=Path, metavar="FILE", help="write a table with a row a file")
-    parser.add_argument("--level", type=float, default=0.9, help="coverage of the prediction set (%(default)s)")
-    parser.add_argument(
-        "--judge-anyway",
-        action="store_true",
-        help="for research: give a class even where the scan cannot be judged",
-    )
-    parser.add_argument(
-        "--uncertainty",
-        action="store_true",
-        help=f"give each probability an interval, from {dropout.PASSES} passes with dropout",
-    )
+    judging.add_judging(parser)
     parser.add_argument(
         "--report",
         type=Path,
@@ -134,40 +120,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="write the results of each DICOM scan there as DICOM: structured report, PDF, pictures, heat map",
     )
-    parser.add_argument(
-        "--segmenter",
-        default=BESIDE,
-        metavar="FILE",
-        help=f"what measures the brain: a weights file, or {NONE} (default: {model.SEGMENTER} beside the weights)",
-    )
+    judging.add_segmenter(parser)
     parser.add_argument("--age", metavar="YEARS", help="of the person, for centiles among controls (--norms)")
     parser.add_argument("--sex", metavar="F|M", help="of the person, for centiles among their own")
-    parser.add_argument(
-        "--norms",
-        default=BESIDE,
-        metavar="FILE",
-        help=f"what norms.py made of controls, or {NONE} (default: {NORMS} beside the weights, where it lies)",
-    )
+    judging.add_norms(parser)
     parser.add_argument(
         "--language", choices=list(languages()), default="en", help="of what is printed and reported (%(default)s)"
     )
-    parser.add_argument(
-        "--allow-network",
-        action="append",
-        default=[],
-        metavar="MODULE:CLASS",
-        help="start this code where the weights file names it",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="of the network; auto is bf16 on cards that have it, else fp32 (%(default)s)",
-    )
+    judging.add_networks(parser)
+    judging.add_device(parser)
     options = parser.parse_args(argv)
-    if not 0.5 <= options.level < 1:
-        parser.error(f"--level {options.level}: give a coverage from 0.5 to below 1, such as 0.9")
+    judging.check_judging(parser, options)
     try:
         options.person = person(options.age, options.sex)
     except NormsError as error:

@@ -13,6 +13,7 @@ from archive.node.outbox import Outbox
 from archive.node.receive import Receiver
 from archive.node.send import ByStore, ByStow, Peer
 from archive.node.service import Counters, Folder, Node
+from diagnosis import options as judging
 from diagnosis.diagnoser import Diagnoser, find_weights
 from reports.wording import languages
 from scans import processes
@@ -85,9 +86,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="MB",
         help="of studies, and of results, that may wait (%(default)s)",
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="a weights file (the first in weights/)")
-    parser.add_argument("--study", help="take the weights of this study")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (%(default)s)")
+    judging.add_weights(parser)
+    judging.add_device(parser)
     parser.add_argument(
         "--language", choices=list(languages()), default="en", help="of the PDF report (%(default)s)"
     )
@@ -112,7 +112,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     processes.warm()
     try:
-        diagnoser = Diagnoser(options.weights or find_weights(ROOT / "weights", options.study), options.device)
+        weights = options.weights or find_weights(ROOT / "weights", options.study)
+        diagnoser = Diagnoser(weights, options.device, options.precision)
         folder = Folder(options.folder)
     except (model.WeightsError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -32,6 +32,14 @@ from tests.segmenters import by_brightness
 from tests.support import Server, phantom, running, save_nifti, segmentation_of, untrained
 
 
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    """A cohort and a training set how many threads torch takes; other tests are to keep theirs."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def head_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The phantom, stored with the axes left, inferior, anterior."""

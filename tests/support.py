@@ -114,29 +114,42 @@ def running(folder: Path, *arguments: str | Path) -> Iterator[Server]:
     folder.mkdir(parents=True, exist_ok=True)
     log, uploads = folder / "log.txt", folder / "uploads"
     command = [sys.executable, ROOT / "app.py", "--port", "0", "--uploads", uploads, *arguments]
-    with log.open("w") as out:
+    with listening(command, log, r"ready: http://\S+:(\d+)/", PYTHONWARNINGS="default") as (process, port):
+        yield Server(process, port, uploads, log)
+    assert list(uploads.iterdir()) == []
+
+
+@contextlib.contextmanager
+def listening(
+    command: list[object], log: Path, said: str, **environment: str
+) -> Iterator[tuple[subprocess.Popen, int]]:
+    """A process and the port that it says it listens on; it must end by SIGTERM with no fault in its log.
+
+    It works in the folder of its log, to which it adds.
+    """
+    with log.open("a") as out:
+        before = log.stat().st_size
         process = subprocess.Popen(
             [str(part) for part in command],
             stdout=out,
             stderr=out,
-            cwd=folder,
-            env=os.environ | {"PYTHONWARNINGS": "default"},
+            cwd=log.parent,
+            env=os.environ | environment,
         )
         try:
 
             def ready() -> re.Match | None:
                 assert process.poll() is None, log.read_text()
-                return re.search(r"ready: http://\S+:(\d+)/", log.read_text())
+                return re.search(said, log.read_text()[before:])
 
-            port = int(until(ready, 300, "the server to be ready").group(1))
-            yield Server(process, port, uploads, log)
+            port = int(until(ready, 300, "a process to listen").group(1))
+            yield process, port
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0, log.read_text()
         finally:
             if process.poll() is None:
                 process.kill()
             process.wait()
-    assert list(uploads.iterdir()) == []
     assert "Traceback" not in log.read_text(), log.read_text()
 
 

@@ -11,19 +11,11 @@ from collections import Counter
 import fsspec
 import pyarrow.parquet
 import pytest
-import torch
 
 import cohort
 from diagnosis.diagnoser import Diagnoser
 from tests import small_scans
 from tests.support import ROOT
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

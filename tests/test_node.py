@@ -2,9 +2,7 @@
 
 import contextlib
 import io
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from PIL import Image
 
 import node
 from tests import dicom_study, orthanc
-from tests.support import ROOT, until
+from tests.support import ROOT, listening, until
 
 SR, PDF = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.104.1"
 CAPTURE, MAP = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.30"
@@ -55,30 +53,8 @@ def running(folder: Path, weights: Path, *arguments: object) -> Iterator[Node]:
     temporary.mkdir(exist_ok=True)
     command = [sys.executable, ROOT / "node.py", "--port", 0, "--folder", folder / "held", "--quiet", 1]
     command += ["--weights", next(weights.glob("*.safetensors")), "--device", "cpu", *arguments]
-    with log.open("a") as out:
-        before = log.stat().st_size
-        process = subprocess.Popen(
-            list(map(str, command)),
-            stdout=out,
-            stderr=out,
-            cwd=folder,
-            env=os.environ | {"TMPDIR": str(temporary)},
-        )
-        try:
-
-            def ready() -> re.Match | None:
-                assert process.poll() is None, log.read_text()
-                return re.search(r"listens: \S+:(\d+)\.", log.read_text()[before:])
-
-            port = int(until(ready, 300, "the node to listen").group(1))
-            yield Node(process, folder / "held", log, port)
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0, log.read_text()
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-    assert "Traceback" not in log.read_text(), log.read_text()
+    with listening(command, log, r"listens: \S+:(\d+)\.", TMPDIR=str(temporary)) as (process, port):
+        yield Node(process, folder / "held", log, port)
 
 
 @pytest.fixture(scope="module")

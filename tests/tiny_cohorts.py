@@ -130,6 +130,13 @@ def registered() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def tiny() -> Iterator[None]:
+    """For a folder of tests whose `conftest.py` takes it up."""
+    with registered():
+        yield
+
+
 def arguments(study: Study, data: Path, out: Path, *more: str) -> list[str]:
     return [
         "--study",

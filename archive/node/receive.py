@@ -15,6 +15,7 @@ from pynetdicom import AE, evt
 
 from archive.node.incoming import Incoming, NoRoom
 from archive.node.send import VERIFICATION, Peer
+from scans.dicom.pixels import DECODERS
 
 OUT_OF_RESOURCES, NO_MATCH, NOT_UNDERSTOOD = 0xA700, 0xA900, 0xC000
 REJECTED = (0x01, 0x01, 0x03)  # for good, by the service user: calling AE title not recognised
@@ -33,15 +34,7 @@ SYNTAXES = [
     uid.ExplicitVRLittleEndian,
     uid.ImplicitVRLittleEndian,
     uid.DeflatedExplicitVRLittleEndian,
-    uid.RLELossless,
-    uid.JPEGBaseline8Bit,
-    uid.JPEGExtended12Bit,
-    uid.JPEGLossless,
-    uid.JPEGLosslessSV1,
-    uid.JPEGLSLossless,
-    uid.JPEGLSNearLossless,
-    uid.JPEG2000Lossless,
-    uid.JPEG2000,
+    *DECODERS,
 ]
 
 

@@ -26,9 +26,26 @@ CHUNK = 1 << 20
 PIXELS = {0x7FE00008: "FloatPixelData", 0x7FE00010: "PixelData"}
 UNDEFINED = 0xFFFFFFFF  # the length of what ends with a delimiter: compressed pixels
 WIDE_HEADER = ("OB", "OD", "OF", "OL", "OV", "OW", "UN")  # value types with four bytes for their length
+LAID = (  # where an image lies, and how its pixels are stored
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "SpacingBetweenSlices",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
 KEPT: list[BaseTag | int] = [
     cast(int, tag_for_keyword(keyword))
     for keyword in (
+        *LAID,
         "SpecificCharacterSet",
         "ImageType",
         "SOPInstanceUID",
@@ -36,21 +53,7 @@ KEPT: list[BaseTag | int] = [
         "StudyInstanceUID",
         "SeriesInstanceUID",
         "SeriesNumber",
-        "ImagePositionPatient",
-        "ImageOrientationPatient",
-        "PixelSpacing",
-        "SliceThickness",
-        "SpacingBetweenSlices",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
         "PlanarConfiguration",
-        "NumberOfFrames",
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
         "SmallestImagePixelValue",
         "LargestImagePixelValue",
         "PixelPaddingValue",

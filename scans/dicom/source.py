@@ -9,7 +9,7 @@ from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
 from pydicom.filereader import read_dataset
 
-from scans.dicom.headers import ODD_HEADERS, Content
+from scans.dicom.headers import LAID, ODD_HEADERS, Content
 
 LONGEST = 1 << 16  # characters of one element in JSON
 KEPT = [
@@ -62,6 +62,7 @@ KEPT = [
         "InstitutionName",
         "StationName",
         # image
+        *LAID,
         "SpecificCharacterSet",
         "SOPClassUID",
         "SOPInstanceUID",
@@ -72,20 +73,6 @@ KEPT = [
         "AcquisitionDateTime",
         "ContentDate",
         "ContentTime",
-        "ImageOrientationPatient",
-        "ImagePositionPatient",
-        "PixelSpacing",
-        "SliceThickness",
-        "SpacingBetweenSlices",
-        "NumberOfFrames",
-        "Rows",
-        "Columns",
-        "BitsAllocated",
-        "BitsStored",
-        "HighBit",
-        "PixelRepresentation",
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
         "SharedFunctionalGroupsSequence",
     )
 ]

@@ -3,18 +3,9 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from diagnosis.diagnoser import Diagnoser
 from tests import small_scans
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    """A cohort sets how many threads torch takes; other tests are to keep theirs."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

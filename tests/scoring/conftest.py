@@ -1,14 +1,3 @@
 """The tiny studies, for every test that trains one to score it."""
 
-import pytest
-import torch
-
-from tests.tiny_cohorts import registered
-
-
-@pytest.fixture(autouse=True)
-def tiny():
-    threads = torch.get_num_threads()
-    with registered():
-        yield
-    torch.set_num_threads(threads)
+from tests.tiny_cohorts import tiny  # noqa: F401  for every test here
