@@ -21,6 +21,13 @@ class OfResult(Guard):
             raise Refusal(404, "gone", "this result is no longer kept; open the scan again")
         return result
 
+    def measured(self, key: str):
+        """A result in which something was outlined."""
+        result = self.result(key)
+        if not result.record["measures"]:
+            raise Refusal(404, "no-labels", "nothing was outlined in this scan, so there are no outlines to show")
+        return result
+
     async def work(self, job):
         """Run `job` in the pool; a full queue is told as on the API."""
         try:
@@ -125,9 +132,7 @@ class Outlines(Volume):
     """`/results/KEY/outlines`: what was outlined, for the viewer."""
 
     async def get(self, key: str) -> None:
-        result = self.result(key)
-        if not result.record["measures"]:
-            raise Refusal(404, "no-labels", "nothing was outlined in this scan")
+        result = self.measured(key)
         self.send(await self.work(lambda: payloads.outlines(self.state.diagnosis(result))))
 
 
@@ -135,9 +140,7 @@ class Cuts(OfResult):
     """`/results/KEY/cuts.png`: three coronal cuts through the hippocampi, with outlines."""
 
     async def get(self, key: str) -> None:
-        result = self.result(key)
-        if not result.record["measures"]:
-            raise Refusal(404, "no-labels", "nothing was outlined in this scan")
+        result = self.measured(key)
         body = await self.work(lambda: cuts_png(self.state.diagnosis(result)))
         self.set_header("Content-Type", "image/png")
         self.set_header("Cache-Control", "private, max-age=600")
@@ -148,9 +151,7 @@ class Labels(OfResult):
     """`/results/KEY/labels.nii.gz`: what was outlined, on the scan's own grid."""
 
     async def get(self, key: str) -> None:
-        result = self.result(key)
-        if not result.record["measures"]:
-            raise Refusal(404, "no-labels", "nothing was outlined in this scan, so there is no label map")
+        result = self.measured(key)
         body = await self.work(lambda: label_map(self.state.diagnosis(result)))
         self.set_header("Content-Type", "application/gzip")
         self.set_header("Content-Disposition", f'attachment; filename="scanwise{SUFFIX}"')
