@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from simulation.pictures import slices, tumours
+from simulation.pictures import chest_ct, radiographs, slices, tumours
 
 Truth = dict[str, object]  # every picture of a study has the same keys
 # (seed, class) → pictures (rows, columns) of 8 bits, each with its truth
@@ -13,4 +13,6 @@ Simulator = Callable[[tuple[int, ...], str], Iterator[tuple[np.ndarray, Truth]]]
 SIMULATORS: dict[str, Simulator] = {
     "dementia-slices": slices.subject,
     "brain-tumour": tumours.subject,
+    "covid-ct": chest_ct.subject,
+    "chest-nodule": radiographs.subject,
 }
