@@ -16,7 +16,7 @@ import pytest
 
 import cohort
 from tests import small_scans
-from tests.support import ROOT, until
+from tests.support import ROOT, free_ports, until
 from tests.test_cohort import rows
 
 CONFIGURATION = """
@@ -51,14 +51,6 @@ if [ "$SLURM_ARRAY_TASK_ID" = 1 ] && [ -z "$SLURM_RESTART_COUNT" ]; then
 fi
 exec {python} "$@"
 """
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
