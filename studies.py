@@ -183,7 +183,7 @@ STUDIES: dict[str, Study] = {
             labels=(Label("normal", "no nodule"), Label("nodule", "nodule")),
             contract=picture((224, 224), "crop", "imagenet"),
             network="VGGFeatures",
-            networks=("VGGFeatures",),
+            networks=("VGGFeatures", "resnet18"),
             use="Research on frontal chest X-rays of adults. It points at nothing and measures nothing.",
             training={
                 "epochs": 20,
