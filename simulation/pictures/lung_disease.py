@@ -178,8 +178,8 @@ def _patch(numbers, body, centre, size, flat=1.0, **more) -> Patch:
 
 def _places(numbers, body, levels, count, weight) -> np.ndarray:
     """Places in the lungs near the levels that are to be shown, chosen by weight(points, depths)."""
-    points = points_in_lungs(body, numbers, 1500, 2.0)
-    points[:, 2] = numbers.choice(levels, len(points)) + numbers.normal(0, 9, len(points))
+    points = points_in_lungs(body, numbers, 700, 2.0)
+    points[:, 2] = numbers.choice(levels, len(points)) + numbers.normal(0, 6, len(points))
     depth = anatomy(body, *points.T)["lung"]
     points, depth = points[depth > 1], depth[depth > 1]
     chance = weight(points, depth) + 1e-9
@@ -190,19 +190,21 @@ def _places(numbers, body, levels, count, weight) -> np.ndarray:
 def _covid(numbers: np.random.Generator, body: Body, levels: np.ndarray) -> tuple[Patch, ...]:
     """Ground glass at the periphery of both lungs, more behind and below; some of it paved or solid."""
     severity = numbers.beta(1.3, 2.2)
-    count = 2 + int(numbers.poisson(1 + 15 * severity))
+    count = 1 + int(numbers.poisson(1 + 14 * severity))
     crazy, late = numbers.random() < 0.35, numbers.random() < 0.4
 
     def weight(points, depth):
         return np.exp(-depth / 11) * np.exp(points[:, 1] / 45) * np.exp(-0.004 * points[:, 2])
 
     patches = []
-    for centre in _places(numbers, body, levels, count, weight):
+    # Every slice that carries the label shows something of it.
+    shown = [_places(numbers, body, level, 1, weight) for level in levels[:, None]]
+    for centre in np.concatenate([*shown, _places(numbers, body, levels, count, weight)]):
         size = float(np.clip(numbers.lognormal(np.log(11 + 12 * severity), 0.4), 5, 42))
         patches.append(_patch(
-            numbers, body, centre, size, numbers.uniform(0.5, 0.95), ground_glass=numbers.uniform(140, 380),
-            solid=numbers.uniform(0.3, 0.95) if numbers.random() < (0.5 if late else 0.15) else 0.0,
-            ragged=numbers.uniform(0.2, 0.45), edge=numbers.uniform(0.25, 0.7), mottled=numbers.uniform(0.1, 0.4),
+            numbers, body, centre, size, numbers.uniform(0.5, 0.95), ground_glass=numbers.uniform(100, 360),
+            solid=numbers.uniform(0.3, 0.95) if numbers.random() < (0.45 if late else 0.1) else 0.0,
+            ragged=numbers.uniform(0.2, 0.45), edge=numbers.uniform(0.35, 1.0), mottled=numbers.uniform(0.15, 0.5),
             paving=numbers.uniform(120, 300) if crazy and numbers.random() < 0.7 else 0.0,
             hollow=numbers.uniform(0.4, 0.8) if numbers.random() < 0.08 else 0.0,
         ))  # fmt: skip

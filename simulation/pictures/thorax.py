@@ -362,8 +362,8 @@ def trees(body: Body, leaves: int = 6000) -> Trees:
     beside[:, :3] += aside * beside[:, 6:7] * 2.0
     beside[:, 3:6] += aside * beside[:, 7:8] * 2.0
     lumens = beside.copy()
-    beside[:, 6:] *= 0.98
-    lumens[:, 6:] = np.maximum(lumens[:, 6:] * 0.98 - 0.55 - 0.12 * lumens[:, 6:], 0.2)
+    beside[:, 6:] *= 0.84
+    lumens[:, 6:] = np.maximum(lumens[:, 6:] * 0.84 - 0.5 - 0.1 * lumens[:, 6:], 0.2)
     return Trees(np.concatenate([arteries, veins]), beside, lumens)
 
 
