@@ -18,8 +18,8 @@ from simulation.pictures.tubes import shadow
 
 WATER_PER_MM = 0.0185  # attenuation of water by a hard beam behind its grid, per mm
 BONE_MORE = 1.3  # times, as bone holds back more of a beam than its HU at CT say
-RAYS = 160  # along each side, of the soft parts; what is thin is laid on the full picture
-STEPS = 40  # along a ray through the body
+RAYS = 144  # along each side, of the soft parts; what is thin is laid on the full picture
+STEPS = 36  # along a ray through the body
 SOFT = 1040.0  # HU above air of what is not lung, for nodules, vessels and nipples
 
 
