@@ -2,6 +2,7 @@
 
     python train_segmenter.py --labelmaps FOLDER --hold-out 4 --simulated 24 --steps 4500
     python train_segmenter.py --simulated 40 --steps 4500 --out template.safetensors      the template alone
+    python train_segmenter.py --labelmaps FOLDER --hold-out 4 --simulated 24 --calibrate  scores and doubts anew
 
 It stops and goes on: the state lies beside the weights file and stays there. More --steps than before
 lengthen a finished run. `benchmarks/bench_segmentation.py` measures the result on labelled heads.
@@ -15,16 +16,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 import model
+from diagnosis.anatomy import segment
 from learning import segmentation
 from learning.segmentation import Settings
-from networks.segmenter import CLASSES
+from networks.segmenter import CLASSES, Segmenter
 from scans.progress import progress
 from simulation import labelled
+from simulation.labelled import LabelledHead
 from simulation.recipes import draw
 from studies import NOTICE
 
@@ -42,34 +46,48 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"--hold-out {given.hold_out} leaves none of the {len(files)} maps of {given.labelmaps} "
             "to learn from; hold out fewer"
         )
-    maps = [labelled.read_map(path) for path in progress(files, "maps", unit="map")]
-    maps, held_out = maps[: len(maps) - given.hold_out], maps[len(maps) - given.hold_out :]
-    drawn = given.simulated + (0 if held_out else HELD_OUT_HEADS)
-    simulated = [
-        labelled.simulated(f"simulated-{k}", draw((COHORT, k)))
-        for k in progress(range(drawn), "simulated heads", unit="head")
-    ]
-    simulated, held_out = simulated[: given.simulated], held_out or simulated[given.simulated :]
+    files, kept_back = files[: len(files) - given.hold_out], files[len(files) - given.hold_out :]
+    drawn = range(given.simulated + (0 if kept_back else HELD_OUT_HEADS))
+    held_out = heads(kept_back, drawn[given.simulated :])
+    torch.set_num_threads(given.threads)
+    if given.calibrate:
+        weights = segment.load(given.out)
+        finish(given.out, weights.network, weights.header["training"], held_out)
+        return
+    maps, simulated = heads(files, ()), heads((), drawn[: given.simulated])
     settings = Settings(steps=given.steps, seed=given.seed)
     state = given.out.with_suffix(".state")
-    torch.set_num_threads(given.threads)
     say = lambda text: print(text, flush=True)  # noqa: E731
     check = lambda network: f"held out: {segmentation.scores_of(segmentation.on_held_out(network, held_out))}"  # noqa: E731
     device = model.pick_device(given.device)
     network, history = segmentation.train(maps, simulated, settings, state, device, say=say, check=check)
+    finish(given.out, network, provenance(given, command, len(maps + kept_back), history, settings), held_out)
+
+
+def heads(files: Sequence[Path], drawn: Sequence[int]) -> list[LabelledHead]:
+    """The heads of these label maps and the simulated ones of these numbers."""
+    maps = [labelled.read_map(path) for path in progress(files, "maps", unit="map")]
+    simulated = [
+        labelled.simulated(f"simulated-{k}", draw((COHORT, k)))
+        for k in progress(drawn, "simulated heads", unit="head")
+    ]
+    return maps + simulated
+
+
+def finish(out: Path, network: Segmenter, training: dict[str, Any], held_out: Sequence[LabelledHead]) -> None:
+    """Score and calibrate the network on held-out heads, and write its file."""
     rows = segmentation.on_held_out(network, held_out, draws=DRAWS)
     scores, calibration = segmentation.scores_of(rows), segmentation.calibration_of(rows)
-    training = provenance(given, command, len(files), history, settings)
-    header = {
+    header: dict[str, Any] = {
         "title": "measured anatomy: the segmenter of brain structures",
         "calibration": calibration,
         "training": training,
         "scores": {"heads": [head.name for head in held_out], "classes": scores},
     }
     header["card"] = card(header)
-    path = segmentation.write(given.out, network, header)
-    say(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
-    say(header["card"])
+    path = segmentation.write(out, network, header)
+    print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+    print(header["card"], flush=True)
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -87,6 +105,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--simulated", type=count, default=24, help="heads of the simulator (default: 24)")
     parser.add_argument("--steps", type=count, default=Settings.steps, help=f"default: {Settings.steps}")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="train nothing: score and calibrate the file at --out anew on the heads that were held out of it",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="of the processor")
     parser.add_argument(
@@ -122,7 +145,7 @@ def card(header: dict) -> str:
     training, scores = header["training"], header["scores"]
     rows = "\n".join(
         f"| {name} | {scores['classes'][name]['dice']:.2f} | {scores['classes'][name]['ratio']:.2f} "
-        f"| {header['calibration'][name]['factor']:.3f} | {header['calibration'][name]['widen']:.2f} |"
+        f"| {header['calibration'][name]['factor']:.3f} | {header['calibration'][name]['doubt']:.2f} |"
         for name in CLASSES[1:]
     )
     versions = ", ".join(f"{name} {version}" for name, version in training["versions"].items())
@@ -137,9 +160,9 @@ def card(header: dict) -> str:
 ## Held-out heads
 
 Brightness drawn as on T1 scans: {", ".join(scores["heads"])}. Volumes are sums of probabilities; the factor brings
-their median to the true volumes, and lows and highs are widened to hold nine of ten of them.
+their median to the true volumes. Nine of ten of those lie within the doubt × volume^⅔ (of each side, in ml).
 
-| class | Dice | volume ÷ true volume | factor | widened by |
+| class | Dice | volume ÷ true volume | factor | doubt |
 | --- | --- | --- | --- | --- |
 {rows}
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import model
-from diagnosis.anatomy.measures import volumes_by_class
+from diagnosis.anatomy.measures import UNCALIBRATED, volumes_by_class
 from diagnosis.anatomy.segment import KIND, SHAPE, Segmentation, answer
 from networks.base import in_memory_format
 from networks.segmenter import CLASSES, CUBE, Segmenter, to_cubes
@@ -70,8 +70,7 @@ class Row:
     dice: float
     truth: float  # ml
     value: float
-    low: float
-    high: float
+    reach: float  # of the doubt: volume^⅔ of each side, summed
 
 
 class Samples(Dataset):
@@ -244,13 +243,14 @@ def on_held_out(network: Segmenter, heads: Sequence[LabelledHead], draws: int = 
             cubes, shares, classes = answer(network, drawn.image[None].to(device))
             truth = drawn.classes.numpy()
             found = Segmentation(classes, cubes, shares, np.array([SHAPE[0] / 2, 0.0, 0.0]), HEAD.spacing, {}, "")
-            volumes = volumes_by_class(found)
+            volumes = volumes_by_class(found, raw=True)
             for place, name in enumerate(CLASSES[1:], 1):
                 here, there = classes == place, truth == place
-                value, low, high = np.add(volumes[name, "left"], volumes[name, "right"])
+                value = sum(volumes[name, side][0] for side in ("left", "right"))
+                reach = sum(volumes[name, side][2] - volumes[name, side][0] for side in ("left", "right"))
                 dice = 2 * (here & there).sum() / max(1, here.sum() + there.sum())
                 ml = there.sum() * float(np.prod(HEAD.spacing)) / 1000
-                rows.append(Row(head.name, name, float(dice), float(ml), float(value), float(low), float(high)))
+                rows.append(Row(head.name, name, float(dice), float(ml), float(value), float(reach)))
     return rows
 
 
@@ -265,20 +265,14 @@ def scores_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 
 def calibration_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """By class: the factor on volumes, and how far to widen low and high to hold nine of ten true volumes."""
+    """By class: the factor on volumes, and which share of volume^⅔ lies around nine of ten true volumes."""
     calibration = {}
     for name in CLASSES[1:]:
         mine = [row for row in rows if row.name == name and row.truth > 0.1 and row.value > 0]
         factor = float(np.median([row.truth / row.value for row in mine])) if mine else 1.0
-        needed = []
-        for row in mine:
-            off = row.truth / factor - row.value
-            reach = row.high - row.value if off > 0 else row.value - row.low
-            needed.append(abs(off) / reach)
-        calibration[name] = {
-            "factor": round(factor, 4),
-            "widen": round(float(np.quantile(needed, 0.9)), 3) if needed else 1.0,
-        }
+        needed = [abs(row.truth - factor * row.value) / (factor ** (2 / 3) * row.reach) for row in mine]
+        doubt = float(np.quantile(needed, 0.9, method="higher")) if needed else UNCALIBRATED["doubt"]
+        calibration[name] = {"factor": round(factor, 4), "doubt": round(doubt, 3)}
     return calibration
 
 

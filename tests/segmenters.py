@@ -41,6 +41,6 @@ def by_brightness(folder: Path) -> Path:
     header = {
         "title": "by brightness, for tests",
         "network": {"name": "Segmenter", "arguments": arguments},
-        "calibration": {name: {"factor": SHARE, "widen": 1.0} for name in CLASSES[1:]},
+        "calibration": {name: {"factor": SHARE, "doubt": 0.1} for name in CLASSES[1:]},
     }
     return segmentation.write(folder / model.SEGMENTER, network, header)

@@ -21,10 +21,11 @@ def test_a_folder_of_maps_becomes_weights_with_a_card(tmp_path, monkeypatch):
     monkeypatch.setattr(train_segmenter, "DRAWS", 1)
     out = tmp_path / "made" / model.SEGMENTER
     out.parent.mkdir()
-    train_segmenter.main([
+    command = [
         "--labelmaps", str(tmp_path), "--about", "blocks", "--hold-out", "1", "--simulated", "0", "--steps", "1",
         "--device", "cpu", "--out", str(out),
-    ])  # fmt: skip
+    ]  # fmt: skip
+    train_segmenter.main(command)
     opened = segmenting.load(out, "cpu")
     assert isinstance(opened.network, Segmenter)
     assert opened.header["scores"]["heads"] == ["map_1"]
@@ -32,6 +33,9 @@ def test_a_folder_of_maps_becomes_weights_with_a_card(tmp_path, monkeypatch):
     card = opened.header["card"]
     assert "2 label maps (blocks), the last 1 by name held out" in card
     assert "python train_segmenter.py --labelmaps" in card
+    train_segmenter.main([*command, "--calibrate"])
+    again = segmenting.load(out, "cpu").header
+    assert again["training"] == opened.header["training"] and again["scores"]["heads"] == ["map_1"]
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """What a segmentation is worth in numbers: volumes, shares, asymmetries, indices and two computed grades.
 
-`MEASURES` is the whole list, as data. Every value comes with a low and a high: what it would be if only voxels
-that are surely (three times of four), or also those that are possibly (one time of four) of a structure counted,
-widened to hold nine of ten known volumes of held-out heads. A volume is the sum of the probabilities.
+`MEASURES` is the whole list, as data. A volume is the sum of the probabilities. Every value has a low and a high:
+outlines err at surfaces, so a volume's doubt is a share of volume^⅔, as large as nine of ten known volumes of
+held-out heads ask for; it is handed on to whatever is computed from volumes.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,9 @@ import torch
 from diagnosis.anatomy.segment import TISSUE, Segmentation
 from networks.segmenter import CLASSES
 
-SURELY, POSSIBLY = 0.75, 0.25
-LEAST_DOUBT = 0.05  # of a volume, each way, before calibration widens it
+SURELY, POSSIBLY = 0.75, 0.25  # probabilities between which the Evans index is in doubt
+RAW = {"factor": 1.0, "doubt": 1.0}
+UNCALIBRATED = {"factor": 1.0, "doubt": 0.5}  # ml^⅓
 VENTRICLES = ("lateral", "inferior_horn", "third", "fourth")
 INSIDE = tuple(name for name in CLASSES if name != "background")  # the skull
 
@@ -138,24 +139,22 @@ def measure(found: Segmentation) -> dict[str, Value]:
 
 
 def volumes_by_class(found: Segmentation, raw: bool = False) -> dict[tuple[str, str], Triple]:
-    """ml of each class on each side: the sum of probabilities, what is surely and what is possibly there.
+    """ml of each class on each side: the sum of probabilities, and from where to where it is believed.
 
-    `raw` leaves out the calibration of the weights file.
+    `raw` leaves out the calibration of the weights file: every doubt is volume^⅔ itself.
     """
     cell = float(np.prod(found.spacing)) / 1000
     beside, levels = found.left_in_cubes().short() * 256, torch.arange(256)
-    calibration = {} if raw else found.header.get("calibration", {})
+    calibration = found.header.get("calibration", {})
     volumes = {}
     for number, name in enumerate(CLASSES[1:], 1):
         counts = torch.bincount((found.shares[:, number] + beside).flatten(), minlength=512).view(2, 256)
         for side, count in (("left", counts[1]), ("right", counts[0])):
             value = cell * float((count * levels).sum()) / 255
-            surely = cell * int(count[int(SURELY * 255) + 1 :].sum())
-            possibly = cell * int(count[int(POSSIBLY * 255) + 1 :].sum())
-            fit = calibration.get(name, {"factor": 1.0, "widen": 1.0})
-            low = max(0.0, value - fit["widen"] * max(value - surely, LEAST_DOUBT * value))
-            high = value + fit["widen"] * max(possibly - value, LEAST_DOUBT * value)
-            volumes[name, side] = tuple(fit["factor"] * each for each in (value, low, high))
+            fit = RAW if raw else calibration.get(name, UNCALIBRATED)
+            volume = fit["factor"] * value
+            doubt = fit["doubt"] * volume ** (2 / 3)
+            volumes[name, side] = (volume, max(0.0, volume - doubt), volume + doubt)
     return volumes
 
 
@@ -163,7 +162,7 @@ def _volume(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found
     sides = (asked.side,) if asked.side else ("left", "right")
     parts = np.array([np.sum([volumes[name, side] for side in sides], axis=0) for name in asked.of])
     value = parts[:, 0].sum()
-    # What one class surely lacks another may hold, so for a sum the doubts of its parts do not add up fully.
+    # What one class lacks another may hold, so for a sum the doubts of its parts do not add up fully.
     low, high = (float(np.sqrt(((parts[:, column] - parts[:, 0]) ** 2).sum())) for column in (1, 2))
     return float(value), float(value - low), float(value + high)
 

@@ -59,22 +59,25 @@ def test_a_smaller_hippocampus_raises_the_temporal_grade_of_its_side_alone():
     assert shrunken["mta_right"].value == whole["mta_right"].value
 
 
-def test_doubt_widens_low_and_high_around_the_value():
-    sure = boxes()
-    shares = sure.shares.clone()
-    place = CLASSES.index("hippocampus")
-    doubted = shares[:, place] > 0
-    doubted[:, ::2] = False
-    shares[:, place][doubted] = 128
-    doubtful = support.segmentation_of(sure.classes, plane=(72.0, 0.0, 0.0), shares=shares)
-    one, two = measure(sure)["hippocampi"], measure(doubtful)["hippocampi"]
-    assert one.low == pytest.approx(0.95 * one.value)  # a twentieth is doubted in any case
-    assert two.low < two.value < two.high == pytest.approx(one.value, rel=1e-3)
+def test_low_and_high_lie_a_share_of_the_surface_around_the_value():
+    found = boxes()
+    found.header["calibration"] = {"hippocampus": {"factor": 1.0, "doubt": 0.25}}
+    left, both = measure(found)["hippocampus_left"], measure(found)["hippocampi"]
+    doubt = pytest.approx(0.25 * left.value ** (2 / 3))
+    assert left.high - left.value == doubt and left.value - left.low == doubt
+    assert both.high - both.value == pytest.approx(2 * (left.high - left.value))  # the sides are alike
+
+
+def test_no_volume_is_less_than_nothing():
+    found = boxes()
+    found.header["calibration"] = {"third": {"factor": 1.0, "doubt": 9.0}}
+    third = measure(found)["third"]
+    assert third.low == 0 < third.value
 
 
 def test_calibration_scales_volumes():
     found = boxes()
-    found.header["calibration"] = {"third": {"factor": 0.5, "widen": 1.0}}
+    found.header["calibration"] = {"third": {"factor": 0.5, "doubt": 1.0}}
     assert measure(found)["third"].value == pytest.approx(0.5 * 4 * 20 * 20 * CELL, rel=1e-3)
 
 
