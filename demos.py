@@ -44,13 +44,17 @@ class Demo:
     training: Given = field(default_factory=dict)
 
 
-QUICK: Given = {"optimiser": "adamw", "schedule": "one-cycle", "decay": 0.01, "clip": 1.0, "patience": 0}
+QUICK: Given = {"optimiser": "adamw", "schedule": "one-cycle", "decay": 0.01, "clip": 1.0, "patience": 0,
+                "augment": "full", "freeze": False}  # fmt: skip
+SMALL: Given = QUICK | {"lr": 2e-3, "batch": 32}
 
 DEMOS: dict[str, Demo] = {
     "dementia-slices": Demo(
         200, "SliceCNN", QUICK | {"epochs": 12, "lr": 5e-4, "batch": 32, "severity_weight": 2.0}
     ),
-    "brain-tumour": Demo(360, "resnet18", QUICK | {"epochs": 16, "lr": 1e-3, "batch": 32, "shape": [112, 112]}),
+    "brain-tumour": Demo(800, "SmallCNN", SMALL | {"epochs": 16, "shape": [128, 128]}),
+    "covid-ct": Demo(240, "SmallCNN", SMALL | {"epochs": 30, "shape": [128, 128]}),
+    "chest-nodule": Demo(400, "SmallCNN", SMALL | {"epochs": 40, "shape": [224, 224]}),
 }
 
 

@@ -42,6 +42,8 @@ DEMOS = {"demo": ("AD", 990001), "demo-cn": ("CN", 990002)}  # cohorts keep to s
 PICTURE_DEMOS = {
     "dementia-slices": ("ModerateDemented", 990003, 5),
     "brain-tumour": ("yes", 990016, 1),
+    "covid-ct": ("nCoV", 990005, 1),
+    "chest-nodule": ("nodule", 990009, 0),
 }
 DEMO_FOLDER = Path(__file__).parent / "demodata"
 

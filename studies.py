@@ -183,7 +183,7 @@ STUDIES: dict[str, Study] = {
             labels=(Label("normal", "no nodule"), Label("nodule", "nodule")),
             contract=picture((224, 224), "crop", "imagenet"),
             network="VGGFeatures",
-            networks=("VGGFeatures", "resnet18"),
+            networks=("VGGFeatures", "SmallCNN"),
             use="Research on frontal chest X-rays of adults. It points at nothing and measures nothing.",
             training={
                 "epochs": 20,
@@ -208,7 +208,7 @@ STUDIES: dict[str, Study] = {
             ),
             contract=picture((100, 100), "squeeze", "unit"),
             network="SliceCNN",
-            networks=("SliceCNN", "resnet18"),
+            networks=("SliceCNN", "resnet18", "SmallCNN"),
             use="Research on single axial T1 slices. One slice shows little of a brain: a weak hint.",
             training={
                 "epochs": 50,
@@ -228,7 +228,7 @@ STUDIES: dict[str, Study] = {
             labels=(Label("no", "no tumour"), Label("yes", "tumour")),
             contract=picture((224, 224), "squeeze", "imagenet"),
             network="resnet18",
-            networks=("resnet18", "vgg11_bn", "densenet121"),
+            networks=("resnet18", "vgg11_bn", "densenet121", "SmallCNN"),
             use="Research on single MRI slices of the head. It names no kind of tumour and no place.",
             training={
                 "epochs": 50,
@@ -248,7 +248,7 @@ STUDIES: dict[str, Study] = {
             labels=(Label("no_nCoV", "no COVID-19 pneumonia"), Label("nCoV", "COVID-19 pneumonia")),
             contract=picture((448, 448), "squeeze", "imagenet"),
             network="AttentionPyramid",
-            networks=("AttentionPyramid", "resnet18"),
+            networks=("AttentionPyramid", "resnet18", "SmallCNN"),
             use="Research on axial lung CT slices in the lung window. It knows one slice and no other pneumonia.",
             training={
                 "epochs": 30,

@@ -1,6 +1,6 @@
 """What demonstration weights make of the people held out of their simulation, and of real pictures: printed.
 
-    python -m benchmarks.bench_demos DIR [--weights DIR] [--rounds N] [--json]
+    python -m benchmarks.bench_demos DIR [--weights DIR] [--limit N] [--json]
 
 DIR holds a folder a study, named after it and laid out as for `train.py`. Of identical pictures one is kept. The
 real pictures are scored as they are, also those that the gate refuses; how many it calls fit is printed beside.
@@ -8,6 +8,7 @@ real pictures are scored as they are, also those that the gate refuses; how many
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -26,10 +27,11 @@ SHOWN = ("accuracy", "balanced_accuracy", "roc_auc", "severity_correlation")
 JUDGED = 300  # pictures, at most, that the gate is asked about
 
 
-def on_real(path: Path, study: Study, folder: Path, rounds: int, workers: int) -> dict[str, Any]:
+def on_real(path: Path, study: Study, folder: Path, limit: int, rounds: int, workers: int) -> dict[str, Any]:
     """Scores on a folder of real pictures, over its people where it names them."""
     cases = find(folder, study)
     cases = deduplicate(cases, leaks(cases, fingerprints(cases)), refuse=False)
+    cases = cases[:: max(1, math.ceil(len(cases) / limit))]
     weights = model.load(path, "cpu")
     with tempfile.TemporaryDirectory() as place:
         cache = Cache(Path(place), weights.contract, 10**10)
@@ -56,6 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, metavar="DIR")
     parser.add_argument("--weights", type=Path, default=Path("weights"), metavar="DIR")
+    parser.add_argument("--limit", type=int, default=2000, help="real pictures of a study, every so many-th")
     parser.add_argument("--rounds", type=int, default=1000, help="bootstrap rounds of the intervals")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="all scores")
@@ -68,7 +71,7 @@ def main() -> int:
             continue
         rows = {"simulated": header.scores}
         if (args.data / study.key).is_dir():
-            rows["real"] = on_real(path, study, args.data / study.key, args.rounds, args.workers)
+            rows["real"] = on_real(path, study, args.data / study.key, args.limit, args.rounds, args.workers)
         found[path.name] = rows
         if not args.json:
             for kind, measured in rows.items():

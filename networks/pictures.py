@@ -1,8 +1,9 @@
-"""The networks of the picture studies: a small CNN, torchvision's backbones, VGG features, an attention pyramid.
+"""The networks of the picture studies: small CNNs, torchvision's backbones, VGG features, an attention pyramid.
 
 torchvision is imported only when one of its networks is built: that takes a second, and few ask for one.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +66,37 @@ class SliceCNN(PictureNetwork):
 
     def head(self, features: Tensor) -> Tensor:
         return self.dense_2(self.dropout_3(features))
+
+
+class SmallCNN(PictureNetwork):
+    """Five convolutions with batch norm, each followed by pooling; 0.25 million numbers, quick on a processor.
+
+    The mean and the highest answer of each channel over the picture are its features: something small and bright
+    counts wherever it lies.
+    """
+
+    cam_layer = "stages.4"
+    widths = (16, 32, 64, 128, 128)
+
+    def __init__(self, classes: int = 2, dropout: float = 0.2):
+        super().__init__()
+        sizes = itertools.pairwise((3, *self.widths))
+        self.stages = nn.Sequential(*(self.stage(a, b, first=number == 0) for number, (a, b) in enumerate(sizes)))
+        self.mean, self.highest = nn.AdaptiveAvgPool2d(1), nn.AdaptiveMaxPool2d(1)
+        self.dropout, self.dense = nn.Dropout(dropout), nn.Linear(2 * self.widths[-1], classes)
+
+    @staticmethod
+    def stage(before: int, after: int, first: bool) -> nn.Sequential:
+        pool = [] if first else [nn.MaxPool2d(2)]
+        conv = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        return nn.Sequential(*pool, conv, nn.BatchNorm2d(after), nn.ReLU())
+
+    def base(self, x: Tensor) -> Tensor:
+        x = self.stages(x)  # (N, 128, h/16, w/16)
+        return torch.cat([self.mean(x), self.highest(x)], 1).flatten(1)  # (N, 256)
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.dense(self.dropout(features))
 
 
 class Backbone(PictureNetwork):
@@ -202,6 +234,7 @@ class AttentionPyramid(PictureNetwork):
 
 NETWORKS: dict[str, type[PictureNetwork]] = {
     "SliceCNN": SliceCNN,
+    "SmallCNN": SmallCNN,
     "resnet18": ResNet18,
     "vgg11_bn": VGG11,
     "densenet121": DenseNet121,

@@ -30,8 +30,8 @@ def made(request, tmp_path_factory):
 
 
 def test_every_picture_study_has_one():
-    assert set(DEMOS) <= {key for key, study in STUDIES.items() if study.contract.kind == "image"}
-    assert set(DEMOS) == set(simulate.PICTURE_DEMOS)
+    pictures = {key for key, study in STUDIES.items() if study.contract.kind == "image"}
+    assert set(DEMOS) == set(simulate.PICTURE_DEMOS) == pictures
     assert all(demo.network in STUDIES[study].networks for study, demo in DEMOS.items())
 
 

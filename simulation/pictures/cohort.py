@@ -20,6 +20,7 @@ from scans.progress import progress
 from simulation.pictures.table import SIMULATORS, Truth
 from studies import STUDIES
 
+SAVED = 25  # subjects between two writings of `truth.csv`, by which a killed command goes on
 QUALITY = 92  # of a JPEG; public sets are saved about so
 Rows = list[dict[str, object]]
 
@@ -82,22 +83,30 @@ def make(study: str, out: Path, subjects: int, seed: int, test: float, workers: 
     there = kept(out)
     done = {name: there[name] for name, _, _ in plan if name in there}
     missing = [task for task in plan if task[0] not in done]
+
+    def finished(name: str, rows: Rows) -> None:
+        done[name] = rows
+        bar.update()
+        if len(done) % SAVED == 0:
+            tell()
+
+    def tell() -> None:
+        if done:
+            write_truth(out, [row for name, _, _ in plan if name in done for row in done[name]])
+
     try:
         with progress((), f"simulating {study}", len(plan), "subject", len(done)) as bar:
             if workers <= 1:
                 for task in missing:
-                    done[task[0]] = draw(study, out, *task)
-                    bar.update()
+                    finished(task[0], draw(study, out, *task))
                 return
             with ProcessPoolExecutor(min(workers, len(missing) or 1), mp_context=get_context("spawn")) as pool:
                 names = {pool.submit(draw, study, out, *task): task[0] for task in missing}
                 try:
                     for drawn in as_completed(names):
-                        done[names[drawn]] = drawn.result()
-                        bar.update()
+                        finished(names[drawn], drawn.result())
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
     finally:
-        if done:
-            write_truth(out, [row for name, _, _ in plan if name in done for row in done[name]])
+        tell()

@@ -15,6 +15,7 @@ from studies import STUDIES
 INPUTS = {
     "ClassificationModel3D": (1, 80, 79, 84),
     "SliceCNN": (3, 100, 100),
+    "SmallCNN": (3, 64, 64),
     "vgg11_bn": (3, 64, 64),
     "VGGFeatures": (3, 224, 224),
 }
