@@ -2,9 +2,9 @@
 
     python -m benchmarks.soak_cohort [--scans 10000] [--kills 3] [--suffix .csv]
 
-The command is killed with SIGKILL when its table has grown by an equal part, at no moment that it could choose, and
-started again each time. Afterwards every scan must have one row, none may be torn, and within each run the memory of
-the command and its readers may lie at most 10 % above what it was once warm. Exit status 1 otherwise.
+The command is killed with SIGKILL when its table has grown by an equal part, at no moment that it could choose,
+and started again each time. Afterwards every scan must have one row, none may be torn, and within each run the
+memory of the command and its readers may lie at most 10 % above what it was once warm. Exit status 1 otherwise.
 """
 
 import argparse
