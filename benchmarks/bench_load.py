@@ -7,8 +7,8 @@ the JSON, begins anew, and tries again a second after the page said that it is b
 a program that posts scans to the API and waits as long as a 503 says. Each file has a name of its own; several
 scans go round, and an answer must be of the right name with the probabilities that its scan has alone. The limit
 is what a loop over `Diagnoser` gives with nobody else about, measured before and after each level in a process of
-its own; /healthz is asked from another. Memory is that of the server and its readers. Loopback only; exit status 1 where an
-answer was wrong, or where one of the bars is not reached.
+its own; /healthz is asked from another. Memory is that of the server and its readers. Loopback only; exit status 1
+where an answer was wrong, or one of the bars is not reached.
 """
 
 import argparse
