@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from studies import Contract
@@ -142,9 +141,18 @@ def _best_pose(
 
 def _posed(at: np.ndarray, pose: np.ndarray, middle: np.ndarray, mm: np.ndarray) -> np.ndarray:
     """Cells (n, 3) moved by a pose: turned and stretched about the middle, then shifted."""
-    move = Rotation.from_euler("XYZ", pose[6:]).as_matrix() * np.exp(pose[3:6])[:, None]
+    move = _turned(pose[6:]) * np.exp(pose[3:6])[:, None]
     move = move * mm / mm[:, None]  # between cells, by way of mm
     return np.rint((at - middle) @ move.T + (middle + pose[:3]))
+
+
+def _turned(angles: np.ndarray) -> np.ndarray:
+    """The rotation (3, 3) about x, then about the new y, then about the new z, in radians."""
+    (a, b, c), (d, e, f) = np.cos(angles), np.sin(angles)
+    about_x = np.array([[1, 0, 0], [0, a, -d], [0, d, a]])
+    about_y = np.array([[b, 0, e], [0, 1, 0], [-e, 0, b]])
+    about_z = np.array([[c, -f, 0], [f, c, 0], [0, 0, 1]])
+    return about_x @ about_y @ about_z
 
 
 def _index(x: np.ndarray, cells: np.ndarray) -> np.ndarray:

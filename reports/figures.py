@@ -4,13 +4,13 @@ import io
 from dataclasses import dataclass
 from functools import cache
 
-import nibabel
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from diagnosis.diagnoser import Diagnosis
 from diagnosis.maps.explain import Map
 from reports.style import HEAT, strengths
+from scans import affine
 
 MARGIN = 8  # voxels shown around the head
 WIDTH = 1000  # pixels of the whole picture
@@ -45,10 +45,9 @@ def planes(diagnosis: Diagnosis, heat_map: Map | None) -> list[Plane]:
         return [Plane(shown(grey), strength, (1.0, 1.0), ("", ""))]
     inside = prepared.foreground.numpy()
     inside = inside if inside.any() else np.ones_like(inside)
-    turn = nibabel.io_orientation(prepared.affine)
-    spacing = np.linalg.norm(prepared.affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
-    grey, inside = (nibabel.apply_orientation(part, turn) for part in (grey, inside))
-    strength = None if strength is None else nibabel.apply_orientation(strength, turn)
+    spacing = np.linalg.norm(prepared.affine[:3, :3], axis=0)[affine.axes(prepared.affine)]
+    grey, inside = (affine.upright(part, prepared.affine) for part in (grey, inside))
+    strength = None if strength is None else affine.upright(strength, prepared.affine)
     box = [_occupied(inside, axis) for axis in range(3)]
     cuts = tuple((side.start + side.stop) // 2 for side in box)
     if strength is not None:
@@ -58,7 +57,7 @@ def planes(diagnosis: Diagnosis, heat_map: Map | None) -> list[Plane]:
     known = "no-affine" not in prepared.notes
     views = []
     for axis, letters in ((2, "RL"), (1, "RL"), (0, "AP")):
-        place = (*box[:axis], int(cuts[axis]), *box[axis + 1 :])
+        place: tuple[int | slice, ...] = (*box[:axis], int(cuts[axis]), *box[axis + 1 :])
         # (first, second) axis → rows from the top down, columns mirrored: right and front lie on the left
         plane = grey[place].T[::-1, ::-1]
         heat = None if strength is None else strength[place].T[::-1, ::-1]

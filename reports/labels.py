@@ -6,8 +6,8 @@ Each carries the scan's affine and nothing else of the scan's header, so that it
 import gzip
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nibabel
 import numpy as np
 
 from diagnosis.anatomy.segment import on_scan
@@ -17,6 +17,9 @@ from scans.files import unused
 from scans.prepare import restore
 from scans.read import READERS
 
+if TYPE_CHECKING:
+    from nibabel import Nifti1Image
+
 SUFFIX = "_labels.nii.gz"
 
 
@@ -25,8 +28,7 @@ def label_map(diagnosis: Diagnosis) -> bytes:
     if diagnosis.segmentation is None:
         raise ValueError(f"{diagnosis.file}: nothing was outlined in it, so there is no label map to write")
     numbers = on_scan(diagnosis.segmentation, diagnosis.prepared, diagnosis.scan)
-    image = nibabel.Nifti1Image(numbers, diagnosis.scan.affine)
-    image.header.set_xyzt_units("mm")
+    image = image_of(numbers, diagnosis.scan.affine)
     image.header.set_intent("label", name="FreeSurfer")
     image.header["descrip"] = b"Scanwise labels; research use only"
     return gzipped(image)
@@ -35,13 +37,20 @@ def label_map(diagnosis: Diagnosis) -> bytes:
 def heat_map_file(heat_map: Map, diagnosis: Diagnosis) -> bytes:
     """A heat map on the scan's own grid, as a gzipped NIfTI file."""
     values = restore(heat_map.values, diagnosis.prepared, diagnosis.scan)
-    image = nibabel.Nifti1Image(values.astype(np.float32), diagnosis.scan.affine)
-    image.header.set_xyzt_units("mm")
+    image = image_of(values.astype(np.float32), diagnosis.scan.affine)
     image.header["descrip"] = f"Scanwise {heat_map.method} for {heat_map.code}"[:79].encode()
     return gzipped(image)
 
 
-def gzipped(image: nibabel.Nifti1Image) -> bytes:
+def image_of(values: np.ndarray, affine: np.ndarray) -> "Nifti1Image":
+    from nibabel import Nifti1Image  # here: it takes part of a second to open, and the server starts without it
+
+    image = Nifti1Image(values, affine)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def gzipped(image: "Nifti1Image") -> bytes:
     """The image's file, the same bytes at any time."""
     out = io.BytesIO()
     with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=4, mtime=0) as packed:

@@ -21,6 +21,13 @@ def is_oblique(matrix: np.ndarray) -> bool:
     return bool(np.sort(unit, axis=0)[1].max() > ALIGNED)
 
 
+def upright(values: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Values whose axes lie as the matrix says, turned so that they run right, front, up; no copy."""
+    order = axes(matrix)
+    ways = [-1 if matrix[row, column] < 0 else 1 for row, column in enumerate(order)]
+    return values.transpose(order)[tuple(slice(None, None, way) for way in ways)]
+
+
 def straighten(matrix: np.ndarray) -> np.ndarray:
     """The matrix with each axis laid exactly along its nearest world axis; the origin stays."""
     straight = np.zeros((4, 4))

@@ -3,12 +3,11 @@
 They go through the reader of NIfTI files, so that what a file would be refused for they are refused for too.
 """
 
+import sys
 from typing import Any
 
-import nibabel
 import numpy as np
 
-from scans.nifti import read_nifti
 from scans.read import LIMIT
 from scans.scan import Scan, ScanError
 
@@ -18,12 +17,18 @@ KEPT = ("uint8", "int16", "int32", "uint16", "float32", "float64")  # as NIfTI h
 
 def is_array(given: Any) -> bool:
     """Whether this is what `from_array` takes."""
-    pair = isinstance(given, tuple) and len(given) == 2
-    return pair or isinstance(given, nibabel.spatialimages.SpatialImage)
+    if isinstance(given, tuple):
+        return len(given) == 2
+    library = sys.modules.get("nibabel")  # who holds an image of its has opened it, and others need not
+    return library is not None and isinstance(given, library.spatialimages.SpatialImage)
 
 
 def from_array(given: Any, name: str = NAME) -> Scan:
     """The scan in a nibabel image, or in a pair of voxels and affine (world mm, RAS)."""
+    import nibabel
+
+    from scans.nifti import read_nifti
+
     if isinstance(given, tuple):
         values, affine = np.asarray(given[0]), np.asarray(given[1], float)
     else:

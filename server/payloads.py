@@ -14,7 +14,6 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-import nibabel
 import numpy as np
 from PIL import Image
 
@@ -27,6 +26,7 @@ from reports.html import html
 from reports.labels import label_map
 from reports.style import HEAT, OUTLINES, strengths
 from reports.wording import ranked_regions
+from scans import affine
 from scans.prepare import restore
 from studies import to_json
 
@@ -68,17 +68,15 @@ def upright(values: np.ndarray, diagnosis: Diagnosis) -> np.ndarray:
     """Values on the study's grid, turned so that the axes run right, front, up; images lie as (x, y, 1)."""
     if diagnosis.scan.kind == "image":
         return values.T[:, ::-1, None]  # rows run down the picture, y runs up it
-    turn = nibabel.io_orientation(diagnosis.prepared.affine)
-    return nibabel.apply_orientation(values, turn)
+    return affine.upright(values, diagnosis.prepared.affine)
 
 
 def spacing(diagnosis: Diagnosis) -> list[float]:
     if diagnosis.scan.kind == "image":
         return [1.0, 1.0, 1.0]
-    affine = diagnosis.prepared.affine[:3, :3]
-    turn = nibabel.io_orientation(diagnosis.prepared.affine)
-    sizes = np.linalg.norm(affine, axis=0)
-    return [round(float(sizes[int(axis)]), 4) for axis in np.argsort(turn[:, 0])]
+    matrix = diagnosis.prepared.affine
+    sizes = np.linalg.norm(matrix[:3, :3], axis=0)
+    return [round(float(sizes[axis]), 4) for axis in affine.axes(matrix)]
 
 
 def volume(diagnosis: Diagnosis) -> bytes:
@@ -124,9 +122,11 @@ def outlines(diagnosis: Diagnosis) -> bytes:
 
 def heat_nifti(diagnosis: Diagnosis, heat_map: Map) -> bytes:
     """The map on the scan's own voxels, for any viewer that reads NIfTI."""
+    import nibabel  # here: it takes part of a second to open, and few ask for this file
+
     values = restore(heat_map.values, diagnosis.prepared, diagnosis.scan)
-    affine = diagnosis.scan.affine if diagnosis.scan.kind == "volume" else np.eye(4)
-    image = nibabel.Nifti1Image(values.astype(np.float32), affine)
+    place = diagnosis.scan.affine if diagnosis.scan.kind == "volume" else np.eye(4)
+    image = nibabel.Nifti1Image(values.astype(np.float32), place)
     image.header["descrip"] = f"Scanwise {heat_map.method} {heat_map.code}; research use only".encode()
     return gzip.compress(image.to_bytes(), compresslevel=3)
 

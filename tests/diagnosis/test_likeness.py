@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from diagnosis import gate, likeness
 from scans.prepare import prepare
@@ -37,6 +38,12 @@ def test_a_tilted_head_is_a_head(sketched, axis):
     stiff = float(torch.corrcoef(torch.stack([sketched[where], template[where]]))[0, 1])
     found = likeness.match(sketched, template, HEAD)
     assert found.score > max(0.75, stiff + (0.1 if axis < 2 else 0)) and found.turned is None
+
+
+def test_a_pose_turns_about_each_new_axis():
+    angles = np.array([0.3, -0.2, 0.5])
+    expected = Rotation.from_euler("XYZ", angles).as_matrix()
+    np.testing.assert_allclose(likeness._turned(angles), expected, atol=1e-15)
 
 
 def test_brightness_turned_round_is_no_t1_head(sketched):
