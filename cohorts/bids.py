@@ -4,7 +4,6 @@ The record of a scan is `sub-…_desc-scanwise_T1w.json`; the label map beside i
 name for (records without a picture of their own, heat maps, reports) is listed in `.bidsignore`.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -70,7 +69,7 @@ class Derivatives:
         self.refused = 0
 
     def begin(self, made: Made, retry: bool = False, anew: bool = False) -> None:
-        described = json.dumps(description(), indent=2).encode()
+        described = to_json(description(), indent=2).encode()
         for name, content in (
             ("dataset_description.json", described),
             (".bidsignore", "\n".join([*IGNORED, ""]).encode()),

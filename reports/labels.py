@@ -37,7 +37,7 @@ def label_map(diagnosis: Diagnosis) -> bytes:
 def heat_map_file(heat_map: Map, diagnosis: Diagnosis) -> bytes:
     """A heat map on the scan's own grid, as a gzipped NIfTI file."""
     values = restore(heat_map.values, diagnosis.prepared, diagnosis.scan)
-    image = image_of(values.astype(np.float32), diagnosis.scan.affine)
+    image = image_of(values.astype(np.float32, copy=False), diagnosis.scan.affine)
     image.header["descrip"] = f"Scanwise {heat_map.method} for {heat_map.code}"[:79].encode()
     return gzipped(image)
 

@@ -1,12 +1,12 @@
 """How the page's viewer and the report look: colours, and one style of heat map for both."""
 
-import json
 from dataclasses import asdict, dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from diagnosis.maps.explain import Map
+from studies import to_json
 
 INK, QUIET, ACCENT, PLAIN = "#1b2733", "#5c6b7a", "#1f6f8b", "#9db4c0"
 BAD, DOUBT, GOOD = "#b3261e", "#b26a00", "#2e7d4f"
@@ -39,7 +39,7 @@ class HeatStyle:
     white: float = 99.8  # percentile of the foreground that is shown as white; black is no signal
 
     def json(self) -> str:
-        return json.dumps(asdict(self))
+        return to_json(asdict(self))
 
     def colours(self, strength: np.ndarray) -> np.ndarray:
         """Strengths (…) from 0 to 1 as RGB (…, 3) from 0 to 1."""

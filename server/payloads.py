@@ -126,7 +126,7 @@ def heat_nifti(diagnosis: Diagnosis, heat_map: Map) -> bytes:
 
     values = restore(heat_map.values, diagnosis.prepared, diagnosis.scan)
     place = diagnosis.scan.affine if diagnosis.scan.kind == "volume" else np.eye(4)
-    image = nibabel.Nifti1Image(values.astype(np.float32), place)
+    image = nibabel.Nifti1Image(values.astype(np.float32, copy=False), place)
     image.header["descrip"] = f"Scanwise {heat_map.method} {heat_map.code}; research use only".encode()
     return gzip.compress(image.to_bytes(), compresslevel=3)
 

@@ -21,6 +21,15 @@ def start(*arguments: str | Path) -> subprocess.CompletedProcess:
     )
 
 
+def test_the_server_starts_without_what_its_first_page_does_not_need():
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import app; print(*sys.modules, sep=chr(10))"
+    opened = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    slow = {"nibabel", "pydicom", "highdicom", "fpdf", "matplotlib", "scipy.spatial", "scipy.stats", "requests"}
+    assert "torch" in opened and slow & set(opened) == set()
+
+
 def test_a_taken_port_and_an_empty_folder_are_told_in_words(server: Server, tmp_path: Path):
     taken = start("--port", server.port, "--uploads", tmp_path / "up")
     assert taken.returncode == 2

@@ -178,7 +178,10 @@ def in_order(slices: list[Slice], name: str) -> list[Slice]:
             f"{name}: {len(slices)} images at {count} places, so more than one volume; upload one 3-D volume",
         )
     if count < FEWEST:
-        raise ScanError("too-few-slices", f"{name}: {count} images of one volume, fewer than {FEWEST}; upload all")
+        raise ScanError(
+            "too-few-slices",
+            f"{name}: {count} image{'s' * (count != 1)} of one volume, fewer than {FEWEST}; upload all",
+        )
     return [slices[index] for index in order]
 
 
