@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import math
 import os
 import re
 import signal
@@ -30,16 +29,18 @@ from pywebio.platform.adaptor import ws
 from pywebio.platform.tornado import webio_handler
 from pywebio.session.threadbased import ThreadBasedSession
 
-from diagnosis import options as judging
 from model import Weights, WeightsError, allow_network
 from reports import wording
 from scans import processes
 from scans.read import IMAGES, READERS
 from server import http, logs, results, tables, uploads
 from server.access import limits
+from server.access.callers import Proxy
 from server.access.hosts import hosts
 from server.access.signin import SignIn
+from server.audit import AuditError, AuditLog
 from server.folder import Uploads
+from server.options import ROOT, parse
 from server.page.session import application
 from server.state import Pool, ServerState
 from studies import STUDIES
@@ -48,7 +49,6 @@ RECONNECT = 90  # seconds that a phone may be out of reach before its page is gi
 MESSAGE = 1 << 20  # bytes of one websocket message
 GRACE = 2.0  # seconds at the stop for answers to leave, and again for work to end
 
-ROOT = Path(__file__).resolve().parent
 PYWEBIO_FILES = Path(pywebio.__file__).parent / "html"
 # What our page loads of PyWebIO's files; the rest (table widgets among it, one of them commercial) is not served.
 PYWEBIO = (
@@ -82,7 +82,7 @@ def page_handler(
             super().check()
             if socket_wanted:
                 self.check_origin_header(required=True)
-                why = pages.why_not(self.request.remote_ip or "") if self.is_new else None
+                why = pages.why_not(self.client) if self.is_new else None
                 if why:
                     raise http.Refusal(503, "busy", why, **{"Retry-After": "60"})
 
@@ -92,13 +92,19 @@ def page_handler(
 
         def open(self) -> None:
             self.page: limits.OpenPage | None = None
-            address = self.request.remote_ip or ""
-            if self.is_new and pages.why_not(address):  # several came at once
+            if self.is_new and pages.why_not(self.client):  # several came at once
                 self.close(1013)
                 return
+            back = ws._reconnect_state.unclosed_sessions.get(self.get_query_argument("session", ""))
+            if back is not None and not pages.belongs_to(back, self.caller):
+                self.note_refusal("another-s-page")
+                self.close(1008)
+                return
+            cast(Any, self.request).caller = self.caller  # for the session, which is another thread's
             super().open()
             if self._handler.session is not None:
-                self.page = pages.attach(self._handler.session, address, self.get_cookie(http.COOKIE, ""))
+                key = self.get_cookie(http.COOKIE, "")
+                self.page = pages.attach(self._handler.session, self.client, key, self.caller)
                 asyncio.get_running_loop().call_later(self.settings["timeout"], self.expect)
 
         def expect(self) -> None:
@@ -163,12 +169,12 @@ def make_app(
         ),
         (rf"/({'|'.join(map(re.escape, PYWEBIO))})", http.Static, {"path": str(PYWEBIO_FILES)}),
     ]
-    state.password_needed = password is not None
     return tornado.web.Application(
         routes,
         state=state,
         hosts=hosts(options.host, options.allow_host),
         sign_in=SignIn(password),
+        proxy=Proxy(options.proxy_header, options.proxy_from),
         open_pages=pages,
         timeout=options.timeout,
         words=lambda request: wording.Texts(wording.language_of(request.headers.get("Accept-Language", ""))),
@@ -217,6 +223,7 @@ async def serve(
         body_timeout=options.timeout,
         xheaders=options.behind_proxy,
     )
+    listening.proxy = application.settings["proxy"]
     listening.behind_proxy, listening.descriptors = options.behind_proxy, limits.raise_descriptors()
     loop.set_exception_handler(listening.on_trouble)
     application.settings["listening"] = listening
@@ -240,74 +247,6 @@ async def serve(
     state.close()
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(listening.close_all_connections(), GRACE / 2)
-
-
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Serve the page and the HTTP API.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8080, help="port, 0 for any free one (%(default)s)")
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        default=ROOT / "weights",
-        metavar="DIR",
-        help="folder of weights files (%(default)s)",
-    )
-    judging.add_segmenter(parser)
-    judging.add_norms(parser)
-    parser.add_argument(
-        "--example", type=Path, metavar="FILE", help="scan that the page offers to try (the first in demodata/)"
-    )
-    parser.add_argument(
-        "--uploads",
-        type=Path,
-        default=ROOT / "uploaded_img",
-        metavar="DIR",
-        help="folder for scans in flight, for this server alone (%(default)s)",
-    )
-    judging.add_networks(parser)
-    judging.add_device(parser)
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        default=max(1, min(4, (os.cpu_count() or 2) // 2)),
-        help="scans worked on at once (%(default)s)",
-    )
-    parser.add_argument("--queue", type=int, default=8, metavar="N", help="scans that may wait (%(default)s)")
-    parser.add_argument("--max-upload", type=int, default=300, metavar="MB", help="largest file (%(default)s)")
-    parser.add_argument(
-        "--keep",
-        type=float,
-        default=60,
-        metavar="MINUTES",
-        help="longest time that an upload is kept (%(default)s)",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=30,
-        metavar="SECONDS",
-        help="longest time that a silent connection is waited for (%(default)s)",
-    )
-    parser.add_argument("--password-file", type=Path, metavar="FILE", help="ask for the password in this file")
-    parser.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="another name that this server answers to, such as that of a proxy before it",
-    )
-    parser.add_argument(
-        "--behind-proxy",
-        action="store_true",
-        help="believe X-Forwarded-For and X-Real-Ip, which a proxy before this server sets",
-    )
-    options = parser.parse_args(argv)
-    for name in ("workers", "max_upload", "keep", "timeout"):
-        if not 0 < getattr(options, name) < math.inf:
-            parser.error(f"--{name.replace('_', '-')} {getattr(options, name)}: give a number above 0")
-    return options
 
 
 def allow(networks: list[str]) -> str:
@@ -361,8 +300,9 @@ def main(argv: list[str] | None = None) -> int:
             options.segmenter,
             options.norms,
             options.precision,
+            AuditLog(options.audit) if options.audit else None,
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, AuditError) as error:
         print(error, file=sys.stderr)
         if folder is not None:
             folder.close()
@@ -376,7 +316,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         state.close()
         return 2
-    if options.host not in ("127.0.0.1", "localhost", "::1") and password is None:
+    known = password is not None or options.proxy_header
+    if options.host not in ("127.0.0.1", "localhost", "::1") and not known:
         print("note: this port can be reached from other machines and no --password-file is set", file=sys.stderr)
     try:
         asyncio.run(serve(options, state, sockets, password))

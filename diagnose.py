@@ -3,7 +3,10 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import model
 from cohorts.table.rows import columns_of, write_csv
@@ -13,8 +16,9 @@ from diagnosis.diagnoser import Diagnoser, Diagnosis, error_record, find_weights
 from networks import dropout
 from reports.wording import Texts, languages
 from scans import processes
+from scans.folders.candidates import each_study
 from scans.progress import progress
-from scans.read import APART, READERS, safe_name
+from scans.read import APART, READERS, name_of, safe_name
 from scans.scan import ScanError
 from studies import NOTICE, to_json
 
@@ -87,6 +91,58 @@ def person_fault(options: argparse.Namespace, files: int) -> str | None:
     if options.person == NOBODY or files == 1:
         return None
     return f"--age and --sex are one person's, and these are {files} scans; give one scan at a time"
+
+
+def answers(
+    diagnoser: Diagnoser, file: Path, options: argparse.Namespace
+) -> Iterator[tuple[str, Diagnosis | ScanError]]:
+    """What a file is called, and its diagnosis or refusal: one a study where several people's lie in it."""
+
+    def ask(name: str, series: str | None) -> Diagnosis | ScanError:
+        try:
+            return diagnoser(
+                file,
+                name,
+                series=series,
+                judge_anyway=options.judge_anyway,
+                level=options.level,
+                passes=dropout.PASSES if options.uncertainty else 0,
+                person=options.person,
+            )
+        except ScanError as error:
+            return error
+
+    name = safe_name(file.name or file.resolve().name)
+    first = ask(name, options.series)
+    listed = first.series if isinstance(first, ScanError) else first.scan.series
+    keys = each_study(listed) if options.series is None and options.person == NOBODY else []
+    if not keys:
+        yield name, first
+    for key in keys:
+        named = name_of(name, key)
+        if isinstance(first, Diagnosis) and any(one.chosen for one in listed if one.key == key):
+            yield named, replace(first, file=named)
+        else:
+            yield named, ask(named, key)
+
+
+def told(
+    diagnoser: Diagnoser, answer: Diagnosis | ScanError, options: argparse.Namespace, t: Texts
+) -> tuple[dict[str, Any], str]:
+    """An answer's record and its line, with the files that were asked for written; ScanError where it is one."""
+    if isinstance(answer, ScanError):
+        raise answer
+    record, text = answer.record(), t.line(answer)
+    if options.report:
+        record["report"] = file_report(diagnoser, answer, options)
+        text += "".join(f"\n  {t('command.report', name=name)}" for name in record["report"])
+    if options.labels:
+        record["labels"] = file_labels(answer, options.labels)
+        text += f"\n  {t('command.labels', name=record['labels'])}" if record["labels"] else ""
+    if options.dicom:
+        record["dicom"] = dicom_results(diagnoser, answer, options)
+        text += "".join(f"\n  {t('command.dicom', name=name)}" for name in record["dicom"])
+    return record, text
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -165,39 +221,22 @@ def main(argv: list[str] | None = None) -> int:
         print(fault, file=sys.stderr)
         return 2
     records, lines, t = [], [], Texts(options.language)
-    width = max(len(safe_name(file.name)) for file in files)
     for file in progress(files, "judging", unit="scan", quiet=len(files) < 2, leave=False):
-        try:
-            diagnosis = diagnoser(
-                file,
-                series=options.series,
-                judge_anyway=options.judge_anyway,
-                level=options.level,
-                passes=dropout.PASSES if options.uncertainty else 0,
-                person=options.person,
-            )
-            record, text = diagnosis.record(), t.line(diagnosis)
-            if options.report:
-                record["report"] = file_report(diagnoser, diagnosis, options)
-                text += "".join(f"\n  {t('command.report', name=name)}" for name in record["report"])
-            if options.labels:
-                record["labels"] = file_labels(diagnosis, options.labels)
-                text += f"\n  {t('command.labels', name=record['labels'])}" if record["labels"] else ""
-            if options.dicom:
-                record["dicom"] = dicom_results(diagnoser, diagnosis, options)
-                text += "".join(f"\n  {t('command.dicom', name=name)}" for name in record["dicom"])
-        except ScanError as error:
-            record = error_record(safe_name(file.name), error)
-            text = t("command.refused", message=str(error))
-        records.append(record)
-        lines.append(indented(record["file"], width, text))
+        for name, answer in answers(diagnoser, file, options):
+            try:
+                record, text = told(diagnoser, answer, options, t)
+            except ScanError as error:
+                record, text = error_record(name, error), t("command.refused", message=str(error))
+            records.append(record)
+            lines.append((record["file"], text))
+    width = max(len(name) for name, _ in lines)
     if options.json:
         sys.stdout.write(to_json(records, indent=2))
         print()
     elif options.csv:
         write_csv(options.csv, records, columns_of(records, diagnoser.study.codes))
     else:
-        print("\n".join(lines))
+        print("\n".join(indented(name, width, text) for name, text in lines))
         print(f"\n{t.weights_title(diagnoser.weights)}\n{t('notice')}")
     return 0 if all(record.get("label") for record in records) else 1
 

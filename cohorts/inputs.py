@@ -1,7 +1,7 @@
 """What a cohort consists of: the scans of a folder, a BIDS dataset, a table or a store, one after the other.
 
-The list is walked, never held, so that it may be as long as it likes; each walk gives the same order. A folder
-that holds DICOM files is one scan, its best series.
+The list is walked, never held, so that it may be as long as it likes; each walk gives the same order. Where DICOM
+files lie below a folder their headers are read first: a study is one scan, its best series, however its files lie.
 """
 
 import csv
@@ -10,11 +10,14 @@ import os
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scans.read import APART, IMAGES, begins_as_dicom
+from scans import processes
+from scans.folders.candidates import each_study
+from scans.read import APART, IMAGES, begins_as_dicom, name_of
+from scans.scan import ScanError
 
 TABLES = (".csv", ".tsv")
 BIDS_MARKS = ("dataset_description.json", "participants.tsv")
@@ -31,6 +34,7 @@ class InputError(ValueError):
 class Item:
     file: str  # the path below the cohort's folder, which names the row
     path: str  # where it lies
+    series: str | None = None  # of those that lie there, where they are of several studies
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class Cohort:
     shard: tuple[int, int] = (1, 1)  # the i-th of n parts
     participants: frozenset[str] = frozenset()  # of a BIDS dataset; all where none is named
     volumes: bool = True  # or pictures, each file of DICOM one
+    studies: dict[Path, dict[Path, list[Item]]] = field(default_factory=dict, repr=False)  # as headers told
 
     @property
     def is_bids(self) -> bool:
@@ -59,7 +64,7 @@ class Cohort:
         if isinstance(self.source, str):
             yield from _stored(self.source)
         elif self.source.is_dir():
-            yield from self._bids() if self.is_bids else self._walked(self.source)
+            yield from self._bids() if self.is_bids else self._below(self.source)
         elif not self.source.exists():
             raise InputError(f"{self.source}: no such file or folder; give a folder of scans or a CSV")
         elif self.source.suffix.lower() in TABLES:
@@ -78,24 +83,68 @@ class Cohort:
             return len(seen)
         return sum(1 for _ in self)
 
-    def _walked(self, folder: Path) -> Iterator[Item]:
-        """Every scan below a folder, in name order; hidden files and our own answers are left alone."""
-        root = Path(self.source)
+    def _below(self, folder: Path) -> Iterator[Item]:
+        """Every scan below a folder: the studies among its DICOM files, and whatever is a scan by itself."""
+        if folder not in self.studies:
+            self.studies[folder] = self._studies(folder)
+        studies = self.studies[folder]
+        yield from self._walked(folder, studies, {above for path in studies for above in path.parents})
+
+    def _studies(self, folder: Path) -> dict[Path, list[Item]]:
+        """The DICOM scans below a folder by the folder or file that holds them; headers are read once."""
+        if not self.volumes or not any(holds_dicom(files) for files in self._folders(folder)):
+            return {}
+        try:
+            found = processes.survey(folder)
+        except ScanError as error:
+            raise InputError(f"{error}; or give the folders one by one, in a CSV with a column file") from error
+        return {unit.path: list(self._of(unit.path, unit.mixed)) for unit in found}
+
+    def _of(self, path: Path, mixed: bool) -> Iterator[Item]:
+        """A folder of slices as one scan, or as one for each study that lies in it."""
+        inside = path.relative_to(self.source).as_posix()
+        name = named(inside if inside != "." else path.resolve().name)
+        keys = studies_in(path) if mixed else []
+        if not keys:
+            yield Item(name, str(path))
+        for key in keys:
+            yield Item(name_of(name, key), str(path), key)
+
+    def _folders(self, folder: Path) -> Iterator[list[Path]]:
+        """The files of each folder below this one that is not hidden or ours."""
+        files, folders = self._entries(folder)
+        yield files
+        for inner in folders:
+            yield from self._folders(inner)
+
+    def _entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
+        """The files and the folders in one, in name order; hidden ones and our own answers are left out."""
         with os.scandir(folder) as entries:
             there = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-        names = [(folder / name, is_folder) for name, is_folder in there if not name.startswith(".")]
-        files = [path for path, is_folder in names if not is_folder]
-        if self.volumes and holds_dicom(files):
-            inside = folder.relative_to(root).as_posix()
+        paths = [(folder / name, is_folder) for name, is_folder in there if not name.startswith(".")]
+        ours = {path.resolve() for path in self.outputs}
+        inner = [path for path, is_folder in paths if is_folder and not (ours and path.resolve() in ours)]
+        return [path for path, is_folder in paths if not is_folder], inner
+
+    def _walked(
+        self, folder: Path, studies: dict[Path, list[Item]], above: set[Path], told: bool = False
+    ) -> Iterator[Item]:
+        """Every scan in a folder and below it, in name order; `told` where this lies in the folder of a study."""
+        files, folders = self._entries(folder)
+        told = told or folder in studies
+        yield from studies.get(folder, ())
+        if self.volumes and not told and folder not in above and holds_dicom(files):
+            inside = folder.relative_to(self.source).as_posix()  # no image in it: its row says so
             yield Item(named(inside if inside != "." else folder.resolve().name), str(folder))
         endings = APART if self.volumes else (*IMAGES, ".dcm")
-        ours = {path.resolve() for path in self.outputs}
-        for path, is_folder in names:
-            if is_folder:
-                if not ours or path.resolve() not in ours:
-                    yield from self._walked(path)
+        inner = set(folders)
+        for path in sorted(files + folders):
+            if path in inner:
+                yield from self._walked(path, studies, above, told)
+            elif path in studies:
+                yield from studies[path]
             elif path.name.lower().endswith(endings) and path.is_file():
-                yield Item(named(path.relative_to(root).as_posix()), str(path))
+                yield Item(named(path.relative_to(self.source).as_posix()), str(path))
 
     def _bids(self) -> Iterator[Item]:
         """The T1-weighted scans of each participant; of one without any, whatever can be read."""
@@ -107,8 +156,17 @@ class Cohort:
             )
         for folder in folders:
             if not self.participants or folder.name.removeprefix("sub-") in self.participants:
-                items = list(self._walked(folder))
+                items = list(self._below(folder))
                 yield from [item for item in items if re.search(r"_T1w\.[^/]+$", item.file)] or items
+
+
+def studies_in(folder: Path) -> list[str]:
+    """The series to read of a folder in which several studies lie; none where one answer is all there is."""
+    try:
+        listed = processes.read(folder).series
+    except ScanError as error:
+        listed = error.series
+    return each_study(listed)
 
 
 def holds_dicom(files: list[Path]) -> bool:

@@ -80,6 +80,7 @@ class Judge:
             diagnosis = self.diagnoser(
                 content,
                 PurePosixPath(item.file).name,
+                series=item.series,
                 judge_anyway=self.wanted.judge_anyway,
                 level=self.wanted.level,
                 passes=dropout.PASSES if self.wanted.uncertainty else 0,
@@ -143,8 +144,9 @@ def fetched(item: Item) -> tuple[str, str | bytes]:
             content: bytes = store.cat_file(path)
             return hashlib.sha256(content).hexdigest(), content
         if Path(item.path).is_dir():
-            files = sorted(path for path in Path(item.path).iterdir() if path.is_file())
-            told = "".join(f"{content_hash(path)} {path.name}\n" for path in files)
+            folder = Path(item.path)
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            told = "".join(f"{content_hash(path)} {path.relative_to(folder).as_posix()}\n" for path in files)
             return hashlib.sha256(told.encode()).hexdigest(), item.path
         return content_hash(item.path), item.path
     except OSError as error:

@@ -26,13 +26,15 @@ def sequence(acquisition: dict[str, Any]) -> str:
 
 
 def series_rows(t: Texts, series: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each series of a folder: what it is, and what speaks against it."""
+    """Each series of a folder: what it is, and what speaks against it; of several people, whose."""
+    several = any(one["person"] > 1 for one in series)
     return [
         {
             "key": one["key"],
             "chosen": one["chosen"],
             "name": " · ".join(part for part in (one["modality"], sequence(one["acquisition"])) if part)
             or t("series.unnamed"),
+            "person": t("series.person", number=one["person"]) if several else "",
             "size": t("series.size", count=one["images"], rows=one["rows"], columns=one["columns"]),
             "why_not": t("series.stop").join(t(f"series.{code}") for code in one["why_not"]),
         }

@@ -59,6 +59,8 @@ class Series:
     why_not: tuple[str, ...]  # codes of what speaks against it; empty where nothing does
     in_3d: bool = False
     chosen: bool = False
+    study: int = 1  # which of those that lay together, and whose, both counted from 1
+    person: int = 1
 
     def record(self) -> dict[str, Any]:
         return asdict(self) | {"why_not": list(self.why_not)}
@@ -75,6 +77,8 @@ class Series:
             why_not=tuple(str(code)[:40] for code in record["why_not"]),
             in_3d=bool(record["in_3d"]),
             chosen=bool(record["chosen"]),
+            study=int(record["study"]),
+            person=int(record["person"]),
         )
 
 

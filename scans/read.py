@@ -73,6 +73,12 @@ def begins_as_dicom(path: Path) -> bool:
         return False
 
 
+def name_of(name: str, series: str) -> str:
+    """What the answer to one series is called, where a file of that name holds scans of several people."""
+    suffix = suffix_of(name) or ""
+    return f"{name[: len(name) - len(suffix)]} (series {series}){name[len(name) - len(suffix) :]}"
+
+
 def suffix_of(name: str) -> str | None:
     return next((suffix for suffix in READERS if name.lower().endswith(suffix)), None)
 

@@ -6,19 +6,24 @@ Files stream to disk as they arrive; what needs the processor goes through the s
 
 import asyncio
 import base64
+import contextlib
+import functools
 import json
 import logging
 import math
 import urllib.parse
 from pathlib import Path
+from typing import Any, cast
 
 import prometheus_client as prometheus
 import tornado.web
 
 from diagnosis.diagnoser import VERSION
 from server.access import limits
+from server.access.callers import NOBODY, OPEN, PASSWORD, Caller, NotFromProxy, Proxy
 from server.access.hosts import host_allowed
 from server.access.signin import LASTS
+from server.audit import AuditError
 from server.state import Cancelled, ServerState, failure
 from studies import NOTICE, to_json, to_record
 
@@ -34,6 +39,7 @@ REPORT_CSP = (
     "base-uri 'none'; form-action 'none'"
 )
 COOKIE = "scanwise"
+REFUSED = (400, 401, 403, 421, 429)  # statuses of the guard that are written down
 
 
 class Refusal(tornado.web.HTTPError):
@@ -68,9 +74,13 @@ class Guard(tornado.web.RequestHandler):
 
     def prepare(self) -> None:
         self.refusal: Refusal | None = None
+        self.caller = NOBODY
         try:
             self.check()
         except Refusal as refusal:
+            tried = self.request.method != "GET" or "Authorization" in self.request.headers
+            if refusal.status_code in REFUSED and (tried or refusal.status_code != 401):
+                self.note_refusal(refusal.code)
             if not self.streamed:
                 raise
             self.refusal = refusal
@@ -92,13 +102,68 @@ class Guard(tornado.web.RequestHandler):
             )
         if self.request.method not in ("GET", "HEAD"):
             self.check_origin_header(required=False)
-        if not self.open_to_all and not self.admitted():
-            raise Refusal(
-                401,
-                "password",
-                "a password is needed: sign in on the page, or send it by HTTP Basic",
-                **{"WWW-Authenticate": 'Basic realm="Scanwise", charset="UTF-8"'},
-            )
+        self.caller = self.who()
+        if not self.open_to_all and self.caller == NOBODY:
+            raise self.nobody()
+
+    @property
+    def peer(self) -> str:
+        """The address at the line's other end, whatever a header says."""
+        address = cast(Any, self.request.connection).context.address
+        return str(address[0]) if isinstance(address, tuple) and address else ""
+
+    @property
+    def client(self) -> str:
+        """Who is counted as one: a person whom the proxy names, else an address."""
+        return f"person {self.caller.who}" if self.caller.by == "proxy" else self.request.remote_ip or ""
+
+    def who(self) -> Caller:
+        """Who asks; Refusal where what says so cannot be believed.
+
+        From the proxy its header decides, and no password is looked at; from elsewhere the password, where there
+        is one. With a proxy and no password nobody is admitted from elsewhere.
+        """
+        proxy: Proxy = self.settings["proxy"]
+        try:
+            found = proxy.caller(self.peer, self.request.headers.get_list(proxy.header or ""))
+        except NotFromProxy as error:
+            if error.code == "no-person" and self.open_to_all and self.request.method in ("GET", "HEAD"):
+                return NOBODY
+            raise Refusal(403, error.code, str(error)) from error
+        if found is not None:
+            return found
+        if not self.settings["sign_in"].needed:
+            return NOBODY if proxy.header else OPEN
+        return PASSWORD if self.admitted() else NOBODY
+
+    def nobody(self) -> Refusal:
+        """The refusal of who is not known."""
+        if not self.settings["sign_in"].needed:
+            return Refusal(403, "not-by-proxy", "this server is reached through its proxy alone; sign in there")
+        return Refusal(
+            401,
+            "password",
+            "a password is needed: sign in on the page, or send it by HTTP Basic",
+            **{"WWW-Authenticate": 'Basic realm="Scanwise", charset="UTF-8"'},
+        )
+
+    # --- what is written down ----------------------------------------------------------------------------
+
+    async def note(self, *events: dict[str, Any]) -> None:
+        """Have it on the disk before it is answered; Refusal where that cannot be."""
+        if self.state.audit is None:
+            return
+        work = functools.partial(self.state.note, self.caller, *events)
+        try:
+            await asyncio.get_running_loop().run_in_executor(None, work)
+        except AuditError as error:
+            raise unrecorded(error) from error
+
+    def note_refusal(self, code: str) -> None:
+        """A refusal stands also where it cannot be written down."""
+        if self.state.audit is not None:
+            with contextlib.suppress(AuditError):
+                self.state.audit.refused(self.caller, code)
 
     def check_origin_header(self, required: bool) -> None:
         origin = self.request.headers.get("Origin")
@@ -108,8 +173,8 @@ class Guard(tornado.web.RequestHandler):
             raise Refusal(403, "foreign-origin", "requests from other sites' pages are not answered")
 
     def admitted(self) -> bool:
-        sign_in = self.settings["sign_in"]
-        if not sign_in.needed or sign_in.knows(self.get_cookie(COOKIE, "")):
+        """Whether the password came, or the key of a browser that gave it."""
+        if self.settings["sign_in"].knows(self.get_cookie(COOKIE, "")):
             return True
         kind, _, value = self.request.headers.get("Authorization", "").partition(" ")
         given = value.encode("latin-1", "replace")  # as tornado took the bytes of the header for text
@@ -177,6 +242,10 @@ def stopping() -> Refusal:
     return Refusal(503, "stopping", words, **{"Retry-After": "60", "Connection": "close"})
 
 
+def unrecorded(error: AuditError) -> Refusal:
+    return Refusal(503, "not-recorded", error.words)
+
+
 def access(handler: tornado.web.RequestHandler) -> None:
     """One line a request: method, the first step of its path, status, time. No names, no keys, no addresses."""
     if getattr(handler, "quiet", False) and handler.get_status() < 400:
@@ -215,7 +284,8 @@ class Health(Guard):
 
     def get(self) -> None:
         first = next(iter(self.state.diagnosers.values()))
-        trouble, listening = self.state.uploads.trouble, self.settings.get("listening")
+        trouble = self.state.uploads.trouble or self.state.unrecorded
+        listening = self.settings.get("listening")
         answer = {
             "live": True,
             "ready": not self.state.pool.full and trouble is None,
@@ -246,7 +316,7 @@ class Bye(Guard):
 
     def post(self, token: str) -> None:
         session = self.state.pages.get(token)
-        if session is not None:
+        if session is not None and session.caller == self.caller:
             session.close()
         self.set_status(204)
 
@@ -257,16 +327,20 @@ class Login(Guard):
     def get(self) -> None:
         self.form(wrong="")
 
-    def post(self) -> None:
+    async def post(self) -> None:
         sign_in = self.settings["sign_in"]
         try:
             right = not sign_in.needed or self.guess(self.get_body_argument("password", "").encode())
         except Refusal as refusal:
+            self.note_refusal(refusal.code)
             self.set_status(429)
             self.set_header("Retry-After", refusal.headers["Retry-After"])
             self.form(wrong="login.wait")
             return
         if right:
+            if sign_in.needed:
+                self.caller = PASSWORD
+                await self.note({"what": "signed in"})
             self.set_cookie(
                 COOKIE,
                 sign_in.enter(),
@@ -278,6 +352,7 @@ class Login(Guard):
             )
             self.redirect("/")
             return
+        self.note_refusal("password")
         self.set_status(401)
         self.form(wrong="login.wrong")
 
@@ -287,15 +362,20 @@ class Login(Guard):
 
 
 class Logout(Guard):
-    """`POST /logout`: the browser's key is worth nothing from now on, and its pages close."""
+    """`POST /logout`: the browser's key is worth nothing from now on, and its pages close.
+
+    That is done also where it cannot be written down, which is then told.
+    """
 
     open_to_all = True
 
-    def post(self) -> None:
+    async def post(self) -> None:
         key = self.get_cookie(COOKIE, "")
         self.settings["sign_in"].leave(key)
         self.settings["open_pages"].sign_out(key)
         self.clear_cookie(COOKIE, path="/")
+        if self.caller == PASSWORD:
+            await self.note({"what": "signed out"})
         self.redirect("/login", status=303)
 
 

@@ -8,8 +8,9 @@ from reports.labels import SUFFIX, label_map
 from scans import processes
 from scans.scan import ScanError
 from server import payloads
+from server.answers import identified
 from server.http import REPORT_CSP, Guard, Refusal
-from server.state import Busy, Cancelled
+from server.state import Busy, Cancelled, Result
 
 
 class OfResult(Guard):
@@ -17,7 +18,7 @@ class OfResult(Guard):
 
     def result(self, key: str):
         result = self.state.results.get(key)
-        if result is None or result.refused:
+        if result is None or result.refused or result.caller != self.caller:
             raise Refusal(404, "gone", "this result is no longer kept; open the scan again")
         return result
 
@@ -27,6 +28,11 @@ class OfResult(Guard):
         if not result.record["measures"]:
             raise Refusal(404, "no-labels", "nothing was outlined in this scan, so there are no outlines to show")
         return result
+
+    async def fetched(self, result: Result, part: str) -> None:
+        """Have it written down that a part of a result is handed over."""
+        told = identified(self.state, result.weights, result.scan, result.series)
+        await self.note({"what": "fetched", "part": part} | told)
 
     async def work(self, job):
         """Run `job` in the pool; a full queue is told as on the API."""
@@ -45,10 +51,11 @@ class Thumbnails(OfResult):
 
     async def get(self, key: str) -> None:
         result = self.state.results.get(key)
-        if result is None or not result.listed:
+        if result is None or not result.listed or result.caller != self.caller:
             raise Refusal(404, "gone", "there are no series here to choose from")
         upload = result.upload
         found = await self.work(lambda: processes.thumbnails(upload.path, upload.name))
+        await self.fetched(result, "pictures of the series")
         self.answer({name: payloads.picture(grey) for name, grey in found.items()})
 
 
@@ -56,6 +63,7 @@ class Volume(OfResult):
     async def get(self, key: str) -> None:
         result = self.result(key)
         body = await self.work(lambda: payloads.volume(self.state.diagnosis(result)))
+        await self.fetched(result, "volume")
         self.send(body)
 
     def send(self, body: bytes) -> None:
@@ -92,6 +100,7 @@ class HeatMap(Volume):
             body = await self.work(job)
         finally:
             heard.pop(key, None)
+        await self.fetched(result, f"map.{suffix}" if suffix else "map")
         if suffix is None:
             self.send(body)
             return
@@ -117,10 +126,12 @@ class Report(OfResult):
         language = self.get_query_argument("language", "en")
         diagnoser = self.state.diagnosers[result.weights]
         if kind == "json":
+            await self.fetched(result, "report.json")
             self.set_header("Content-Disposition", 'attachment; filename="scanwise.json"')
             self.answer(result.record)
             return
         body = await self.work(lambda: payloads.report(diagnoser, self.state.diagnosis(result), kind, language))
+        await self.fetched(result, f"report.{kind}")
         self.set_header("Content-Type", payloads.REPORTS[kind])
         self.set_header("Content-Security-Policy", REPORT_CSP)
         stamp = time.strftime("%Y%m%d-%H%M")
@@ -133,7 +144,9 @@ class Outlines(Volume):
 
     async def get(self, key: str) -> None:
         result = self.measured(key)
-        self.send(await self.work(lambda: payloads.outlines(self.state.diagnosis(result))))
+        body = await self.work(lambda: payloads.outlines(self.state.diagnosis(result)))
+        await self.fetched(result, "outlines")
+        self.send(body)
 
 
 class Cuts(OfResult):
@@ -142,6 +155,7 @@ class Cuts(OfResult):
     async def get(self, key: str) -> None:
         result = self.measured(key)
         body = await self.work(lambda: cuts_png(self.state.diagnosis(result)))
+        await self.fetched(result, "cuts.png")
         self.set_header("Content-Type", "image/png")
         self.set_header("Cache-Control", "private, max-age=600")
         self.finish(body)
@@ -153,6 +167,7 @@ class Labels(OfResult):
     async def get(self, key: str) -> None:
         result = self.measured(key)
         body = await self.work(lambda: label_map(self.state.diagnosis(result)))
+        await self.fetched(result, "labels.nii.gz")
         self.set_header("Content-Type", "application/gzip")
         self.set_header("Content-Disposition", f'attachment; filename="scanwise{SUFFIX}"')
         self.finish(body)
@@ -173,6 +188,7 @@ class Dicom(OfResult):
                 raise Refusal(422, error.code, str(error)) from error
 
         kind, body = await self.work(job)
+        await self.fetched(result, "dicom.zip")
         self.set_header("Content-Type", kind)
         self.set_header("Content-Disposition", 'attachment; filename="scanwise-dicom.zip"')
         self.finish(body)

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from diagnosis.anatomy.segment import SegmenterWeights
 from diagnosis.diagnoser import BESIDE, NONE, Diagnoser, Diagnosis, error_record, open_norms, open_segmenter
 from networks.dropout import PASSES
 from scans.scan import ScanError
+from server.access.callers import OPEN, Caller
+from server.audit import AuditError, AuditLog
 from server.folder import Upload, Uploads
 
 log = logging.getLogger("scanwise")
@@ -52,6 +54,8 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
     prepared: dict[str, Any] = field(default_factory=dict)
     series: str | None = None  # the DICOM series that was asked for, of several
+    scan: str | None = None  # the upload's hash, where a log wants it
+    caller: Caller = OPEN  # whose it is
     born: float = field(default_factory=time.monotonic)
 
     @property
@@ -152,9 +156,9 @@ class PageSession:
 
     FILES = 200
 
-    def __init__(self, state: "ServerState"):
+    def __init__(self, state: "ServerState", caller: Caller = OPEN):
         self.token = secrets.token_urlsafe(24)
-        self.state = state
+        self.state, self.caller = state, caller
         self.uploads: dict[str, Upload] = {}
         self.results: dict[str, Result] = {}
         self.jobs: list[Job] = []
@@ -222,9 +226,10 @@ class ServerState:
         segmenter: str | Path = BESIDE,
         norms: str | Path = BESIDE,
         precision: str = "auto",
+        audit: AuditLog | None = None,
     ):
-        self.uploads, self.pool, self.keep = uploads, pool, keep
-        self.password_needed = False
+        self.uploads, self.pool, self.keep, self.audit = uploads, pool, keep, audit
+        self.unrecorded: str | None = None  # why nothing can be answered now, where the log cannot be written
         self.stopping = False
         self.waiting: set[Any] = set()  # the loop's futures of work that a request waits for
         self.arriving: set[Any] = set()  # handlers whose body is still on its way
@@ -282,8 +287,8 @@ class ServerState:
         ]:
             prometheus.Gauge(name, words, registry=self.registry).set_function(value)
 
-    def enter(self) -> PageSession:
-        session = PageSession(self)
+    def enter(self, caller: Caller = OPEN) -> PageSession:
+        session = PageSession(self, caller)
         self.pages[session.token] = session
         return session
 
@@ -334,34 +339,31 @@ class ServerState:
             self.spent.labels(step).observe(seconds)
         return diagnosis.record(), diagnosis
 
-    def answer(
-        self,
-        upload: Upload,
-        weights: str,
-        anyway: bool = False,
-        passes: int = 0,
-        progress: Callable[[str], None] = lambda step: None,
-        series: str | None = None,
-        person: Person = NOBODY,
-    ) -> Result:
-        """Judge a file for a page and keep what the page will ask for next."""
-        record, diagnosis = self.judge(upload, weights, anyway, passes, progress, series, person)
-        result = Result(secrets.token_urlsafe(16), upload, weights, record, series=series)
+    def kept(self, result: Result, diagnosis: Diagnosis | None) -> Result:
+        """Keep a result, and what its page will ask for next."""
         if diagnosis is not None:
-            result = Result(
-                result.id,
-                upload,
-                weights,
-                record,
-                tuple(diagnosis.findings),
-                dict(diagnosis.scan.facts),
-                dict(diagnosis.prepared.facts) | {"notes": list(diagnosis.prepared.notes)},
-                series,
+            result = replace(
+                result,
+                findings=tuple(diagnosis.findings),
+                facts=dict(diagnosis.scan.facts),
+                prepared=dict(diagnosis.prepared.facts) | {"notes": list(diagnosis.prepared.notes)},
             )
             self._keep(result.id, diagnosis)
         with self._lock:
             self.results[result.id] = result
         return result
+
+    def note(self, caller: Caller, *events: dict[str, Any]) -> None:
+        """Write down what is about to be answered, where there is a log; AuditError where that fails."""
+        if self.audit is None:
+            return
+        try:
+            self.audit.write(caller, *events)
+        except AuditError as error:
+            log.error("%s", error)
+            self.unrecorded = "the audit log cannot be written"
+            raise
+        self.unrecorded = None
 
     def _keep(self, key: str, diagnosis: Diagnosis) -> None:
         with self._lock:
@@ -378,7 +380,7 @@ class ServerState:
             record = result.record
             diagnosis = self.diagnosers[result.weights](
                 result.upload.path,
-                result.upload.name,
+                record["file"],
                 series=result.series,
                 judge_anyway=record["gate"]["judged_anyway"],
                 passes=PASSES if record["intervals"] else 0,
@@ -406,6 +408,8 @@ class ServerState:
         """What `--keep` promises: files and results alike. Nothing that goes wrong here may stop the server."""
         try:
             self.uploads.keep_house(self.keep)
+            if self.audit is not None:
+                self.audit.settle()
             with self._lock:
                 now = time.monotonic()
                 old = [key for key, result in self.results.items() if now - result.born > self.keep]
@@ -430,6 +434,8 @@ class ServerState:
             session.close()
         self.pool.close()
         self.uploads.close()
+        if self.audit is not None:
+            self.audit.close()
 
 
 def failure(error: BaseException) -> str:

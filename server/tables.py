@@ -10,6 +10,7 @@ import zipfile
 from cohorts.table.rows import columns_of
 from scans.scan import ScanError
 from server import payloads
+from server.answers import identified
 from server.http import Guard, Refusal
 from server.state import Busy, Cancelled, PageSession, Result
 
@@ -21,9 +22,14 @@ class OfPage(Guard):
 
     def page(self, token: str) -> PageSession:
         session = self.state.pages.get(token)
-        if session is None or not session.table:
+        if session is None or not session.table or session.caller != self.caller:
             raise Refusal(404, "gone", "the page that showed these results has closed; open the scans again")
         return session
+
+    async def fetched(self, results: list[Result], part: str) -> None:
+        """Have it written down, a line a scan, that these are handed over together."""
+        told = [identified(self.state, one.weights, one.scan, one.series) for one in results if one.scan]
+        await self.note(*({"what": "fetched", "part": part} | one for one in told))
 
     def as_file(self, kind: str, suffix: str) -> None:
         stamp = time.strftime("%Y%m%d-%H%M")
@@ -34,8 +40,9 @@ class OfPage(Guard):
 class Table(OfPage):
     """`/pages/TOKEN/table.csv`: a row a file, in the columns of `diagnose.py --csv`."""
 
-    def get(self, token: str) -> None:
+    async def get(self, token: str) -> None:
         results = self.page(token).table
+        await self.fetched(results, "table.csv")
         records = [result.record for result in results]
         columns = columns_of(records, self.state.diagnosers[results[0].weights].study.codes)
         text = io.StringIO(newline="")
@@ -51,6 +58,7 @@ class Reports(OfPage):
 
     async def get(self, token: str) -> None:
         results = self.page(token).table
+        await self.fetched(results, "reports.zip")
         language = self.get_query_argument("language", "en")
         self.as_file("application/zip", "zip")
         sink = Sink()

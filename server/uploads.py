@@ -20,9 +20,11 @@ from networks.dropout import PASSES
 from reports.wording import languages
 from scans.scan import ScanError
 from server import payloads
+from server.answers import Asked, each
+from server.audit import AuditError
 from server.folder import NoRoom, Upload
 from server.forms import Form, close
-from server.http import REPORT_CSP, Guard, Refusal, stopping
+from server.http import REPORT_CSP, Guard, Refusal, stopping, unrecorded
 from server.state import Busy, Cancelled, Job
 
 SLACK = 64 << 20  # bytes past the limit that are still read and dropped, so that the refusal can be heard
@@ -179,7 +181,7 @@ class PutUpload(Streamed):
     def begin(self) -> None:
         token = self.request.path.rsplit("/", 1)[1]
         self.session = self.state.pages.get(token)
-        if self.session is None:
+        if self.session is None or self.session.caller != self.caller:
             raise Refusal(404, "no-page", "the page that sent this has closed; load it again")
         if len(self.session.uploads) >= self.session.FILES:
             raise Refusal(413, "too-many", "too many files are held; judge these first")
@@ -305,14 +307,15 @@ class Analysis(Streamed):
             raise Refusal(
                 422, "unknown-language", f"no language {language[:40]!r}; there are: {', '.join(languages())}"
             )
-        who = self.person()
+        passes, series = PASSES if uncertainty else 0, self.form.fields.get("series") or None
+        asked = Asked(weights, anyway, passes, series, self.person(), self.caller, wanted)
         try:
-            self.job = self.state.pool.submit(
-                lambda job: self._work(job, weights, anyway, PASSES if uncertainty else 0, wanted, language, who)
-            )
+            self.job = self.state.pool.submit(lambda job: self._work(job, asked, language))
             records, page = await self.answer_of(self.job)
         except Busy as busy:
             raise self.busy(busy.number) from busy
+        except AuditError as error:
+            raise unrecorded(error) from error
         except Cancelled:
             return  # nobody is listening any more
         status = 200 if any(record.get("label") for record in records) else 422
@@ -355,7 +358,7 @@ class Analysis(Streamed):
             )
         return found
 
-    def _work(self, job: Job, weights: str, anyway: bool, passes: int, wanted: str, language: str, who: Person):
+    def _work(self, job: Job, asked: Asked, language: str):
         """In a worker's thread: every file in turn; the report is drawn here too."""
 
         def step(_: str) -> None:
@@ -368,16 +371,16 @@ class Analysis(Streamed):
                 records.append(error_record(name, error))
             if upload is None:
                 continue
-            record, diagnosis = self.state.judge(
-                upload, weights, anyway, passes, step, self.form.fields.get("series") or None, who
-            )
-            records.append(record)
-            outlined = diagnosis is not None and diagnosis.segmentation is not None
-            if diagnosis is not None and (outlined if wanted == "labels" else wanted != "json"):
-                try:
-                    page = payloads.handed_over(self.state.diagnosers[weights], diagnosis, wanted, language)
-                except ScanError as unfit:  # DICOM results of what was no DICOM
-                    records[-1] = error_record(upload.name, unfit)
+            for found in each(self.state, upload, asked, step):
+                records.append(found.record)
+                diagnosis = found.diagnosis
+                outlined = diagnosis is not None and diagnosis.segmentation is not None
+                if diagnosis is not None and (outlined if asked.form == "labels" else asked.form != "json"):
+                    judge = self.state.diagnosers[asked.weights]
+                    try:
+                        page = payloads.handed_over(judge, diagnosis, asked.form, language)
+                    except ScanError as unfit:  # DICOM results of what was no DICOM
+                        records[-1] = error_record(upload.name, unfit)
             self.state.uploads.remove(upload)
         return records, page
 

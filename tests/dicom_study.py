@@ -61,3 +61,18 @@ def written(images: list[pydicom.Dataset], folder: Path) -> list[Path]:
 def stored(images: list[pydicom.Dataset]) -> np.ndarray:
     """(planes, rows, columns) as the slices hold them."""
     return np.stack([image.pixel_array for image in images])
+
+
+def mixed(folder: Path, step: float = 8.0) -> None:
+    """A PACS's export: two people's T1 series and one's CT in one folder, under numbers that say nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    told = (("P1", 4, "MR"), ("P2", 4, "MR"), ("P3", 6, "CT"))
+    images = [
+        image
+        for who, number, kind in told
+        for image in instances(
+            step, PatientID=who, SeriesNumber=number, Modality=kind, SeriesDescription="t1_mprage"
+        )
+    ]
+    for place, image in enumerate(sorted(images, key=lambda image: image.SOPInstanceUID)):
+        (folder / f"{place:05}").write_bytes(heads.to_bytes(image))

@@ -14,7 +14,7 @@ import pytest
 
 import cohort
 from diagnosis.diagnoser import Diagnoser
-from tests import small_scans
+from tests import dicom_study, small_scans
 from tests.support import ROOT
 
 
@@ -204,3 +204,30 @@ def test_a_wrong_option_ends_with_two(capsys, arguments, words):
     with pytest.raises(SystemExit) as ended:
         cohort.main(arguments)
     assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_slices_of_several_people_are_a_row_for_each_study(weights, tmp_path, capsys):
+    """However they lie: among one another, or a person a folder with a series in each of its own."""
+    folder, out = tmp_path / "export", tmp_path / "answers.jsonl"
+    dicom_study.mixed(folder / "all")
+    for number, image in enumerate(dicom_study.instances(8.0, PatientID="P4", SeriesDescription="t1_mprage")):
+        dicom_study.written([image], folder / "P4" / f"S{number % 2}" / str(number))
+    (folder / "P5").mkdir()
+    (folder / "P5" / "broken.dcm").write_bytes(b"x" * 300)
+    assert run(folder, "--out", out, "--weights", weights, "--judge-anyway") == 0
+    found = {row["file"]: row for row in rows(out)}
+    assert sorted(found) == ["P4", "P5", "all (series 4)", "all (series 4-2)"]
+    assert found["P5"]["error"]["code"] == "no-image" and all(
+        found[name]["label"] for name in found if "5" not in name
+    )
+    people = [
+        [one["person"] for one in row["series"] if one["chosen"]] for row in map(found.get, sorted(found)[2:])
+    ]
+    assert sorted(people) == [[1], [2]]
+    capsys.readouterr()
+    assert run(folder, "--out", out, "--weights", weights, "--judge-anyway") == 0
+    assert "0 scans judged, 4 were there" in capsys.readouterr().out
+    changed = next((folder / "P4").rglob("*.dcm"))
+    changed.write_bytes(changed.read_bytes() + b"\0\0")
+    assert run(folder, "--out", out, "--weights", weights, "--judge-anyway") == 0
+    assert "1 scans judged, 3 were there" in capsys.readouterr().out

@@ -18,8 +18,8 @@ from diagnosis.anatomy.measures import MEASURES
 from diagnosis.diagnoser import Diagnoser
 from networks.header import Header
 from studies import NOTICE, STUDIES
-from tests import dicom_study
-from tests.heads import dicom_slices, head, save, to_bytes
+from tests import dicom_study, small_scans
+from tests.heads import dicom_slices, head, save, to_bytes, zipped
 
 
 def run(*arguments):
@@ -248,3 +248,31 @@ def test_what_cannot_be_true_of_a_person_is_refused(measuring_folder, head_file,
     except SystemExit as refused:
         code = refused.code
     assert code == 2 and said in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return small_scans.weights(tmp_path_factory.mktemp("small"))
+
+
+@pytest.mark.parametrize("form", ["folder", "zip"])
+def test_of_several_people_in_a_folder_each_has_an_answer(small, tmp_path, capsys, form):
+    folder = tmp_path / "export"
+    dicom_study.mixed(folder)
+    given = folder
+    if form == "zip":
+        given = tmp_path / "export.zip"
+        given.write_bytes(zipped({path.name: path.read_bytes() for path in folder.iterdir()}))
+    wishes = ["--weights", str(small), "--judge-anyway", "--json"]
+    assert diagnose.main([str(given), *wishes]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    ending = given.suffix
+    assert [first["file"], second["file"]] == [f"export (series 4){ending}", f"export (series 4-2){ending}"]
+    listed = [(one["key"], one["person"], one["study"]) for one in first["series"]]
+    assert listed == [("4", 1, 1), ("4-2", 2, 2), ("6", 3, 3)]
+    assert [one["key"] for row in (first, second) for one in row["series"] if one["chosen"]] == ["4", "4-2"]
+    assert diagnose.main([str(given), *wishes, "--series", "4-2"]) == 0
+    (alone,) = json.loads(capsys.readouterr().out)
+    assert alone["probabilities"] == second["probabilities"] and alone["file"] == given.name
+    assert diagnose.main([str(given), *wishes, "--age", "71"]) == 0  # an age is one person's
+    assert len(json.loads(capsys.readouterr().out)) == 1

@@ -181,7 +181,7 @@ def test_nothing_of_the_person_is_found_anywhere(tmp_path, monkeypatch, measurin
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    with running(tmp_path / "server", "--weights", measuring_folder, "--workers", "1") as server:
+    with running(tmp_path / "server", "--weights", measuring_folder, "--workers", "1", "--audit", tmp_path / "audit") as server:
         names = Names(temporary, server.uploads)
         names.start()
         answers(server, planted)
@@ -192,6 +192,9 @@ def test_nothing_of_the_person_is_found_anywhere(tmp_path, monkeypatch, measurin
         for path in ("/metrics", "/healthz", "/studies"):
             clean(ask(server, "GET", path)[2])
     clean(server.log.read_bytes())
+    written = (tmp_path / "audit").read_bytes()
+    clean(written)
+    assert written.count(b'"what":"scan judged"') >= 10 and b'"part":"dicom.zip"' in written
     clean("\n".join(names.seen))
     assert [path for path in temporary.rglob("*") if path.is_file()] == []
 

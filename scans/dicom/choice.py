@@ -127,14 +127,32 @@ def why_not(header: Dataset, acquisition: Acquisition) -> list[str]:
 
 def series_of(groups: dict[str, Group]) -> list[Series]:
     """All of them, with what their headers say against each."""
+    studies: dict[tuple[str, str], int] = {}
+    people: dict[str, int] = {}
     found = []
     for key, group in groups.items():
         acquisition = acquired(group.header)
-        reasons, kind = tuple(why_not(group.header, acquisition)), modality(group.header)
+        whose = str(group.header.get("PatientID", ""))
         found.append(
-            Series(key, group.images, group.rows, group.columns, kind, acquisition, reasons, in_3d(group.header))
+            Series(
+                key,
+                group.images,
+                group.rows,
+                group.columns,
+                modality(group.header),
+                acquisition,
+                tuple(why_not(group.header, acquisition)),
+                in_3d(group.header),
+                study=numbered(studies, (str(group.header.get("StudyInstanceUID", "")), whose)),
+                person=numbered(people, whose),
+            )
         )
     return found
+
+
+def numbered(known: dict[Any, int], one: Any) -> int:
+    """The place of one among those that came before, from 1."""
+    return known.setdefault(one, len(known) + 1)
 
 
 def choose(groups: dict[str, Group], name: str, asked: str | None) -> tuple[Group, tuple[Series, ...]]:

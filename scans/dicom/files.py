@@ -148,13 +148,14 @@ def volume_of(files: list[File], name: str, limit: int, listed: tuple[Series, ..
         scan = assemble(
             [(file.header, file.pixels) for file in files if file.pixels], name, modality(files[0].header), limit
         )
-    except ScanError:
-        raise
+    except ScanError as error:  # the others that lay with it can be asked for all the same
+        raise ScanError(error.code, str(error), listed) from error
     except ODD_HEADERS as error:
         raise ScanError(
             "bad-header",
             f"{name}: its images cannot be put together; convert them with dcm2niix and "
             f"upload the .nii.gz ({type(error).__name__})",
+            listed,
         ) from error
     instances = scan.source.instances if scan.source else ()
     return with_origin(scan, files[0], instances, listed)

@@ -64,6 +64,27 @@ def best(series: Sequence[Series]) -> str | None:
     return min(sure, key=rank).key
 
 
+def each_study(found: Sequence[Series]) -> list[str]:
+    """The keys of the series to read where several studies lie together, of several people or of one.
+
+    One for each study in which one is a T1 scan, and for each person of whom there is but one that could be. The
+    other studies, such as CTs, have none to be read; fewer than two mean that there is nothing to be told apart.
+    """
+    studies: dict[int, list[Series]] = {}
+    for one in judged(found):
+        studies.setdefault(one.study, []).append(one)
+    keys = []
+    for number, series in studies.items():
+        key = best(series)
+        chosen = next((one for one in series if one.key == key), None)
+        if chosen is None or any(WHY_NOT[code] for code in chosen.why_not):
+            continue
+        alone = all(one.study == number for one in found if one.person == chosen.person)
+        if "nothing-says-t1" not in chosen.why_not or alone:
+            keys.append(chosen.key)
+    return keys if len(keys) > 1 else []
+
+
 def rank(one: Series) -> tuple[bool, bool, bool, int]:
     """The lower the better: without a contrast agent, as it was acquired, in three dimensions, of many planes."""
     return "contrast" in one.why_not, "derived" in one.why_not, not one.in_3d, -one.images

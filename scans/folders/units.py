@@ -37,6 +37,7 @@ class Unit:
 
     path: Path
     patient: str  # whose scan would be read, as a digest; empty where that is not known
+    mixed: bool = False  # whether the images of several studies lie among one another in it
 
 
 def merged(parts: Iterable[Found]) -> list[Found]:
@@ -66,7 +67,10 @@ def units(folder: Path, found: Sequence[Found]) -> list[Unit]:
     for place in sorted(places, key=lambda place: Path(place).parts):
         above = next((other for other in outermost if Path(place).is_relative_to(other)), None)
         outermost.setdefault(place if above is None else above, []).extend(places[place])
-    return [Unit(folder / place, patient(series)) for place, series in outermost.items()]
+    return [
+        Unit(folder / place, patient(series), len({one.study for one in series}) > 1)
+        for place, series in outermost.items()
+    ]
 
 
 def patient(found: Sequence[Found]) -> str:

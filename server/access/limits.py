@@ -16,6 +16,7 @@ import tornado.httpserver
 import tornado.iostream
 import tornado.netutil
 
+from server.access.callers import OPEN, Caller, Proxy
 from server.access.signin import network
 from studies import to_json
 
@@ -58,6 +59,7 @@ class Listening(tornado.httpserver.HTTPServer):
 
     descriptors = 8192
     behind_proxy = False
+    proxy = Proxy()
 
     def initialize(self, *args: Any, **options: Any) -> None:
         super().initialize(*args, **options)
@@ -77,11 +79,22 @@ class Listening(tornado.httpserver.HTTPServer):
         client = network(str(address[0])) if address else ""
         if self.count() >= self.most or stream.socket.fileno() >= self.descriptors - SPARE:
             self.turn_away(stream, "too many connections are open; try again in a minute")
-        elif not self.behind_proxy and Counter(self.streams.values())[client] >= self.a_client:
+        elif (
+            not self.behind_proxy
+            and not self.proxy.is_at(client)
+            and Counter(self.streams.values())[client] >= self.a_client
+        ):
             self.turn_away(stream, "your machine has too many connections open; close some of its pages")
         else:
             self.streams[stream] = client
             super().handle_stream(stream, address)
+
+    def start_request(self, server_conn: object, request_conn: Any) -> Any:
+        """What headers tell of a client's address is believed from the proxy alone, where its address is known."""
+        if self.proxy.networks:
+            address = request_conn.context.address
+            self.xheaders = isinstance(address, tuple) and self.proxy.is_at(str(address[0]))
+        return super().start_request(server_conn, request_conn)
 
     @property
     def a_client(self) -> int:
@@ -142,6 +155,7 @@ class OpenPage:
     session: Any  # PyWebIO's
     address: str
     visitor: str  # the key of its cookie
+    caller: Caller = OPEN
     spoke: bool = False
     lost: float | None = None
 
@@ -176,9 +190,14 @@ class OpenPages:
                 return words
         return None
 
-    def attach(self, session: Any, address: str, visitor: str) -> OpenPage:
+    def belongs_to(self, session: Any, caller: Caller) -> bool:
+        """Whether a session that a line comes back to is that caller's; one that is not known is nobody's."""
+        page = self.pages.get(id(session))
+        return page is None or page.caller == caller
+
+    def attach(self, session: Any, address: str, visitor: str, caller: Caller = OPEN) -> OpenPage:
         """A line to a session, new or come back."""
-        page = self.pages.setdefault(id(session), OpenPage(session, network(address), visitor))
+        page = self.pages.setdefault(id(session), OpenPage(session, network(address), visitor, caller))
         page.lost = None
         return page
 

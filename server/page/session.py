@@ -22,6 +22,8 @@ from networks.dropout import PASSES
 from reports.html import templates
 from reports.wording import Texts, language_of, languages
 from scans.read import APART, READERS, safe_name
+from server.access.callers import PASSWORD
+from server.answers import Asked, results
 from server.page.views import refusal_view, result_view, table_row, verdict_groups
 from server.state import Busy, Cancelled, Job, PageSession, Result, ServerState, Upload, failure
 from studies import STUDIES
@@ -116,7 +118,7 @@ class Visit:
                 t=self.t,
                 language=self.t.language,
                 languages=languages().items(),
-                leave=self.state.password_needed,
+                leave=self.session.caller == PASSWORD,
             )
         )
         with use_scope("head", clear=True):
@@ -240,20 +242,22 @@ class Visit:
             return
         self.show("work", steps=progress.steps)
         answers = self.watch(job, progress, len(request.uploads))
-        for result in answers:
+        made = [result for each in answers for result in each]
+        for result in made:
             self.session.results[result.id] = result
         if self.session.closed:  # it closed between the job's end and this line
-            self.state.forget([result.id for result in answers])
+            self.state.forget([result.id for result in made])
         elif len(answers) < len(request.uploads):  # stopped
             self.on_new(None)
         else:
             self.keep(request, answers)
             self.view()
 
-    def work(self, request: Request, weights: str, progress: Progress) -> Callable[[Job], list[Result]]:
-        """What a worker does for a request: an answer to each upload, telling the progress of each step."""
+    def work(self, request: Request, weights: str, progress: Progress) -> Callable[[Job], list[list[Result]]]:
+        """What a worker does for a request: the answers to each upload, telling the progress of each step."""
+        asked = Asked(weights, request.anyway, request.passes, request.series, request.person, self.session.caller)
 
-        def run(job: Job) -> list[Result]:
+        def run(job: Job) -> list[list[Result]]:
             answers = []
             for number, upload in enumerate(request.uploads):
                 progress.file = number
@@ -263,16 +267,12 @@ class Visit:
                     if job.stop.is_set():
                         raise Cancelled
 
-                answers.append(
-                    self.state.answer(
-                        upload, weights, request.anyway, request.passes, step, request.series, request.person
-                    )
-                )
+                answers.append(results(self.state, upload, asked, step))
             return answers
 
         return run
 
-    def watch(self, job: Job, progress: Progress, count: int) -> list[Result]:
+    def watch(self, job: Job, progress: Progress, count: int) -> list[list[Result]]:
         """Tell the page of each change until the job is done; nothing where it was stopped."""
         shown = None
         while not job.future.done():
@@ -293,15 +293,16 @@ class Visit:
         file = self.t("work.file", number=progress.file + 1, total=count) if count > 1 else ""
         return {"said": file, "step": progress.step, "done": progress.share(count)}
 
-    def keep(self, request: Request, answers: list[Result]) -> None:
+    def keep(self, request: Request, answers: list[list[Result]]) -> None:
         """Put the answers among the results, each in its file's place, and choose what to show."""
         if request.instead:
-            (self.opened,) = answers
+            ((self.opened, *_),) = answers
             self.results = [self.opened if result is request.instead else result for result in self.results]
             self.view = self.result
             return
         judged = iter(answers)
-        self.results = [next(judged) if isinstance(file, Upload) else file for file in request.files]
+        found = [next(judged) if isinstance(file, Upload) else [file] for file in request.files]
+        self.results = [result for each in found for result in each]
         self.opened = self.results[0]
         self.view = self.table if len(self.results) > 1 else self.result
 
@@ -358,7 +359,7 @@ def application(state: ServerState, examples: dict[str, Path | None]) -> Callabl
         manifest=False,
     )
     def visit() -> None:
-        session = state.enter()
+        session = state.enter(info.request.caller)
         webio = get_current_session()
         session.on_close = lambda: webio.close(nonblock=True)
         defer_call(session.close)

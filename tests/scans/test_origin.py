@@ -14,7 +14,7 @@ def through_json(record):
 
 
 @pytest.mark.parametrize(
-    "record", [MADE, Acquisition(), Series("3-2", 176, 256, 240, "MR", MADE, ("contrast",), True, True)]
+    "record", [MADE, Acquisition(), Series("3-2", 176, 256, 240, "MR", MADE, ("contrast",), True, True, 2, 3)]
 )
 def test_records_come_back_as_they_were(record):
     assert type(record).of(through_json(record.record())) == record

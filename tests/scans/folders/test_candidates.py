@@ -81,3 +81,31 @@ def test_any_can_be_asked_for():
 def test_a_long_list_ends():
     with pytest.raises(ScanError, match="and 10 more"):
         chosen(*[one(number, 50, NOTHING, weighting=None) for number in range(30)])
+
+
+def of(person, study, key, *why_not, weighting="T1", images=100):
+    acquisition = Acquisition(weighting=weighting)
+    return Series(str(key), images, 4, 6, "MR", acquisition, why_not, study=study, person=person)
+
+
+UNSURE = {"weighting": None}
+
+
+@pytest.mark.parametrize(
+    ("series", "keys"),
+    [
+        ([of(1, 1, 3), of(2, 2, 4)], ["3", "4"]),
+        ([of(1, 1, 3), of(1, 2, 4)], ["3", "4"]),  # one person, twice
+        ([of(1, 1, 3), of(1, 1, 4, "contrast"), of(2, 2, 5, "not-t1"), of(2, 2, 6)], ["3", "6"]),
+        ([of(1, 1, 3), of(2, 2, 4, "modality")], []),  # a CT beside it has no answer of its own
+        ([of(1, 1, 3), of(2, 2, 4, images=12)], []),
+        ([of(1, 1, 3), of(1, 1, 4)], []),  # one study
+        ([of(1, 1, 3, NOTHING, **UNSURE), of(2, 2, 4, NOTHING, **UNSURE)], ["3", "4"]),  # all that each has
+        ([of(1, 1, 3, NOTHING, **UNSURE), of(1, 2, 4, NOTHING, **UNSURE)], []),  # without evidence none is taken
+        ([of(1, 1, 3, NOTHING, **UNSURE), of(1, 2, 4)], []),
+        ([of(1, 1, 3), of(2, 2, 4), of(3, 3, 5, NOTHING), of(3, 3, 6, NOTHING)], ["3", "4"]),
+    ],
+)
+def test_of_several_people_each_has_an_answer(series, keys):
+    assert candidates.each_study(series) == keys
+    assert candidates.each_study(candidates.judged(series)) == keys  # also of a list that was chosen from

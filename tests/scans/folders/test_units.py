@@ -38,9 +38,9 @@ def test_the_smallest_folders_that_hold_a_study(series, paths):
 def test_the_person_is_whose_series_would_be_read():
     head = found("a", ["x/1", "x/3"], "anna")
     other = found("b", ["x/2", "x/4"], "ben", weighting="T2")
-    assert units(ROOT, [other, head]) == [Unit(ROOT / "x", "anna")]
+    assert units(ROOT, [other, head]) == [Unit(ROOT / "x", "anna", mixed=True)]
     unsure = [found("a", ["x/1", "x/3"], "anna", weighting="PD"), other]
-    assert units(ROOT, unsure) == [Unit(ROOT / "x", "")]
+    assert units(ROOT, unsure) == [Unit(ROOT / "x", "", mixed=True)]
     assert units(ROOT, [unsure[0]]) == [Unit(ROOT / "x", "anna")]
 
 
