@@ -60,7 +60,9 @@ def each(
     listed = [] if one else series_of(first.record)
     keys = each_study(listed)
     if len(keys) > MOST:
-        words = f"{upload.name}: {len(keys)} studies, and {MOST} are answered at once; send fewer, or use cohort.py"
+        words = (
+            f"{upload.name}: {len(keys)} studies, and {MOST} are answered at once; send fewer, or use cohort.py"
+        )
         yield replace(first, record=error_record(upload.name, ScanError("several-people", words)), diagnosis=None)
         return
     if not keys:

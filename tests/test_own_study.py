@@ -17,6 +17,7 @@ from data.study_file import study_of
 from diagnosis.diagnoser import Diagnoser
 from reports.html import html, templates
 from reports.wording import Texts
+from server.answers import Asked, results
 from server.folder import Upload, Uploads
 from server.page.views import result_view, table_row
 from server.state import Pool, ServerState
@@ -144,7 +145,7 @@ def test_an_age_is_answered_with_its_interval_everywhere(ages, tmp_path, capsys)
     diagnosis = diagnoser(scan, judge_anyway=True)
     state = ServerState(weights.parent, Uploads(tmp_path / "uploads", 1 << 20), Pool(1, 1), "cpu")
     try:
-        result = state.answer(Upload(scan, scan.name, ours=False), weights.name, anyway=True)
+        (result,) = results(state, Upload(scan, scan.name, ours=False), Asked(weights.name, anyway=True))
     finally:
         state.close()
     for language, unit, heading in (("en", "years", "Prediction interval"), ("zh", "岁", "预测区间")):

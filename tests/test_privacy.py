@@ -181,7 +181,9 @@ def test_nothing_of_the_person_is_found_anywhere(tmp_path, monkeypatch, measurin
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setenv("TMPDIR", str(temporary))
-    with running(tmp_path / "server", "--weights", measuring_folder, "--workers", "1", "--audit", tmp_path / "audit") as server:
+    with running(
+        tmp_path / "server", "--weights", measuring_folder, "--workers", "1", "--audit", tmp_path / "audit"
+    ) as server:
         names = Names(temporary, server.uploads)
         names.start()
         answers(server, planted)

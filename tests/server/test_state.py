@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from server.answers import Asked, results
 from server.folder import Upload, Uploads
 from server.state import Busy, Pool, ServerState
 from tests.asking import KEY, post
@@ -89,7 +90,7 @@ def state(tmp_path, weights_folder, diagnosis):
 def test_three_diagnoses_stay_in_memory_and_an_older_one_is_made_anew(state):
     ((name, diagnoser),) = state.diagnosers.items()
     upload = state.uploads.new("a.nii.gz")
-    first, *newer = [state.answer(upload, name) for _ in range(4)]
+    first, *newer = [results(state, upload, Asked(name))[0] for _ in range(4)]
     for result in newer:
         state.diagnosis(result)
     assert diagnoser.calls == 4
@@ -124,7 +125,7 @@ def test_what_is_older_than_promised_goes_and_the_rest_stays(state):
         upload.path.write_bytes(b"x")
         assert state.uploads.arrived(upload)
         os.utime(upload.path, (time.time() - age,) * 2)
-    results = [state.answer(upload, name) for upload in (old, new)]
+    answered = [results(state, upload, Asked(name))[0] for upload in (old, new)]
     object.__setattr__(results[0], "born", time.monotonic() - 101)
     object.__setattr__(results[1], "born", time.monotonic() - 50)
     state.keep_house()
