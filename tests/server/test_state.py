@@ -126,11 +126,11 @@ def test_what_is_older_than_promised_goes_and_the_rest_stays(state):
         assert state.uploads.arrived(upload)
         os.utime(upload.path, (time.time() - age,) * 2)
     answered = [results(state, upload, Asked(name))[0] for upload in (old, new)]
-    object.__setattr__(results[0], "born", time.monotonic() - 101)
-    object.__setattr__(results[1], "born", time.monotonic() - 50)
+    object.__setattr__(answered[0], "born", time.monotonic() - 101)
+    object.__setattr__(answered[1], "born", time.monotonic() - 50)
     state.keep_house()
     assert [path.name for path in state.uploads.files()] == [new.path.name]
-    assert list(state.results) == [results[1].id]
+    assert list(state.results) == [answered[1].id]
 
 
 def test_a_page_that_closes_takes_its_files_with_it_but_not_the_example(state, tmp_path):
