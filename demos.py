@@ -46,15 +46,15 @@ class Demo:
 
 QUICK: Given = {"optimiser": "adamw", "schedule": "one-cycle", "decay": 0.01, "clip": 1.0, "patience": 0,
                 "augment": "full", "freeze": False}  # fmt: skip
-SMALL: Given = QUICK | {"lr": 2e-3, "batch": 32}
+SMALL: Given = QUICK | {"lr": 2e-3, "batch": 24}
 
 DEMOS: dict[str, Demo] = {
     "dementia-slices": Demo(
         200, "SliceCNN", QUICK | {"epochs": 12, "lr": 5e-4, "batch": 32, "severity_weight": 2.0}
     ),
-    "brain-tumour": Demo(800, "SmallCNN", SMALL | {"epochs": 16, "shape": [128, 128]}),
-    "covid-ct": Demo(240, "SmallCNN", SMALL | {"epochs": 30, "shape": [128, 128]}),
-    "chest-nodule": Demo(400, "SmallCNN", SMALL | {"epochs": 40, "shape": [224, 224]}),
+    "brain-tumour": Demo(600, "SmallCNN", SMALL | {"epochs": 20, "shape": [96, 96]}),
+    "covid-ct": Demo(240, "SmallCNN", SMALL | {"epochs": 20, "shape": [128, 128]}),
+    "chest-nodule": Demo(400, "SmallCNN", SMALL | {"epochs": 30, "shape": [224, 224]}),
 }
 
 
