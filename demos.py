@@ -148,5 +148,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (AnatomyError, DemoError, model.WeightsError) as error:
-        sys.exit(f"demos.py: {error}")
+    except KeyboardInterrupt:
+        sys.exit("demos.py: stopped; the same command goes on")
+    except Exception as error:
+        said = str(error) if isinstance(error, (AnatomyError, DemoError)) else training.sentence(error)
+        if said is None:
+            raise
+        sys.exit(f"demos.py: {said}")
