@@ -25,6 +25,7 @@ NEEDED = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyIn
 ALSO = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
         "TimezoneOffsetFromUTC")  # fmt: skip
 IDENTIFIED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID")
+PICTURES = ("picture", "map", "outlines")  # kinds whose series shows a part of the body
 TEXTS = ("AS", "CS", "DA", "LO", "PN", "SH", "TM", "UI")
 # kind → the number of its series, and what the series is called
 SERIES = {
@@ -125,6 +126,12 @@ def finish(made: Dataset, kind: str, diagnosis: Diagnosis, at: datetime) -> Data
             copy(made, keyword, value)
     if "FrameOfReferenceUID" in made and header.get("PositionReferenceIndicator"):
         made.PositionReferenceIndicator = str(header.PositionReferenceIndicator)
+    if kind in PICTURES:
+        part = header.get("BodyPartExamined")
+        if part:
+            copy(made, "BodyPartExamined", part)
+        if not part or header.get("Laterality"):  # of an unknown part nobody knows whether it has a side
+            copy(made, "Laterality", header.get("Laterality"))
     made.SeriesDescription = f"{MAKER}: {SERIES[kind][1]} ({RESEARCH})"
     for part in ("Series", "Content", "InstanceCreation"):
         setattr(made, f"{part}Date", at.strftime("%Y%m%d"))

@@ -40,7 +40,7 @@ def needed() -> None:
 
 def tool(name: str) -> str:
     """Where a program of DCMTK lies; a test that it alone is missing for is skipped."""
-    return shutil.which(name) or lacking(f"no {name} here; install `dcmtk`")
+    return shutil.which(name) or lacking(f"no {name} here; install `dcmtk` and `dicom3tools`")
 
 
 def lacking(words: str) -> NoReturn:

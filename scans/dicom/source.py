@@ -54,6 +54,8 @@ KEPT = [
         "BodyPartExamined",
         "PatientPosition",
         "Laterality",
+        "BodyPartExamined",
+        "Laterality",
         "FrameOfReferenceUID",
         "PositionReferenceIndicator",
         # equipment
