@@ -66,7 +66,7 @@ def test_a_dicom_picture_gets_what_needs_no_place_in_space(judged):
 
 
 # What the validator warns of in valid objects: it knows neither our private coding scheme nor QUANTITY, which
-# highdicom has among the derived pixel contrasts; and where a source names no body part, its side is unknown indeed.
+# highdicom has among the derived pixel contrasts; where a source names no body part, its side is unknown indeed.
 HARMLESS = (
     "<99SCANWISE> for value 1 of attribute <Coding Scheme Designator>",
     "defined term <QUANTITY> for value 4",
