@@ -24,7 +24,7 @@ from scoring.card import scored
 from scoring.predictions import Predictions
 from scoring.results import write_scores
 from scoring.scores import scores
-from studies import Target
+from studies import Target, to_json
 
 
 def fold(given: Given) -> int:
@@ -54,7 +54,7 @@ def fold(given: Given) -> int:
 
 def drawn(settings: Settings, count: int, out: Path, base: Given) -> list[Path]:
     """The splits of the folds, drawn once; other settings want another folder."""
-    kept, text = out / "folds.json", json.dumps(base | {"folds": count}, indent=1, sort_keys=True)
+    kept, text = out / "folds.json", to_json(base | {"folds": count}, indent=1, sort_keys=True)
     if kept.is_file() and kept.read_text(encoding="utf-8") != text:
         raise TrainError(
             f"{out}: its folds were begun with other settings ({kept.name} in it); use those, or choose another "

@@ -1,7 +1,6 @@
 """A training run from labelled scans to a weights file: opened or resumed, trained, judged, written."""
 
 import errno
-import json
 import re
 import secrets
 import statistics
@@ -47,7 +46,7 @@ from scoring.card import card
 from scoring.predictions import Predictions, predict, readable
 from scoring.results import write as write_results
 from scoring.scores import scores
-from studies import Study
+from studies import Study, to_json
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -143,7 +142,7 @@ def finish(run: Trainer, halt: Halt) -> Path:
         "best_epoch": state.best_epoch,
         "epochs": state.history,
     }
-    write_bytes(run.out / "losses.json", json.dumps(losses, indent=1).encode())
+    write_bytes(run.out / "losses.json", to_json(losses, indent=1).encode())
     return path
 
 

@@ -7,7 +7,6 @@ counts them off and gathers what they logged. Test scores are left out: whoever 
 import csv
 import io
 import itertools
-import json
 import os
 import re
 import sys
@@ -22,6 +21,7 @@ from learning.run import sentence, train
 from learning.settings import Given, TrainError
 from scans.files import write_bytes
 from scoring.plots import png
+from studies import to_json
 
 FIXED = ("study", "data", "out", "resume", "finish", "sweep", "folds")  # the same for all of a sweep
 RESULTS = ("val_loss", "val_accuracy", "best_epoch", "epochs", "seconds", "state")
@@ -94,7 +94,7 @@ def combinations(words: Sequence[str]) -> list[dict[str, str]]:
 def remember(out: Path, base: Given) -> None:
     """Keeps what all runs have in common; runs made otherwise cannot stand in one table."""
     out.mkdir(parents=True, exist_ok=True)
-    kept, text = out / "sweep.json", json.dumps(base, indent=1, sort_keys=True)
+    kept, text = out / "sweep.json", to_json(base, indent=1, sort_keys=True)
     if kept.is_file() and kept.read_text(encoding="utf-8") != text:
         raise TrainError(
             f"{out}: its sweep was begun with other settings ({kept.name} in it); use those, or "
