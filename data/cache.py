@@ -81,7 +81,7 @@ class Cache:
         entry = self.folder / f"{name}.npy"
         values = self._load(entry)
         if values is None:
-            values = make()
+            values = np.ascontiguousarray(make())
             self._keep(entry, values)
         return np.array(values)
 

@@ -160,3 +160,10 @@ def test_bad_files_are_named_and_the_rest_prepared(tmp_path, reads):
     assert [(case.subject, "5.nii" in reason) for case, reason in failures] == [("5", True)]
     data = Scans(good, VOLUME, cache)
     assert len([data[i] for i in range(len(data))]) == 17 and not reads  # read in the workers, not here
+
+
+def test_an_array_may_lie_in_memory_in_any_order(tmp_path):
+    cache = Cache(tmp_path / "cache", VOLUME.contract)
+    turned = np.arange(24.0).reshape(2, 3, 4).transpose(2, 0, 1)
+    assert np.array_equal(cache.made("features", lambda: turned), turned)
+    assert np.array_equal(cache.made("features", lambda: np.zeros(1)), turned)  # it was kept
