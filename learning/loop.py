@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -362,4 +363,24 @@ def among_processes(network: nn.Module, device: torch.device) -> nn.Module:
         return network
     if device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    return nn.parallel.DistributedDataParallel(network, [device.index] if device.type == "cuda" else None)
+    return nn.parallel.DistributedDataParallel(
+        laid_out(network), [device.index] if device.type == "cuda" else None
+    )
+
+
+def laid_out(network: nn.Module) -> nn.Module:
+    """The network, its gradients laid out as its weights are, which gathering them from many processes wants."""
+    for weights in network.parameters():
+        if (
+            1 in weights.shape and weights.requires_grad
+        ):  # along one channel strides mean nothing, and come otherwise
+            weights.register_hook(partial(laid_as, weights.stride()))
+    return network
+
+
+def laid_as(strides: tuple[int, ...], gradient: Tensor) -> Tensor:
+    if gradient.stride() == strides:
+        return gradient
+    return torch.empty_strided(gradient.shape, strides, dtype=gradient.dtype, device=gradient.device).copy_(
+        gradient
+    )

@@ -1,6 +1,7 @@
 """A training run from labelled scans to a weights file: opened or resumed, trained, judged, written."""
 
 import errno
+import os
 import re
 import secrets
 import statistics
@@ -48,6 +49,7 @@ from scoring.results import write as write_results
 from scoring.scores import scores
 from studies import Study, to_json
 
+ELASTIC = "TORCHELASTIC_RUN_ID"  # what torchrun sets in each process
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -194,8 +196,7 @@ def open_run(given: Given) -> tuple[Trainer, Path]:
     else:
         settings = shared(settle(given))
         out = Path(settings.out)
-        if (out / "last.pt").exists():
-            raise TrainError(f"{out}: holds a run already; go on with --resume {out}, or choose another --out")
+        record = begun(out, settings)
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = join(model.pick_device(settings.device))
@@ -219,6 +220,17 @@ def open_run(given: Given) -> tuple[Trainer, Path]:
     if world()[0] == 0:
         run.save()
     return run, out
+
+
+def begun(out: Path, settings: Settings) -> dict[str, Any] | None:
+    """The checkpoint of this very run, where torchrun starts it again after a process was lost; None at first."""
+    if not (out / "last.pt").exists():
+        return None
+    if ELASTIC in os.environ:
+        record = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
+        if from_record(record["settings"]) == on_grid(study_learned(settings), settings)[1]:
+            return record
+    raise TrainError(f"{out}: holds a run already; go on with --resume {out}, or choose another --out")
 
 
 def scaled(study: Study, cases: list[Case]) -> Study:
@@ -293,6 +305,8 @@ def train(given: Given) -> int:
     counts = [len(cases_of(run.cases, name)) for name in ("train", "val", "test")]
     if first:
         print("{}: {} scans to learn from, {} to validate, {} to test".format(out, *counts), flush=True)
+        if run.state.epoch:
+            print(f"going on after {run.state.epoch} epochs", flush=True)
     with Halt() as halt:
         try:
             if "finish" not in given:

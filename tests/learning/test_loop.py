@@ -1,16 +1,20 @@
 """The training loop: order, schedules and loss by hand, an early end."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 
 import train
 from data.cases import Case
 from learning import loop, losses
 from learning.run import open_run
 from learning.settings import Settings
+from networks.base import in_memory_format
+from tests.small_networks import SMALL, small
 from tests.tiny_cohorts import VOLUME, arguments, cohort, state
 
 
@@ -68,3 +72,19 @@ def test_only_the_ends_come_first(tmp_path):
     cases = loop.cases_of(run.cases, "train")
     assert {cases[i].label for i in run.indices(0)} == {"low", "high"}
     assert {cases[i].label for i in run.indices(1)} == {"low", "mid", "high"}
+
+
+def test_gradients_of_a_grey_scan_need_no_copy_among_processes():
+    """torch warns ("Grad strides do not match …") where one does; here a warning is an error."""
+    network, x = small(), torch.randn(2, 1, *SMALL)
+    in_memory_format(network, torch.channels_last_3d)
+    plain = copy.deepcopy(network)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        together = loop.laid_out(network)
+        for one in (torch.nn.parallel.DistributedDataParallel(together), plain):
+            one.eval()(x.to(memory_format=torch.channels_last_3d)).square().sum().backward()
+    finally:
+        dist.destroy_process_group()
+    for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
