@@ -38,10 +38,10 @@ from simulation.pictures.table import SIMULATORS
 from simulation.recipes import CLASSES, by_severity, draw
 
 DEMOS = {"demo": ("AD", 990001), "demo-cn": ("CN", 990002)}  # cohorts keep to seeds below 1000
-# The example picture of each picture study: class, seed, which of the subject's pictures
+# The example picture of each picture study, a clear case: class, seed, which of the subject's pictures
 PICTURE_DEMOS = {
     "dementia-slices": ("ModerateDemented", 990003, 5),
-    "brain-tumour": ("yes", 990016, 1),
+    "brain-tumour": ("yes", 990038, 2),
     "covid-ct": ("nCoV", 990005, 1),
     "chest-nodule": ("nodule", 990009, 0),
 }
