@@ -12,6 +12,7 @@ from typing import Any
 import model
 import studies
 from data.study_file import pairs, study_of
+from networks.base import Network
 from studies import Contract, Study
 
 BRAIN_MIDDLE_GRID_SHARE = (0.5, 0.475, 0.54)  # of the full head grid: what a smaller one is cut about
@@ -128,7 +129,9 @@ def settle(given: Given) -> Settings:
         study = replace(study, networks=tuple(dict.fromkeys((*study.networks, network))))
     elif network not in study.networks:
         raise TrainError(f"--network {network}: {study.key} has {', '.join(study.networks)}")
-    model.network_class(network, f"--network {network}")
+    chosen = model.network_class(network, f"--network {network}")
+    if "freeze" not in given and chosen.stem is Network.stem:  # a study says it of networks that have such a part
+        settings = replace(settings, freeze=False)
     dropout = {} if settings.dropout is None else {"dropout": settings.dropout}
     out = settings.out or f"runs/{study.key}-{datetime.now():%Y%m%d-%H%M%S}"
     of_study = network == study.network or ":" not in network  # another's own knows nothing of them

@@ -18,6 +18,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from server import results
+from server.access.callers import OPEN, Proxy
 from server.state import Pool
 from tests.asking import ANALYSIS, ask, form, post
 from tests.browser import drawn_after, pixels, result_of, send, visiting
@@ -37,23 +38,32 @@ from tests.support import Server, running
 def test_a_map_is_of_the_answer_or_of_what_is_asked_for(diagnosis, monkeypatch, label, query, status, expected):
     asked = []
     explaining = SimpleNamespace(
-        study=diagnosis.weights.study, explain=lambda *given, **_: asked.append(given[1:])
+        study=diagnosis.weights.study,
+        weights=diagnosis.weights,
+        explain=lambda *given, **_: asked.append(given[1:]),
     )
     state = SimpleNamespace(
         stopping=False,
         waiting=set(),
         progress={},
         pool=Pool(1, 1),
-        results={"r": SimpleNamespace(refused=False, weights="w", record={"label": label})},
+        results={
+            "r": SimpleNamespace(
+                refused=False, weights="w", record={"label": label}, caller=OPEN, scan="ab", series=None
+            )
+        },
         diagnosers={"w": explaining},
         diagnosis=lambda result: diagnosis,
+        audit=None,
     )
     monkeypatch.setitem(results.payloads.MAPS, "", lambda *_: b"a map")
     routes = [route for route in results.ROUTES if route[1] is results.HeatMap]
     sign_in = SimpleNamespace(needed=False)
 
     async def answer() -> tuple[int, bytes]:
-        application = tornado.web.Application(routes, state=state, hosts=("127.0.0.1",), sign_in=sign_in)
+        application = tornado.web.Application(
+            routes, state=state, hosts=("127.0.0.1",), sign_in=sign_in, proxy=Proxy()
+        )
         served, (socket,) = HTTPServer(application), bind_sockets(0, "127.0.0.1")
         served.add_socket(socket)
         address = f"http://127.0.0.1:{socket.getsockname()[1]}/results/r/map{query}"
