@@ -151,7 +151,7 @@ def volumes_by_class(found: Segmentation, raw: bool = False) -> dict[tuple[str, 
         counts = torch.bincount((found.shares[:, number] + beside).flatten(), minlength=512).view(2, 256)
         for side, count in (("left", counts[1]), ("right", counts[0])):
             value = cell * float((count * levels).sum()) / 255
-            fit = RAW if raw else calibration.get(name, UNCALIBRATED)
+            fit = RAW if raw else UNCALIBRATED | calibration.get(name, {})
             volume = fit["factor"] * value
             doubt = fit["doubt"] * volume ** (2 / 3)
             volumes[name, side] = (volume, max(0.0, volume - doubt), volume + doubt)
