@@ -85,7 +85,9 @@ def test_a_calibration_that_knows_no_doubt_is_given_one():
     found = boxes()
     found.header["calibration"] = {"third": {"factor": 0.5, "widen": 1.0}}  # as files of before have it
     third = measure(found)["third"]
-    assert third.value == pytest.approx(0.5 * 4 * 20 * 20 * CELL, rel=1e-3) and third.low < third.value < third.high
+    assert (
+        third.value == pytest.approx(0.5 * 4 * 20 * 20 * CELL, rel=1e-3) and third.low < third.value < third.high
+    )
 
 
 def test_the_table_is_whole():
