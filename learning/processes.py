@@ -27,8 +27,20 @@ def join(device: torch.device) -> torch.device:
         torch.cuda.set_device(device)
     # The first process may read and prepare scans for hours before the others hear of it.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(hours=24))
+    store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(minutes=10)))
+    dist.init_process_group(backend, store=own(store), rank=rank, world_size=size, timeout=timedelta(hours=24))
     return device
+
+
+def own(store: dist.Store) -> dist.Store:
+    """The store of this start alone, where one torchrun keeps a store for all its starts.
+
+    What processes that are gone wrote in it would be read by those that come after them, which then wait for a
+    port that nobody listens on. Several torchruns do not count their starts alike; see docs/researcher.md.
+    """
+    if os.environ.get("GROUP_WORLD_SIZE", "1") != "1":
+        return store
+    return dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def shared(value: Any) -> Any:

@@ -6,9 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch.distributed as dist
 
 import train
-from learning import losses
+from learning import losses, processes
 from tests.support import ROOT
 from tests.tiny_cohorts import VOLUME, arguments, cohort, state, weights_of
 
@@ -46,6 +47,17 @@ def test_two_processes_have_the_losses_of_one_though_one_of_them_is_killed(tmp_p
     for name in ("train_loss", "train_accuracy", "val_loss"):
         assert [row[name] for row in found] == pytest.approx([row[name] for row in wanted], abs=1e-4)
     assert weights_of(tmp_path / "two").is_file()
+
+
+@pytest.mark.parametrize(("torchruns", "seen"), [("1", False), ("2", True)])
+def test_a_start_does_not_read_what_the_one_before_it_wrote(monkeypatch, torchruns, seen):
+    monkeypatch.setenv("GROUP_WORLD_SIZE", torchruns)
+    store = dist.HashStore()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    processes.own(store).set("address", "gone")
+    assert processes.own(store).check(["address"])
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert processes.own(store).check(["address"]) == seen
 
 
 def test_only_torchrun_goes_on_by_the_same_command(tmp_path, monkeypatch, capsys):
