@@ -155,7 +155,7 @@ def page_handler(
 def make_app(
     options: argparse.Namespace, state: ServerState, password: str | None, examples: dict[str, Path | None]
 ) -> tornado.web.Application:
-    pages = limits.OpenPages(options.behind_proxy)
+    pages = limits.OpenPages()
     routes: list[Any] = [
         (r"/", page_handler(state, examples, pages)),
         *uploads.ROUTES,
@@ -221,10 +221,9 @@ async def serve(
         max_header_size=1 << 15,
         idle_connection_timeout=options.timeout,
         body_timeout=options.timeout,
-        xheaders=options.behind_proxy,
     )
     listening.proxy = application.settings["proxy"]
-    listening.behind_proxy, listening.descriptors = options.behind_proxy, limits.raise_descriptors()
+    listening.descriptors = limits.raise_descriptors()
     loop.set_exception_handler(listening.on_trouble)
     application.settings["listening"] = listening
     listening.add_sockets(sockets)

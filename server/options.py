@@ -70,11 +70,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="another name that this server answers to, such as that of a proxy before it",
     )
     parser.add_argument(
-        "--behind-proxy",
-        action="store_true",
-        help="believe X-Forwarded-For and X-Real-Ip, which a proxy before this server sets",
-    )
-    parser.add_argument(
         "--proxy-header",
         type=worded(header_name),
         metavar="NAME",
@@ -86,7 +81,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="the proxy's address or block; its headers are believed from there alone",
+        help="the address or block of a proxy before this server; X-Forwarded-For, X-Real-Ip and --proxy-header "
+        "are believed from there alone",
     )
     parser.add_argument(
         "--audit", type=Path, metavar="FILE", help="write down there who did what; what cannot be is refused"

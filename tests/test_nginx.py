@@ -17,6 +17,7 @@ import pytest
 
 from tests.asking import ANALYSIS, form
 from tests.browser import result_of, send, visiting
+from tests.certificates import authority
 from tests.support import ROOT, Server, free_ports, running, until
 
 NGINX = shutil.which("nginx")
@@ -54,28 +55,15 @@ def front(tmp_path: Path, server: Server, weights_folder: Path, head_file: Path)
         assert os.environ.get("SCANWISE_NEEDS_PROXY") != "1", "no nginx here"
         pytest.skip("no nginx here; install `nginx` to run this test")
     plain, secure = free_ports(2)
-    certificate = [
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-subj",
-        "/CN=localhost",
-    ]
-    subprocess.run(
-        ["openssl", "req", *certificate, "-keyout", tmp_path / "key", "-out", tmp_path / "pem", "-days", "2"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    options = ("--weights", weights_folder, "--example", head_file, "--workers", "1", "--behind-proxy")
+    certificate = authority(tmp_path / "certificate")
+    options = ("--weights", weights_folder, "--example", head_file, "--workers", "1", "--proxy-from", "127.0.0.1")
     with running(tmp_path / "second", *options) as second:
         told = (ROOT / "docs" / "nginx.conf").read_text()
         for was, is_ in {
             "127.0.0.1:8081": f"127.0.0.1:{server.port}", "127.0.0.1:8082": f"127.0.0.1:{second.port}",
             "listen 80;": f"listen 127.0.0.1:{plain};", "listen 443 ssl;": f"listen 127.0.0.1:{secure} ssl;",
-            "/etc/ssl/scans.example.pem": f"{tmp_path}/pem",
-            "/etc/ssl/private/scans.example.key": f"{tmp_path}/key",
+            "/etc/ssl/scans.example.pem": str(certificate),
+            "/etc/ssl/private/scans.example.key": str(certificate.with_suffix(".key")),
         }.items():  # fmt: skip
             assert was in told
             told = told.replace(was, is_)

@@ -58,7 +58,6 @@ class Listening(tornado.httpserver.HTTPServer):
     """tornado's server, with a bound on the connections of one client and of all."""
 
     descriptors = 8192
-    behind_proxy = False
     proxy = Proxy()
 
     def initialize(self, *args: Any, **options: Any) -> None:
@@ -79,21 +78,16 @@ class Listening(tornado.httpserver.HTTPServer):
         client = network(str(address[0])) if address else ""
         if self.count() >= self.most or stream.socket.fileno() >= self.descriptors - SPARE:
             self.turn_away(stream, "too many connections are open; try again in a minute")
-        elif (
-            not self.behind_proxy
-            and not self.proxy.is_at(client)
-            and Counter(self.streams.values())[client] >= self.a_client
-        ):
+        elif not self.proxy.is_at(client) and Counter(self.streams.values())[client] >= self.a_client:
             self.turn_away(stream, "your machine has too many connections open; close some of its pages")
         else:
             self.streams[stream] = client
             super().handle_stream(stream, address)
 
     def start_request(self, server_conn: object, request_conn: Any) -> Any:
-        """What headers tell of a client's address is believed from the proxy alone, where its address is known."""
-        if self.proxy.networks:
-            address = request_conn.context.address
-            self.xheaders = isinstance(address, tuple) and self.proxy.is_at(str(address[0]))
+        """What headers tell of a client's address is believed from the proxy alone."""
+        address = request_conn.context.address
+        self.xheaders = isinstance(address, tuple) and self.proxy.is_at(str(address[0]))
         return super().start_request(server_conn, request_conn)
 
     @property
@@ -163,8 +157,8 @@ class OpenPage:
 class OpenPages:
     """The pages that are open or may come back."""
 
-    def __init__(self, behind_proxy: bool = False, clock: Callable[[], float] = time.monotonic):
-        self.behind_proxy, self.clock = behind_proxy, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self.clock = clock
         self.pages: dict[int, OpenPage] = {}  # by the session's identity
 
     def _prune(self) -> None:
@@ -178,8 +172,6 @@ class OpenPages:
             (PAGES_A_CLIENT, "your machine has too many pages open; close some of them", True),
             (PAGES, "too many pages are open; try again in a minute", False),
         ):
-            if mine and self.behind_proxy:
-                continue
             counted = [page for page in self.pages.values() if not mine or page.address == client]
             gone = sorted((page for page in counted if page.lost is not None), key=lambda page: page.lost or 0.0)
             while len(counted) >= most and gone:

@@ -6,6 +6,7 @@ import pytest
 from tornado.httpserver import HTTPServer
 
 from server.access import limits
+from server.access.callers import Proxy, network_of
 from server.access.limits import OpenPages
 
 
@@ -64,14 +65,6 @@ def test_signing_out_closes_that_browsers_pages_alone():
     assert (mine.ended, yours.ended, nobodys.ended) == (True, False, False)
 
 
-def test_behind_a_proxy_all_share_an_address_and_only_the_whole_is_bounded():
-    pages = OpenPages(behind_proxy=True)
-    for _ in range(limits.PAGES):
-        assert pages.why_not("127.0.0.1") is None
-        pages.attach(Session(), "127.0.0.1", "")
-    assert pages.why_not("127.0.0.1") is not None
-
-
 class Stream:
     """As much of a connection as is asked for."""
 
@@ -90,6 +83,25 @@ def listening(monkeypatch):
     monkeypatch.setattr(made, "turn_away", lambda stream, words: made.turned.append((stream, words)))
     monkeypatch.setattr(HTTPServer, "handle_stream", lambda self, stream, address: self.heard.append(stream))
     return made
+
+
+@pytest.mark.parametrize(
+    ("proxies", "address", "believed"),
+    [
+        (["10.0.0.0/28"], ("10.0.0.5", 4000), True),
+        (["10.0.0.0/28"], ("::ffff:10.0.0.5", 4000, 0, 0), True),
+        (["10.0.0.0/28"], ("10.0.0.99", 4000), False),
+        (["10.0.0.0/28"], "", False),  # a socket of the machine's own has no address
+        ([], ("127.0.0.1", 4000), False),
+    ],
+)
+def test_what_is_told_of_an_address_is_believed_from_the_proxy_alone(
+    listening, monkeypatch, proxies, address, believed
+):
+    listening.proxy = Proxy(None, [network_of(text) for text in proxies])
+    monkeypatch.setattr(HTTPServer, "start_request", lambda self, *_: self.xheaders)
+    line = SimpleNamespace(context=SimpleNamespace(address=address))
+    assert listening.start_request(None, line) is believed
 
 
 def test_the_last_64_descriptors_are_for_no_connection(listening):
