@@ -34,6 +34,7 @@ SUFFIXES = (".safetensors", ".pth")
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 SEGMENTER = "segmenter.safetensors"  # the bundled weights that `diagnosis.anatomy.segment` opens
 MOST_HEADER = 16 << 20  # bytes of a weights file's header; the bundled one has 10,000
+LEVEL = 0.9  # coverage of a prediction set, unless told
 
 
 # --- the networks -----------------------------------------------------------------------------------------
@@ -371,7 +372,7 @@ def probabilities(logits: Tensor | np.ndarray, temperature: float = 1.0) -> np.n
     return F.softmax(values, dim=-1).numpy()
 
 
-def half_width(residuals: Sequence[float], level: float = 0.9) -> float | None:
+def half_width(residuals: Sequence[float], level: float = LEVEL) -> float | None:
     """How far the truth lies from a number's answer at most, with the asked probability (split conformal).
 
     The ⌈(n + 1) · level⌉-th smallest of the residuals; None where there are too few for that level.
@@ -381,7 +382,7 @@ def half_width(residuals: Sequence[float], level: float = 0.9) -> float | None:
 
 
 def prediction_set(
-    values: np.ndarray, codes: Sequence[str], conformal_scores: Sequence[float], level: float = 0.9
+    values: np.ndarray, codes: Sequence[str], conformal_scores: Sequence[float], level: float = LEVEL
 ) -> list[str]:
     """The classes that cover the truth with the asked probability (split conformal), likeliest first.
 

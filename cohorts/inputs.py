@@ -178,16 +178,23 @@ def holds_dicom(files: list[Path]) -> bool:
 
 
 def _stored(address: str) -> Iterator[Item]:
-    """The scans of a store such as s3://…, or whatever else fsspec knows."""
+    """The scans of a store such as s3://…, or whatever else fsspec knows; a folder of DICOM files is one."""
     store, root = opened(address)
+    folders: set[str] = set()
     try:
         paths = sorted(store.find(root))
     except OSError as error:
         raise InputError(f"{address}: cannot be listed ({error}); check the address and its rights") from error
     for path in paths:
+        if path.rsplit("/", 1)[-1].startswith(".") or not path.lower().endswith((*APART, ".dcm")):
+            continue
+        if path.lower().endswith(".dcm") and path != root:
+            path = path.rsplit("/", 1)[0]
+            if path in folders:
+                continue
+            folders.add(path)
         file = path.removeprefix(root).lstrip("/") or path.rsplit("/", 1)[-1]
-        if path.lower().endswith((*APART, ".dcm")) and not file.rsplit("/", 1)[-1].startswith("."):
-            yield Item(named(file), store.unstrip_protocol(path))
+        yield Item(named(file), store.unstrip_protocol(path))
 
 
 def opened(address: str) -> Any:

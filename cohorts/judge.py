@@ -5,6 +5,8 @@ go.
 """
 
 import hashlib
+import io
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,6 +20,7 @@ from cohorts.table.forms import Made
 from cohorts.table.rows import REFUSED, Columns
 from diagnosis.anatomy.measures import MEASURES
 from diagnosis.diagnoser import BESIDE, Diagnoser, Diagnosis, error_record
+from model import LEVEL
 from networks import dropout
 from networks.base import WeightsError
 from reports.labels import SUFFIX as LABELS
@@ -34,7 +37,7 @@ BROKEN = (ArithmeticError, LookupError, MemoryError, RuntimeError, TypeError, Va
 class Wanted:
     """How each scan is judged, and what is written of it beside its row."""
 
-    level: float = 0.9
+    level: float = LEVEL
     judge_anyway: bool = False
     uncertainty: bool = False
     bids: bool = False  # whether names have BIDS entities
@@ -74,12 +77,12 @@ class Judge:
         """The scan's record; None where its content is `known`, the hash in a row that stands."""
         sha256 = ""
         try:
-            sha256, content = fetched(item)
+            sha256, content, name = fetched(item)
             if sha256 == known:
                 return None
             diagnosis = self.diagnoser(
                 content,
-                PurePosixPath(item.file).name,
+                name,
                 series=item.series,
                 judge_anyway=self.wanted.judge_anyway,
                 level=self.wanted.level,
@@ -136,24 +139,37 @@ class Judge:
                 write_bytes(wanted.place(wanted.report, item.file, suffix), body)
 
 
-def fetched(item: Item) -> tuple[str, str | bytes]:
-    """The hash of a scan's content, and where it lies; the content itself where that is no path."""
+def fetched(item: Item) -> tuple[str, str | bytes, str]:
+    """The hash of a scan's content, where it lies, and its name; the content itself where that is no path."""
+    name = PurePosixPath(item.file).name
     try:
         if "://" in item.path:
             store, path = opened(item.path)
-            content: bytes = store.cat_file(path)
-            return hashlib.sha256(content).hexdigest(), content
+            content, name = (
+                (zipped(store, path), f"{name}.zip") if store.isdir(path) else (store.cat_file(path), name)
+            )
+            return hashlib.sha256(content).hexdigest(), content, name
         if Path(item.path).is_dir():
             folder = Path(item.path)
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             told = "".join(f"{content_hash(path)} {path.relative_to(folder).as_posix()}\n" for path in files)
-            return hashlib.sha256(told.encode()).hexdigest(), item.path
-        return content_hash(item.path), item.path
+            return hashlib.sha256(told.encode()).hexdigest(), item.path, name
+        return content_hash(item.path), item.path, name
     except OSError as error:
         words = error.strerror or str(error)[:100]
         raise ScanError(
             "missing", f"{safe_name(item.file)}: cannot be read ({words}); check the path and its rights"
         ) from error
+
+
+def zipped(store: Any, folder: str) -> bytes:
+    """The DICOM files that lie in a folder of a store, as one archive; the same bytes whenever it is made."""
+    files = sorted(path for path in store.find(folder, maxdepth=1) if path.lower().endswith(".dcm"))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in files:
+            packed.writestr(zipfile.ZipInfo(path.rsplit("/", 1)[-1]), store.cat_file(path))
+    return archive.getvalue()
 
 
 def below(folder: Path, file: str, suffix: str) -> Path:

@@ -191,7 +191,7 @@ class Diagnoser:
         *,
         series: str | None = None,
         judge_anyway: bool = False,
-        level: float = 0.9,
+        level: float = model.LEVEL,
         passes: int = 0,
         person: Person = NOBODY,
         progress: Callable[[str], None] = lambda step: None,

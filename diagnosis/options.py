@@ -5,11 +5,9 @@ from pathlib import Path
 
 from diagnosis.anatomy.norms import FILE as NORMS
 from diagnosis.diagnoser import BESIDE, NONE
-from model import SEGMENTER
+from model import LEVEL, SEGMENTER
 from networks import dropout
 from networks.precision import PRECISIONS
-
-LEVEL = 0.9  # coverage of the prediction set
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:

@@ -169,6 +169,19 @@ def test_scans_of_a_store_are_judged_where_they_are(data, weights, tmp_path):
     )
 
 
+def test_a_folder_of_slices_in_a_store_is_one_scan(weights, tmp_path):
+    files = dicom_study.written(dicom_study.instances(8.0), tmp_path / "P1" / "t1")
+    store = fsspec.filesystem("memory")
+    for file in files:
+        store.pipe_file(f"/archive/P1/t1/{file.name}.dcm", file.read_bytes())
+    assert run("memory://archive", "--out", tmp_path / "a.jsonl", "--weights", weights) == 0
+    assert run(tmp_path / "P1", "--out", tmp_path / "b.jsonl", "--weights", weights) == 0
+    (found,), (wanted,) = rows(tmp_path / "a.jsonl"), rows(tmp_path / "b.jsonl")
+    assert found["file"] == "P1/t1" and found["probabilities"] == wanted["probabilities"]
+    assert run("memory://archive", "--out", tmp_path / "a.jsonl", "--weights", weights) == 0
+    assert len(rows(tmp_path / "a.jsonl")) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
