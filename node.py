@@ -13,6 +13,7 @@ from archive.node.outbox import Outbox
 from archive.node.receive import Receiver
 from archive.node.send import ByStore, ByStow, Peer
 from archive.node.service import Counters, Folder, Node
+from archive.node.tls import Certificates
 from diagnosis import options as judging
 from diagnosis.diagnoser import Diagnoser, find_weights
 from reports.wording import languages
@@ -70,6 +71,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--any-peer", action="store_true", help="let everybody who reaches the port send studies")
     parser.add_argument(
+        "--tls",
+        type=Path,
+        nargs=3,
+        metavar=("CERTIFICATE", "KEY", "AUTHORITIES"),
+        help="speak TLS, as callers and --send-to then must, with certificates of these authorities (PEM files)",
+    )
+    parser.add_argument(
         "--quiet",
         type=float,
         default=10,
@@ -125,22 +133,22 @@ def main(argv: list[str] | None = None) -> int:
 def serve(options: argparse.Namespace, diagnoser: Diagnoser, folder: Folder) -> int:
     """Receive, judge and send until SIGTERM or Ctrl-C."""
     most, counters = options.most << 20, Counters()
-    ways = {
-        "store": options.send_to and ByStore(options.aet, options.send_to),
-        "stow": options.stow and ByStow(options.stow),
-    }
-    boxes = [Outbox(folder.path / "outgoing" / name, most, send, tell) for name, send in ways.items() if send]
     incoming = Incoming(folder.path / "incoming", most, options.quiet)
-    node = Node(diagnoser, incoming, boxes, tell, counters, options.language)
     peers = None if options.any_peer else [*options.peer, *([options.send_to] if options.send_to else [])]
     try:
+        tls = options.tls and Certificates(*options.tls)
+        ways = {
+            "store": options.send_to and ByStore(options.aet, options.send_to, tls),
+            "stow": options.stow and ByStow(options.stow),
+        }
+        boxes = [Outbox(folder.path / "outgoing" / name, most, send, tell) for name, send in ways.items() if send]
+        node = Node(diagnoser, incoming, boxes, tell, counters, options.language)
         if options.metrics is not None:
             import prometheus_client
 
             prometheus_client.start_http_server(options.metrics, "127.0.0.1", counters.registry)
-        receiver = Receiver(
-            options.aet, (options.host, options.port), peers, incoming, node.why_full, most, counters.instance
-        )
+        listen = (options.host, options.port)
+        receiver = Receiver(options.aet, listen, peers, incoming, node.why_full, most, counters.instance, tls)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

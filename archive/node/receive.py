@@ -15,6 +15,7 @@ from pynetdicom import AE, evt
 
 from archive.node.incoming import Incoming, NoRoom
 from archive.node.send import VERIFICATION, Peer
+from archive.node.tls import Certificates
 from scans.dicom.pixels import DECODERS
 
 OUT_OF_RESOURCES, NO_MATCH, NOT_UNDERSTOOD = 0xA700, 0xA900, 0xC000
@@ -50,6 +51,7 @@ class Receiver:
         why_full: Callable[[], str | None],
         largest: int,
         counted: Callable[[str], None] = lambda outcome: None,
+        tls: Certificates | None = None,
     ):
         self.incoming, self.why_full, self.largest = incoming, why_full, largest
         self.callers = [(peer.title, peer.addresses) for peer in peers or ()]  # looked up once, at the start
@@ -72,7 +74,8 @@ class Receiver:
             (evt.EVT_C_STORE, self.on_store),
             (evt.EVT_RELEASED, self.on_released),
         ]
-        self.server: Any = entity.start_server(address, block=False, evt_handlers=handlers)
+        secured = tls.listening() if tls else None
+        self.server: Any = entity.start_server(address, False, evt_handlers=handlers, ssl_context=secured)
 
     @property
     def port(self) -> int:

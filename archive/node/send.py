@@ -19,6 +19,7 @@ from pynetdicom import AE, Association, build_context
 from requests.adapters import HTTPAdapter
 
 from archive.node.outbox import Away, Refused
+from archive.node.tls import Certificates
 
 SECONDS = 30.0  # that an archive may be silent
 VERIFICATION = "1.2.840.10008.1.1"  # the SOP class of C-ECHO
@@ -88,8 +89,9 @@ def steadied(association: Association) -> Association:
 class ByStore:
     """C-STORE: one association a study, one request an object."""
 
-    def __init__(self, title: str, archive: Peer):
+    def __init__(self, title: str, archive: Peer, tls: Certificates | None = None):
         self.title, self.archive = title, archive
+        self.secured = (tls.calling(), archive.host) if tls else None
 
     def __call__(self, files: list[Path], accepted: Accepted) -> None:
         entity = AE(self.title)
@@ -99,7 +101,7 @@ class ByStore:
         contexts = [build_context(sop, syntax) for sop, syntax in sorted(classes)]
         peer = self.archive
         wanted = contexts or [build_context(VERIFICATION)]
-        association = steadied(entity.associate(peer.host, peer.port, wanted, peer.title))
+        association = steadied(entity.associate(peer.host, peer.port, wanted, peer.title, tls_args=self.secured))
         if association.is_rejected:
             raise Refused("it rejects the association")
         if not association.is_established:
