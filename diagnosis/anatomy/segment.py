@@ -16,6 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 import model
+from diagnosis.anatomy.bare import in_a_scalp
 from diagnosis.anatomy.partial_volume import by_brightness
 from networks.base import in_memory_format
 from networks.segmenter import CLASSES, CUBE, Segmenter, from_cubes, to_cubes
@@ -149,7 +150,11 @@ def segment(weights: SegmenterWeights, prepared: Prepared) -> Segmentation:
             "the file says nothing of how the head lies in it, so left cannot be told from right; "
             "save the scan with its affine"
         )
-    cubes, shares, classes = answer(weights.network, as_input(prepared).to(weights.device))
+    volume = as_input(prepared)
+    cubes, shares, classes = answer(weights.network, volume.to(weights.device))
+    clothed = in_a_scalp(volume, classes)
+    if clothed is not None:
+        cubes, shares, classes = answer(weights.network, clothed.to(weights.device))
     plane = between_hemispheres(classes)
     return Segmentation(classes, cubes, shares, plane, HEAD.spacing, weights.header, weights.sha256)
 

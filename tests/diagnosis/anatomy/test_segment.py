@@ -49,6 +49,19 @@ def test_a_scan_gets_a_label_map_on_its_own_voxels(weights, tmp_path):
     assert segmenting.on_scan(found, prepared, scan).shape == scan.voxels.shape
 
 
+def test_a_brain_without_a_skull_is_segmented_again_in_a_scalp(weights, tmp_path, monkeypatch):
+    voxels, affine = heads.head(3.0)
+    prepared = prepare(read(support.save_nifti(tmp_path / "a.nii", voxels.astype(np.int16), affine, "RAS")), HEAD)
+    network, seen, answer = segmenting.load(weights, "cpu"), [], segmenting.answer
+    clothed = segmenting.as_input(prepared).flip(1)
+    monkeypatch.setattr(segmenting, "in_a_scalp", lambda volume, classes: clothed)
+    monkeypatch.setattr(segmenting, "answer", lambda net, volume: seen.append(volume) or answer(net, volume))
+    found = segmenting.segment(network, prepared)
+    assert len(seen) == 2 and seen[1] is clothed
+    assert np.array_equal(found.classes, answer(network.network, clothed)[2])
+    assert not np.array_equal(found.classes, answer(network.network, seen[0])[2])
+
+
 def test_known_classes_come_back_on_the_scan_s_own_voxels(tmp_path):
     """A ball of white matter with a hippocampus left of the plane, laid into the box, read on a turned scan."""
     voxels, affine = heads.head(2.0)
