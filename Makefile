@@ -19,7 +19,7 @@ demos: .venv/test.done
 	$(BIN)/python demos.py
 
 test: .venv/test.done
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/test.done
 	$(BIN)/ruff check .
