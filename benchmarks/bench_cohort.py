@@ -23,7 +23,7 @@ import psutil
 import torch
 
 import model
-from benchmarks.bench_diagnose import example, weights_file
+from benchmarks.bench_diagnose import weights_file
 from benchmarks.side_by_side import ROOT, finish, table
 from cohorts.inputs import Cohort
 from cohorts.judge import Plan, Wanted
@@ -172,7 +172,9 @@ def measured(options: argparse.Namespace, name: str, folder: Path, segmenter: st
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scan", type=Path, help="a scan (default: a head made for it, 166×256×256, .nii.gz)")
+    parser.add_argument(
+        "--scan", type=Path, default=ROOT / "demodata" / "demo.nii.gz", help="which (default: the example)"
+    )
     parser.add_argument("--weights", type=Path, help="a weights file (default: the study's, else untrained)")
     parser.add_argument("--scans", type=int, default=60, help="how many each judges (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is run (%(default)s)")
@@ -196,10 +198,9 @@ def main() -> None:
         folder = Path(name) / "scans"
         folder.mkdir()
         options.weights = (options.weights or weights_file(Path(name))).resolve()
-        scan = options.scan or example(Path(name))
-        ending = "".join(scan.suffixes[-2:])
+        ending = "".join(options.scan.suffixes[-2:])
         for number in range(options.scans + WARM):
-            (folder / f"{number}{ending}").symlink_to(scan.resolve())
+            (folder / f"{number}{ending}").symlink_to(options.scan.resolve())
         segmenters = {"": NONE}
         if (options.weights.parent / model.SEGMENTER).is_file():
             segmenters[", measured"] = str(options.weights.parent / model.SEGMENTER)
