@@ -43,6 +43,7 @@ class Certificates:
 class Patient(ssl.SSLContext):
     """Callers are greeted each in their own thread: one who says nothing keeps nobody else waiting."""
 
-    def wrap_socket(self, sock: socket.socket, *given: Any, **options: Any) -> ssl.SSLSocket:  # type: ignore[override]
+    def wrap_socket(self, sock: socket.socket, *given: Any, **options: Any) -> ssl.SSLSocket:
         sock.settimeout(HANDSHAKE)
-        return super().wrap_socket(sock, *given, **options, do_handshake_on_connect=False)
+        options["do_handshake_on_connect"] = False
+        return super().wrap_socket(sock, *given, **options)
