@@ -54,7 +54,7 @@ DEMOS: dict[str, Demo] = {
     ),
     "brain-tumour": Demo(600, "SmallCNN", SMALL | {"epochs": 20, "shape": [96, 96]}),
     "covid-ct": Demo(240, "SmallCNN", SMALL | {"epochs": 20, "shape": [128, 128]}),
-    "chest-nodule": Demo(400, "SmallCNN", SMALL | {"epochs": 30, "shape": [224, 224]}),
+    "chest-nodule": Demo(400, "SmallCNN", SMALL | {"epochs": 15, "shape": [224, 224]}),
 }
 
 
