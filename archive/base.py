@@ -130,7 +130,8 @@ def finish(made: Dataset, kind: str, diagnosis: Diagnosis, at: datetime) -> Data
         part = header.get("BodyPartExamined")
         if part:
             copy(made, "BodyPartExamined", part)
-        if not part or header.get("Laterality"):  # of an unknown part nobody knows whether it has a side
+        # Of an unknown part nobody knows whether it has a side; outlines have each its own.
+        if kind != "outlines" and (not part or header.get("Laterality")):
             copy(made, "Laterality", header.get("Laterality"))
     made.SeriesDescription = f"{MAKER}: {SERIES[kind][1]} ({RESEARCH})"
     for part in ("Series", "Content", "InstanceCreation"):

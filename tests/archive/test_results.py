@@ -10,6 +10,7 @@ import pydicom
 import pytest
 
 from archive import results as handed
+from archive.volumes import outlines
 from tests.archive.conftest import AT
 from tests.orthanc import tool
 
@@ -74,10 +75,10 @@ HARMLESS = (
 )
 
 
-@pytest.mark.parametrize("kind", [*CLASSES])
-def test_the_validator_of_dicom3tools_finds_nothing_wrong(made, tmp_path, kind):
+@pytest.mark.parametrize("kind", [*CLASSES, "outlines"])
+def test_the_validator_of_dicom3tools_finds_nothing_wrong(made, outlined, tmp_path, kind):
     path = tmp_path / "one.dcm"
-    path.write_bytes(handed.to_bytes(made[kind]))
+    path.write_bytes(handed.to_bytes(outlines(outlined, AT) if kind == "outlines" else made[kind]))
     told = subprocess.run([tool("dciodvfy"), str(path)], capture_output=True, text=True, timeout=60, check=False)
     said = [line for line in (told.stdout + told.stderr).splitlines() if line.startswith(("Error", "Warning"))]
     assert [line for line in said if not any(words in line for words in HARMLESS)] == []

@@ -2,7 +2,6 @@
 
 import io
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pydicom
@@ -11,12 +10,11 @@ import pytest
 from archive import volumes
 from archive.results import results, to_bytes
 from diagnosis.anatomy import segment
-from networks.segmenter import CLASSES
 from scans.origin import Source
 from scans.prepare import restore
 from tests import heads
 from tests.archive.conftest import AT
-from tests.support import phantom, segmentation_of
+from tests.support import phantom
 
 
 def read(made: pydicom.Dataset) -> pydicom.Dataset:
@@ -77,14 +75,8 @@ def test_a_scan_without_a_frame_of_reference_has_no_place_to_lay_a_map(judged):
     )
 
 
-def test_the_outlines_lie_on_the_scan_and_have_sides(judged):
-    classes = np.zeros(segment.SHAPE, np.uint8)
-    classes[40:60, 80:110, 60:90] = CLASSES.index("hippocampus")  # left of the plane at 71.5
-    classes[80:100, 80:110, 60:90] = CLASSES.index("hippocampus")
-    classes[50:90, 120:140, 60:90] = CLASSES.index("third")
-    found = segmentation_of(classes)
-    by = SimpleNamespace(name="segmenter.safetensors", sha256="cd" * 32)
-    diagnosis = replace(judged.diagnosis, segmentation=found, segmenter=by)
+def test_the_outlines_lie_on_the_scan_and_have_sides(judged, outlined):
+    diagnosis, found = outlined, outlined.segmentation
     made = read(volumes.outlines(diagnosis, AT))
     assert made.FrameOfReferenceUID == judged.images[0].FrameOfReferenceUID
     labels = {item.SegmentNumber: item for item in made.SegmentSequence}
