@@ -145,14 +145,13 @@ def fetched(item: Item) -> tuple[str, str | bytes, str]:
     try:
         if "://" in item.path:
             store, path = opened(item.path)
-            content, name = (
-                (zipped(store, path), f"{name}.zip") if store.isdir(path) else (store.cat_file(path), name)
-            )
-            return hashlib.sha256(content).hexdigest(), content, name
+            folder = store.isdir(path)
+            content: bytes = zipped(store, path) if folder else store.cat_file(path)
+            return hashlib.sha256(content).hexdigest(), content, f"{name}.zip" if folder else name
         if Path(item.path).is_dir():
-            folder = Path(item.path)
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-            told = "".join(f"{content_hash(path)} {path.relative_to(folder).as_posix()}\n" for path in files)
+            root = Path(item.path)
+            files = sorted(path for path in root.rglob("*") if path.is_file())
+            told = "".join(f"{content_hash(path)} {path.relative_to(root).as_posix()}\n" for path in files)
             return hashlib.sha256(told.encode()).hexdigest(), item.path, name
         return content_hash(item.path), item.path, name
     except OSError as error:

@@ -23,10 +23,11 @@ ROUGH, FINE = 4, 2  # mm at which a scalp is looked for, and at which the shell 
 
 def in_a_scalp(volume: Tensor, classes: np.ndarray) -> Tensor | None:
     """A bare brain (1, X, Y, Z), voxels of 1 mm, in a shell around what `classes` outline; None for a head."""
-    values, white = volume[0].numpy(), classes == CLASSES.index("white")
-    if white.sum() < LEAST_WHITE:
+    values = volume[0].numpy()
+    white = values[classes == CLASSES.index("white")]
+    if len(white) < LEAST_WHITE:
         return None
-    level = float(np.median(values[white][:: white.sum() // LEAST_WHITE]))
+    level = float(np.median(white[:: len(white) // LEAST_WHITE]))
     rough = distance(classes > 0, ROUGH)
     around = (rough > AROUND[0]) & (rough <= AROUND[1])
     if (values[::ROUGH, ::ROUGH, ::ROUGH][around] > SIGNAL * level).mean() > MOST_SIGNAL:
