@@ -42,8 +42,8 @@ class Scans(Dataset):
         seed: int = 0,
     ):
         self.cases, self.contract, self.cache = list(cases), study.contract, cache
-        if cache is None and study.contract.scale == "brain":
-            raise ValueError("the scale 'brain' takes a cache that has `to_input`; see diagnosis.anatomy.brain")
+        if cache is None and study.contract.scale == "structures":
+            raise ValueError("the scale 'structures' takes a cache that has `to_input`; see diagnosis.anatomy.structures")
         self.targets = [study.answer(case.label) for case in cases]
         level = augment if isinstance(augment, str) else "full" if augment else "none"
         self.turned, self.seed = AUGMENT[level], seed

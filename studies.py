@@ -29,9 +29,7 @@ class Contract:
     channels: int = 1
     spacing: tuple[float, ...] = ()  # mm a voxel, volumes only
     place: str = "head"  # volume: "head" by its foreground, "fill" the grid; image: "crop" the centre, "squeeze"
-    scale: str = (
-        "foreground"  # its mean and deviation, "brain" alone by its white matter, "stored", "unit", "imagenet"
-    )
+    scale: str = "foreground"  # its mean and deviation, outlined "structures", "stored", "unit", "imagenet"
     anchor: tuple[float, ...] = ()  # where the head's anchor comes to lie, as a fraction of the grid
     planes: int | None = None  # keep only the first planes along x (the published checkpoint: 160 of 166)
 

@@ -45,12 +45,13 @@ def _volume(x: Tensor, scale: str, numbers: torch.Generator, affine: float) -> T
     angles = [math.radians(_draw(numbers, VOLUME["rotation"])) for _ in range(3)]
     zoom = 1 + _draw(numbers, VOLUME["zoom"])
     shift = [round(_draw(numbers, VOLUME["shift"] + 0.499)) for _ in range(3)]
-    air = background(x)
+    outlined = scale == "structures"  # 0 where nothing was outlined, and no brightness to vary
+    air = torch.zeros(1) if outlined else background(x)
     if turned:
         x = _resample(x, _rotation(angles) / zoom, shift, flip, air)
     else:
         x = _shifted(x.flip(1) if flip else x, shift, air)
-    return _intensities(x, scale, numbers, air)
+    return x if outlined else _intensities(x, scale, numbers, air)
 
 
 def _intensities(x: Tensor, scale: str, numbers: torch.Generator, air: Tensor) -> Tensor:
@@ -82,8 +83,6 @@ def _intensities(x: Tensor, scale: str, numbers: torch.Generator, air: Tensor) -
     if level and len(want) > 1:
         here = torch.Generator(x.device).manual_seed(seed)
         signal.add_(torch.randn(signal.shape, generator=here, device=x.device), alpha=level * float(want.std()))
-    if scale == "brain":  # what lies outside stays without signal
-        signal.mul_(x[0] > air)
     return signal[None]
 
 

@@ -17,7 +17,7 @@ import torch
 
 import model
 from diagnosis import agreement, gate, likeness
-from diagnosis.anatomy import brain, segment
+from diagnosis.anatomy import segment, structures
 from diagnosis.anatomy.measures import INTRACRANIAL_ML, NOT_ASSESSED, Value, measure
 from diagnosis.anatomy.norms import FILE as NORMS
 from diagnosis.anatomy.norms import NOBODY, Norms, Person
@@ -59,7 +59,7 @@ class Diagnosis:
     measures: dict[str, Value] | None = None  # by name, as in MEASURES; None where nothing was measured
     seen: Prepared | None = field(
         default=None, repr=False
-    )  # by the network, where not `prepared`: the brain alone
+    )  # by the network, where not `prepared`: what was outlined
     segmentation: segment.Segmentation | None = field(default=None, repr=False)  # what was measured
     segmenter: segment.SegmenterWeights | None = field(default=None, repr=False)  # what measured it
     person: Person = NOBODY  # as far as told
@@ -235,8 +235,8 @@ class Diagnoser:
                 measures, doubts = measured(found)
             segmentation = found if measures else None
             findings += doubts
-        if self.weights.contract.scale == brain.SCALE:
-            seen = brain.only_brain(prepared, segmentation) if segmentation else None
+        if self.weights.contract.scale == structures.SCALE:
+            seen = structures.structures(prepared, segmentation) if segmentation else None
             findings += [] if seen else [gate.Finding(gate.UNFIT, "no-brain")]
         label = probabilities = answers = intervals = base = value = reach = None
         shares: dict[str, dict[str, float]] = {}
@@ -347,13 +347,13 @@ def open_segmenter(
 
 
 def check_segmenter(weights: model.Weights, segmenter: segment.SegmenterWeights | None) -> None:
-    """That weights which judge the brain alone have the very segmenter beside them that they learned with."""
-    if weights.contract.scale != brain.SCALE:
+    """That weights which judge what is outlined have the very segmenter beside them that they learned with."""
+    if weights.contract.scale != structures.SCALE:
         return
     wanted = weights.header.training.get("segmenter")
     if segmenter is None:
         raise model.WeightsError(
-            f"{weights.name}: it judges the brain alone, as the segmenter outlines it; put {model.SEGMENTER} "
+            f"{weights.name}: it judges what the segmenter outlines; put {model.SEGMENTER} "
             "beside it"
         )
     if segmenter.sha256 != wanted:

@@ -101,7 +101,7 @@ REASONS = {
         "those of the most affected tenth that was learned from. Read the class with care."
     ),
     "no-brain": (
-        "No brain could be outlined in this scan, and these weights judge the brain alone. Check that it is a T1 "
+        "No brain could be outlined in this scan, and these weights judge what is outlined. Check that it is a "
         "head and that the file says how it lies."
     ),
     "not-finite-answer": (

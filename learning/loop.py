@@ -26,7 +26,7 @@ import datasets
 import model
 from data.cache import Cache
 from data.cases import Case
-from diagnosis.anatomy import brain
+from diagnosis.anatomy import structures
 from learning.boards import boards
 from learning.losses import Goal, loss_of, score_of, validation
 from learning.processes import Halt, world
@@ -180,7 +180,7 @@ class Trainer:
         self.cases: list[Case] = []
         self.facts: dict[str, Any] = {}
         self.stem_given: dict[str, StemOutputs] = {}  # what the stem that is kept gave, by part
-        self.to_input = brain.input_of(study.contract, model.WEIGHTS)
+        self.to_input = structures.input_of(study.contract, model.WEIGHTS)
         limit = int(settings.cache_limit * 1e9)
         self.cache = Cache(Path(settings.cache), study.contract, limit, self.to_input)
         self.precision = settings.precision or ("amp" if device.type == "cuda" else "fp32")

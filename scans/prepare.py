@@ -70,7 +70,7 @@ def prepare_volume(scan: Scan, contract: Contract) -> Prepared:
     "head" lays the head's middle on the contract's anchor, axes along the world's; "fill" stretches the
     voxels as stored, first on first and last on last, whatever way they lie, and is what a scan without an
     affine gets. "foreground" scales by the mean and deviation of the foreground in the middle of the head, and so
-    does "brain", of which `diagnosis.anatomy.brain` then keeps the brain alone; "stored" leaves the numbers alone.
+    does "structures", from which `diagnosis.anatomy.structures` goes on; "stored" leaves the numbers alone.
     """
     known = scan.facts.get("affine_known", True)
     notes = [] if known else ["no-affine"]
@@ -91,7 +91,7 @@ def prepare_volume(scan: Scan, contract: Contract) -> Prepared:
     shape = contract.shape if contract.planes is None else (contract.planes, *contract.shape[1:])
 
     voxels = as_tensor(scan.voxels)
-    if contract.scale in ("foreground", "brain"):
+    if contract.scale in ("foreground", "structures"):
         zero = -found.mean / found.deviation  # what no signal becomes, and what lies outside the scan
         values = resample(voxels, to_scan, shape, head, -found.air, 1 / found.deviation)
         values.add_(zero).clamp_(zero, BRIGHTEST)

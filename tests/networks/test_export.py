@@ -63,9 +63,9 @@ def test_pictures_and_numbers(tmp_path, scale):
 
 
 def test_what_cannot_be_written_is_said(monkeypatch):
-    brain = replace(HEAD, contract=replace(HEAD.contract, scale="brain"))
-    with pytest.raises(WeightsError, match="scale “brain” takes more than a network"):
-        export.export(small(), Header(brain, "ClassificationModel3D"), STEPS)
+    outlined = replace(HEAD, contract=replace(HEAD.contract, scale="structures"))
+    with pytest.raises(WeightsError, match="scale “structures” takes more than a network"):
+        export.export(small(), Header(outlined, "ClassificationModel3D"), STEPS)
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="--onnx needs onnx and onnxscript; `pip install onnx onnxscript`"):
         export.export(small(), Header(HEAD, "ClassificationModel3D"), STEPS)
