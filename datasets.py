@@ -6,7 +6,8 @@ Finding the cases, their splits, leaks and cache are in `data/`.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -43,7 +44,9 @@ class Scans(Dataset):
     ):
         self.cases, self.contract, self.cache = list(cases), study.contract, cache
         if cache is None and study.contract.scale == "structures":
-            raise ValueError("the scale 'structures' takes a cache that has `to_input`; see diagnosis.anatomy.structures")
+            raise ValueError(
+                "the scale 'structures' takes a cache with `to_input`; see diagnosis.anatomy.structures"
+            )
         self.targets = [study.answer(case.label) for case in cases]
         level = augment if isinstance(augment, str) else "full" if augment else "none"
         self.turned, self.seed = AUGMENT[level], seed
@@ -64,7 +67,7 @@ class Scans(Dataset):
 
 
 class _Fill(Dataset):
-    """For the workers of `check_readable`: preparing case number i, answering with what went wrong."""
+    """For the workers of `check_readable`: preparing case number i, answering with what went wrong, or to pack."""
 
     def __init__(self, cases: Sequence[Case], cache: Cache):
         self.cases, self.cache = cases, cache
@@ -72,21 +75,24 @@ class _Fill(Dataset):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, index: int) -> tuple[int, str | DataError | None, tuple | None]:
-        file = self.cases[index].file
+    def __getitem__(self, index: int) -> tuple[int, str | DataError | None, tuple | None, tuple | None]:
+        file, packed = self.cases[index].file, None
         try:
-            self.cache.get(file)
+            if self.cache.shards:
+                packed = self.cache.to_pack(file)
+            else:
+                self.cache.get(file)
         except DataError as error:  # the cache's own trouble: nothing to skip
-            return index, error, None
+            return index, error, None, None
         except (ValueError, OSError) as error:  # ScanError is a ValueError
-            return index, str(error), None
-        return index, None, self.cache.contents[str(file)]
+            return index, str(error), None, None
+        return index, None, self.cache.contents[str(file)], packed
 
 
 def check_readable(
     cases: Sequence[Case], cache: Cache, workers: int | None = None, quiet: bool = False
 ) -> tuple[list[Case], list[tuple[Case, str]]]:
-    """Prepare every case into the cache, in parallel: the good ones, and the others with the reason."""
+    """Prepare every case into the cache or its shards, in parallel: the good ones, the others with the reason."""
     workers = min(os.cpu_count() or 1, 8) if workers is None else workers
     work = DataLoader(
         _Fill(cases, cache),
@@ -95,14 +101,23 @@ def check_readable(
         num_workers=workers if len(cases) >= 16 else 0,
         generator=torch.Generator(),
     )  # its own, so that the global one stays as it was
-    failures = []
-    for index, problem, content in progress(work, "preparing", len(cases), "scan", quiet=quiet):
-        if isinstance(problem, DataError):
-            raise problem
-        if problem:
-            failures.append((cases[index], problem))
-        else:
+    failures: list[tuple[Case, str]] = []
+
+    def made() -> Iterator[tuple[str, bytes]]:
+        for index, problem, content, packed in progress(work, "preparing", len(cases), "scan", quiet=quiet):
+            if isinstance(problem, DataError):
+                raise problem
+            if problem:
+                failures.append((cases[index], problem))
+                continue
             cache.contents[str(cases[index].file)] = content  # so that nothing is hashed twice
+            if packed:
+                yield packed
+
+    if cache.shards:
+        cache.shards.pack(made())
+    else:
+        deque(made(), maxlen=0)
     bad = {case.file for case, _ in failures}
     return [case for case in cases if case.file not in bad], failures
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import scans
+from data.shards import Shards, packed
 from data.tables import DataError
 from scans.files import content_hash, size_and_time, write_whole
 from scans.prepare import prepare
@@ -43,12 +44,14 @@ class Cache:
         contract: Contract,
         limit_bytes: int = 64 << 30,
         to_input: ToInput | None = None,  # in the place of `prepare`
+        shards: str | Path | None = None,  # a folder of shards, where what is packed is read from
     ):
         self.folder, self.contract, self.limit, self.to_input = Path(folder), contract, limit_bytes, to_input
         self.folder.mkdir(parents=True, exist_ok=True)
         code = b"".join(file.read_bytes() for file in sorted(Path(scans.__file__).parent.rglob("*.py")))
         by = f"{to_input.key}-" if to_input else ""
         self.ending = f"-{contract.hash()}-{by}{hashlib.sha256(code).hexdigest()[:8]}.npy"
+        self.shards = Shards(shards, self.ending) if shards else None
         self.contents: dict[str, tuple[int, int, str]] = {}  # path → size, mtime, hash: hashed once a process
         self.room = 0  # bytes that may still be written before the folder is measured again
 
@@ -68,13 +71,24 @@ class Cache:
     def get(self, file: str | Path) -> Tensor:
         """The prepared tensor in float32, with float16's precision whether it was there or not."""
         entry = self.entry(file)
-        values = self._load(entry)
+        if self.shards and entry.name in self.shards:
+            values: np.ndarray | None = self.shards.get(entry.name)
+        else:
+            values = self._load(entry)
         if values is None:
-            scan = read(Path(file))
-            made = self.to_input(scan) if self.to_input else prepare(scan, self.contract).tensor
-            values = _half(made.numpy())
+            values = self._prepared(file)
             self._keep(entry, values)
         return torch.from_numpy(values.astype(np.float32))
+
+    def to_pack(self, file: str | Path) -> tuple[str, bytes] | None:
+        """What the shards lack of a file, by its name in them; None where they have it."""
+        name = self.entry(file).name
+        return None if self.shards and name in self.shards else (name, packed(self._prepared(file)))
+
+    def _prepared(self, file: str | Path) -> np.ndarray:
+        scan = read(Path(file))
+        made = self.to_input(scan) if self.to_input else prepare(scan, self.contract).tensor
+        return _half(made.numpy())
 
     def made(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """An array under a name of its own, made where it is not there, or not any more."""

@@ -353,8 +353,7 @@ def check_segmenter(weights: model.Weights, segmenter: segment.SegmenterWeights 
     wanted = weights.header.training.get("segmenter")
     if segmenter is None:
         raise model.WeightsError(
-            f"{weights.name}: it judges what the segmenter outlines; put {model.SEGMENTER} "
-            "beside it"
+            f"{weights.name}: it judges what the segmenter outlines; put {model.SEGMENTER} beside it"
         )
     if segmenter.sha256 != wanted:
         raise model.WeightsError(

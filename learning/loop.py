@@ -182,7 +182,7 @@ class Trainer:
         self.stem_given: dict[str, StemOutputs] = {}  # what the stem that is kept gave, by part
         self.to_input = structures.input_of(study.contract, model.WEIGHTS)
         limit = int(settings.cache_limit * 1e9)
-        self.cache = Cache(Path(settings.cache), study.contract, limit, self.to_input)
+        self.cache = Cache(Path(settings.cache), study.contract, limit, self.to_input, settings.shards)
         self.precision = settings.precision or ("amp" if device.type == "cuda" else "fp32")
         if self.precision == "amp" and device.type != "cuda":
             raise TrainError("--precision amp needs CUDA; use bf16 or fp32 on a processor")

@@ -142,6 +142,12 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--cache", "prepared scans", metavar="DIR")
     add("--cache-limit", "size of that folder", type=float, metavar="GB")
+    add(
+        "--shards",
+        "pack the prepared scans into tar files here instead, and read them from there: for cohorts that no cache "
+        "holds, or disks that several machines share",
+        metavar="DIR",
+    )
     add("--allow-leak", "train though parts share people or pictures; the card says so", action="store_true")
     add("--title", "the honest one-line name of the weights")
     add("--example", "a scan whose answer goes into the header, to be replayed", metavar="FILE")

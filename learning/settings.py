@@ -16,7 +16,7 @@ from networks.base import Network
 from studies import Contract, Study
 
 BRAIN_MIDDLE_GRID_SHARE = (0.5, 0.475, 0.54)  # of the full head grid: what a smaller one is cut about
-MOVABLE = {"data", "device", "workers", "threads", "cache", "cache_limit", "title", "example", "rounds"}
+MOVABLE = {"data", "device", "workers", "threads", "cache", "cache_limit", "shards", "title", "example", "rounds"}
 EXTENDABLE = {"epochs", "patience"}  # what a run that is taken up again may have more of
 SELECT = ("loss", "accuracy", "balanced_accuracy", "roc_auc", "correlation", "mae", "r2")
 # least, most, and whether the most itself is allowed
@@ -34,6 +34,7 @@ PATHS = {
     "resume",
     "split",
     "cache",
+    "shards",
     "example",
     "init",
     "start",
@@ -100,6 +101,7 @@ class Settings:
     threads: int = 0
     cache: str = ".cache/prepared"
     cache_limit: float = 64.0
+    shards: str | None = None
     # what is written
     out: str = ""  # "" until a folder is chosen
     title: str | None = None

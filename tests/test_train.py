@@ -112,3 +112,15 @@ def test_the_command_line_wants_a_study_or_a_run(capsys):
         with pytest.raises(SystemExit):
             train.main(argv)
         assert words in capsys.readouterr().err
+
+
+def test_shards_teach_what_the_cache_teaches(tmp_path):
+    data = cohort(tmp_path / "data", VOLUME)
+    more = ("--epochs", "2", "--workers", "2", "--seed", "3")
+    assert train.main(arguments(VOLUME, data, tmp_path / "cached", *more)) == 0
+    cached = {path.name for path in (tmp_path / "cache").iterdir()}
+    packed = (*more, "--shards", str(tmp_path / "shards"))
+    assert train.main(arguments(VOLUME, data, tmp_path / "packed", *packed)) == 0
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == cached  # nothing more
+    losses = [[row["train_loss"] for row in state(tmp_path / run)["history"]] for run in ("cached", "packed")]
+    assert losses[0] == losses[1]

@@ -29,7 +29,7 @@ LEVELS = dict.fromkeys(TISSUE, 1.0) | {"lateral": -2.0, "third": -2.0, "fourth":
 LEVELS |= {"hippocampus": 5.0, "inferior_horn": -5.0}
 SMOOTH = 3.0  # mm, one standard deviation
 LEAST_ML = 300.0  # of brain and ventricles; less is none that could be judged
-NO_BRAIN = "no brain could be outlined in this scan, and these weights judge what is outlined; check that it is a head"
+NO_BRAIN = "no brain could be outlined, and these weights judge what is outlined; check that it is a head"
 
 
 def brain_of(found: Segmentation) -> Tensor:
@@ -72,8 +72,7 @@ def on_grid_of(contract: Contract, scan: Scan, outlined: Prepared) -> Prepared:
     wanted = prepare(scan, contract)
     to_head = np.linalg.inv(outlined.to_scan) @ wanted.to_scan
     values, mask = (
-        resample(each, to_head, contract.shape)
-        for each in (outlined.tensor[0], outlined.foreground.float())
+        resample(each, to_head, contract.shape) for each in (outlined.tensor[0], outlined.foreground.float())
     )
     return replace(wanted, tensor=values[None], foreground=mask > 0.5)
 

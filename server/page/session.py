@@ -28,6 +28,7 @@ from server.page.views import refusal_view, result_view, table_row, verdict_grou
 from server.state import Busy, Cancelled, Job, PageSession, Result, ServerState, Upload, failure
 from studies import STUDIES
 
+LOOK, LOOK_QUEUED = 0.05, 0.25  # seconds between two looks at how a scan goes, and at its place in the queue
 IN_BROWSER = (
     "upload.failed",
     "upload.nothing",
@@ -280,7 +281,7 @@ class Visit:
             if state != shown:
                 run_js("scanwise.work(state)", state=state)
                 shown = state
-            wait_for([job.future], timeout=0.05)
+            wait_for([job.future], timeout=LOOK_QUEUED if self.state.pool.waits(job) else LOOK)
         try:
             return job.future.result()
         except (Cancelled, CancelledError):

@@ -12,7 +12,7 @@ import torch
 
 import model
 from diagnosis.agreement import GROWS, SHRINKS, cohort_table
-from diagnosis.anatomy import brain, segment
+from diagnosis.anatomy import segment, structures
 from diagnosis.anatomy.measures import MEASURES, NOT_ASSESSED
 from diagnosis.anatomy.norms import FILE, NormsError, Person
 from diagnosis.diagnoser import Diagnoser
@@ -170,32 +170,32 @@ def test_what_adds_up_to_no_head_is_doubted_instead_of_measured(measuring, head_
     assert diagnosis.findings[0].text.startswith("What was outlined inside the skull adds up to 28")
 
 
-def brain_weights(folder, segmenter: str) -> Path:
-    """Untrained weights that judge the brain alone, learned with the segmenter of that hash."""
+def outlined_weights(folder, segmenter: str) -> Path:
+    """Untrained weights that judge what is outlined, learned with the segmenter of that hash."""
     study = STUDIES["alzheimers"]
-    study = replace(study, contract=replace(study.contract, scale="brain"))
+    study = replace(study, contract=replace(study.contract, scale="structures"))
     header = Header(study, study.network, training={"segmenter": segmenter})
     network = model.NETWORKS[study.network](5).eval()
     return model.save(folder / f"alzheimers.{study.network}.safetensors", network, header)
 
 
-def test_weights_that_judge_the_brain_alone_want_their_segmenter(
+def test_weights_that_judge_what_is_outlined_want_their_segmenter(
     measuring_folder, head_file, tmp_path, monkeypatch
 ):
     file = measuring_folder / model.SEGMENTER
     with pytest.raises(model.WeightsError, match=r"put segmenter\.safetensors beside it"):
-        Diagnoser(brain_weights(tmp_path, content_hash(file)), "cpu")
+        Diagnoser(outlined_weights(tmp_path, content_hash(file)), "cpu")
     with pytest.raises(model.WeightsError, match="learned with another segmenter"):
-        Diagnoser(brain_weights(tmp_path, "0" * 64), "cpu", segmenter=file)
-    monkeypatch.setattr(brain, "only_brain", lambda head, found: None)
-    refused = Diagnoser(brain_weights(tmp_path, content_hash(file)), "cpu", segmenter=file)(head_file)
+        Diagnoser(outlined_weights(tmp_path, "0" * 64), "cpu", segmenter=file)
+    monkeypatch.setattr(structures, "structures", lambda head, found: None)
+    refused = Diagnoser(outlined_weights(tmp_path, content_hash(file)), "cpu", segmenter=file)(head_file)
     assert refused.label is None and refused.verdict == "cannot be judged"
     assert "no-brain" in [finding.code for finding in refused.findings]
 
 
-def test_a_network_sees_the_brain_alone(measuring_folder, head_file, tmp_path, monkeypatch):
+def test_a_network_sees_what_is_outlined(measuring_folder, head_file, tmp_path, monkeypatch):
     file = measuring_folder / model.SEGMENTER
-    diagnoser = Diagnoser(brain_weights(tmp_path, content_hash(file)), "cpu", segmenter=file)
+    diagnoser = Diagnoser(outlined_weights(tmp_path, content_hash(file)), "cpu", segmenter=file)
     there = {}
 
     def half(head, found):
@@ -203,7 +203,7 @@ def test_a_network_sees_the_brain_alone(measuring_folder, head_file, tmp_path, m
         there["values"][:, :83] = 0
         return replace(head, tensor=there["values"], foreground=there["values"][0] > 0)
 
-    monkeypatch.setattr(brain, "only_brain", half)
+    monkeypatch.setattr(structures, "structures", half)
     diagnosis = diagnoser(head_file)
     assert diagnosis.seen.tensor is there["values"] and diagnosis.prepared.tensor is not there["values"]
     logits, _ = Forward(diagnoser.weights.network)(there["values"][None])

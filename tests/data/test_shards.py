@@ -1,0 +1,99 @@
+"""Shards: what is packed comes back, in a plain tar, once each, and broken-off packing goes on."""
+
+import io
+import tarfile
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from isal import igzip
+
+import datasets
+from data.cache import Cache
+from data.shards import INDEX, Shards, packed
+from data.tables import DataError
+from tests.labelled import VOLUME
+
+
+def volumes(count: int) -> list[tuple[str, np.ndarray]]:
+    random = np.random.default_rng(0)
+    return [(f"{n}.npy", random.random((1, 8, 8, 8)).astype(np.float16)) for n in range(count)]
+
+
+def names_in(shard) -> list[str]:
+    with tarfile.open(shard) as tar:
+        return tar.getnames()
+
+
+def test_what_is_packed_comes_back_whatever_the_order(tmp_path):
+    made = volumes(7)
+    Shards(tmp_path, "us", size=3000).pack((name, packed(values)) for name, values in made)
+    there = Shards(tmp_path, "us")
+    for name, values in reversed(made):
+        assert name in there and np.array_equal(there.get(name), values)
+    assert "other.npy" not in there
+    assert len(list(tmp_path.glob("*.tar"))) > 2 and not list(tmp_path.glob("*.part"))
+
+
+def test_a_shard_is_a_plain_tar_of_arrays(tmp_path):
+    made = dict(volumes(3))
+    Shards(tmp_path, "us").pack((name, packed(values)) for name, values in made.items())
+    with tarfile.open(tmp_path / "000000.tar") as tar:
+        assert tar.getnames() == [f"{name}.gz" for name in made]
+        for name, values in made.items():
+            content = igzip.decompress(tar.extractfile(f"{name}.gz").read())
+            assert np.array_equal(np.load(io.BytesIO(content)), values)
+
+
+def test_packing_that_was_broken_off_goes_on_and_nothing_is_there_twice(tmp_path):
+    made = [(name, packed(values)) for name, values in volumes(9)]
+
+    def broken():
+        yield from islice(made, 5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Shards(tmp_path, "us", size=3000).pack(broken())
+    kept = len(Shards(tmp_path, "us").places)
+    assert 0 < kept <= 5
+    Shards(tmp_path, "us", size=3000).pack(made + made)
+    there = Shards(tmp_path, "us")
+    assert len(there.places) == 9
+    names = [name for shard in tmp_path.glob("*.tar") for name in names_in(shard)]
+    assert sorted(names) == sorted(f"{name}.gz" for name, _ in made)
+    assert all(packed(there.get(name)) == content for name, content in made)
+
+
+def test_shards_of_another_contract_are_refused(tmp_path):
+    Shards(tmp_path, "us").pack((name, packed(values)) for name, values in volumes(1))
+    with pytest.raises(DataError, match="made for another contract, or by another version"):
+        _ = "0.npy" in Shards(tmp_path, "them")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_damage_is_said(tmp_path, damage):
+    Shards(tmp_path, "us").pack((name, packed(values)) for name, values in volumes(2))
+    tar = tmp_path / "000000.tar"
+    content = bytearray(tar.read_bytes())
+    content[1200] ^= 0x55
+    if damage == "gone":
+        tar.unlink()
+    else:
+        tar.write_bytes(content if damage == "flipped" else content[:1000])
+    with pytest.raises(DataError, match=r"000000\.tar: damaged; empty the folder"):
+        Shards(tmp_path, "us").get("0.npy")
+
+
+def test_cases_are_packed_once_and_read_from_there(tmp_path, cases, reads):
+    plain = Cache(tmp_path / "plain", VOLUME.contract)
+    wanted = [plain.get(case.file) for case in cases]
+    for _ in range(2):
+        cache = Cache(tmp_path / "cache", VOLUME.contract, shards=tmp_path / "shards")
+        good, failures = datasets.check_readable(cases, cache, workers=0, quiet=True)
+        assert good == cases and not failures
+    assert len(reads) == 2 * len(cases)  # for the plain cache, and to pack
+    for case, values in zip(cases, wanted, strict=True):
+        assert torch.equal(cache.get(case.file), values)
+    assert len(reads) == 2 * len(cases) and not list((tmp_path / "cache").iterdir())
+    assert (tmp_path / "shards" / INDEX).is_file()
