@@ -25,15 +25,16 @@ NEEDED = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyIn
 ALSO = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "StudyDescription",
         "TimezoneOffsetFromUTC")  # fmt: skip
 IDENTIFIED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID")
-PICTURES = ("picture", "map", "outlines")  # kinds whose series shows a part of the body
 TEXTS = ("AS", "CS", "DA", "LO", "PN", "SH", "TM", "UI")
-# kind → the number of its series, and what the series is called
+# What a series shows of the body: nothing; a part, which may have a side; structures, each with a side of its own.
+NOTHING, PART, STRUCTURES = "nothing", "part", "structures"
+# kind → the number of its series, what the series is called and shows
 SERIES = {
-    "report": (9001, "structured report"),
-    "pdf": (9002, "report as PDF"),
-    "picture": (9003, "pictures"),
-    "map": (9004, "heat map"),
-    "outlines": (9005, "outlines"),
+    "report": (9001, "structured report", NOTHING),
+    "pdf": (9002, "report as PDF", NOTHING),
+    "picture": (9003, "pictures", PART),
+    "map": (9004, "heat map", PART),
+    "outlines": (9005, "outlines", STRUCTURES),
 }
 
 
@@ -102,10 +103,9 @@ def images(diagnosis: Diagnosis) -> list[Dataset]:
 
 def series(kind: str, device: Device) -> dict[str, Any]:
     """The arguments of highdicom's classes that say which series and which device."""
-    number, _ = SERIES[kind]
     return {
         "series_instance_uid": generate_uid(prefix=None),
-        "series_number": number,
+        "series_number": SERIES[kind][0],
         "sop_instance_uid": generate_uid(prefix=None),
         "instance_number": 1,
         "manufacturer": MAKER,
@@ -126,14 +126,13 @@ def finish(made: Dataset, kind: str, diagnosis: Diagnosis, at: datetime) -> Data
             copy(made, keyword, value)
     if "FrameOfReferenceUID" in made and header.get("PositionReferenceIndicator"):
         made.PositionReferenceIndicator = str(header.PositionReferenceIndicator)
-    if kind in PICTURES:
-        part = header.get("BodyPartExamined")
-        if part:
-            copy(made, "BodyPartExamined", part)
-        # Of an unknown part nobody knows whether it has a side; outlines have each its own.
-        if kind != "outlines" and (not part or header.get("Laterality")):
-            copy(made, "Laterality", header.get("Laterality"))
-    made.SeriesDescription = f"{MAKER}: {SERIES[kind][1]} ({RESEARCH})"
+    _, title, shown = SERIES[kind]
+    part, side = header.get("BodyPartExamined"), header.get("Laterality")
+    if shown != NOTHING and part:
+        copy(made, "BodyPartExamined", part)
+    if shown == PART and (side or not part):  # of an unknown part nobody knows whether it has a side
+        copy(made, "Laterality", side)
+    made.SeriesDescription = f"{MAKER}: {title} ({RESEARCH})"
     for part in ("Series", "Content", "InstanceCreation"):
         setattr(made, f"{part}Date", at.strftime("%Y%m%d"))
         setattr(made, f"{part}Time", at.strftime("%H%M%S"))
