@@ -6,7 +6,8 @@ Each contender is a process of its own that judges the same number of copies of 
 they are taken in turn (A B A B). Seconds are those between the first and the last row; busy cores are the
 processor's time of the process and all it started, divided by them; memory is the sum of the peaks of all. On a
 machine that has other work, "wanted" tells how many cores would have been busy: it counts the time that threads
-waited for one, too. With a segmenter beside the weights, `measured` are the same with measures.
+waited for one, too. `measured` are the same with measures. By default the network is untrained, which costs as
+much as a trained one; weights that judge what is outlined are only measured.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import psutil
 import torch
 
 import model
-from benchmarks.bench_diagnose import weights_file
+from benchmarks.bench_diagnose import untrained
 from benchmarks.side_by_side import ROOT, finish, table
 from cohorts.inputs import Cohort
 from cohorts.judge import Plan, Wanted
@@ -31,6 +32,7 @@ from cohorts.pool import in_threads, threads_for
 from cohorts.ray_cluster import in_actors
 from cohorts.table.merge import shard_name
 from cohorts.table.results import Results
+from diagnosis.anatomy.structures import SCALE
 from diagnosis.diagnoser import NONE, Diagnoser
 
 WARM = 6  # scans before the clock starts
@@ -175,7 +177,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--scan", type=Path, default=ROOT / "demodata" / "demo.nii.gz", help="which (default: the example)"
     )
-    parser.add_argument("--weights", type=Path, help="a weights file (default: the study's, else untrained)")
+    parser.add_argument("--weights", type=Path, help="a weights file beside its segmenter (default: untrained)")
     parser.add_argument("--scans", type=int, default=60, help="how many each judges (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is run (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=list(CONTENDERS), help="these contenders alone")
@@ -197,13 +199,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "scans"
         folder.mkdir()
-        options.weights = (options.weights or weights_file(Path(name))).resolve()
+        given = options.weights
+        options.weights = (given or untrained(Path(name))).resolve()
         ending = "".join(options.scan.suffixes[-2:])
         for number in range(options.scans + WARM):
             (folder / f"{number}{ending}").symlink_to(options.scan.resolve())
-        segmenters = {"": NONE}
-        if (options.weights.parent / model.SEGMENTER).is_file():
-            segmenters[", measured"] = str(options.weights.parent / model.SEGMENTER)
+        segmenter_file = (given.parent if given else model.WEIGHTS) / model.SEGMENTER
+        segmenters = {} if model.read_header(options.weights).contract.scale == SCALE else {"": NONE}
+        if segmenter_file.is_file():
+            segmenters[", measured"] = str(segmenter_file.resolve())
         rounds: dict[str, list[dict[str, float]]] = {}
         for _ in range(options.rounds):
             for contender in options.only or CONTENDERS:

@@ -23,8 +23,6 @@ from torch import nn
 import model
 from benchmarks.side_by_side import finish, in_turn, own_peak_mb, peak_mb, table
 from networks.header import Header
-from scans.prepare import prepare
-from scans.processes import read
 from studies import HEAD, PUBLISHED, STUDIES
 from tests.heads import head, save
 
@@ -45,8 +43,11 @@ def example(folder: Path) -> Path:
 def weights_file(folder: Path) -> Path:
     """The study's weights, or untrained ones where there are none: the time is the same."""
     known = [path for path in model.list_weights(ROOT / "weights") if path.name.startswith(STUDY.key)]
-    if known:
-        return known[0]
+    return known[0] if known else untrained(folder)
+
+
+def untrained(folder: Path) -> Path:
+    """Weights that look at the whole head, whether it is measured or not."""
     return model.save(
         folder / f"{STUDY.key}.ClassificationModel3D.safetensors",
         model.ClassificationModel3D(),
@@ -129,7 +130,7 @@ def uncertainty(ours: Ours, scan: Path, rounds: int, clock) -> dict[str, float]:
     from networks.dropout import PASSES
 
     forward = ours.diagnoser.forward
-    x = prepare(read(scan), ours.diagnoser.weights.contract).tensor[None]
+    x = ours.diagnoser(scan, judge_anyway=True).seen.tensor[None]
 
     def with_passes() -> None:
         base = forward.base(x)

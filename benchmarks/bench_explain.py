@@ -26,12 +26,12 @@ from scipy import ndimage
 import model
 import simulate
 from benchmarks.side_by_side import own_peak_mb, peak_mb
+from diagnosis.diagnoser import Diagnoser
 from diagnosis.head_geometry import brain
 from diagnosis.maps import explain
 from diagnosis.maps.regions import OUTSIDE, regions
 from networks.header import Header
-from scans.prepare import Prepared, prepare
-from scans.processes import read
+from scans.prepare import Prepared
 from simulation import phantom
 from studies import STUDIES
 
@@ -62,8 +62,9 @@ def simulated(folder: Path, seed: int, severity: float) -> Path:
     return path
 
 
-def prepared_of(weights: model.Weights, file: Path) -> Prepared:
-    return prepare(read(file), weights.contract)
+def seen_by(diagnoser: Diagnoser, file: Path) -> Prepared:
+    """What the network sees of a head."""
+    return diagnoser(file, judge_anyway=True).seen
 
 
 def times(weights: model.Weights, prepared: Prepared, code: str, rounds: int) -> dict[str, float]:
@@ -129,13 +130,14 @@ def agreements(maps: dict[str, explain.Map], prepared: Prepared) -> dict[str, fl
     }
 
 
-def on_simulated(weights: model.Weights, code: str, count: int, folder: Path) -> dict:
+def on_simulated(diagnoser: Diagnoser, code: str, count: int, folder: Path) -> dict:
     """The medians over some simulated heads, by method, and the agreement of each two methods on them."""
+    weights = diagnoser.weights
     rows: dict[str, list[tuple[float, ...]]] = {method: [] for method in explain.METHODS}
     agreed: dict[str, list[float]] = {}
     for seed in range(7000, 7000 + count):
         path, truth = grown(folder, seed, 0.95)
-        prepared = prepared_of(weights, path)
+        prepared = seen_by(diagnoser, path)
         targets = on_grid(truth, prepared)
         maps = {method: explain.explain(weights, prepared, code, method) for method in rows}
         for method, made in maps.items():
@@ -155,10 +157,11 @@ def on_simulated(weights: model.Weights, code: str, count: int, folder: Path) ->
 
 def measure(options: argparse.Namespace, folder: Path) -> dict:
     path = weights_file(options.weights, folder)
-    weights = model.load(path, options.device)
+    diagnoser = Diagnoser(path, options.device)
+    weights = diagnoser.weights
     code = weights.study.by_severity[-1]
     scan = options.scan or simulated(folder, 1, 0.9)
-    prepared = prepared_of(weights, scan)
+    prepared = seen_by(diagnoser, scan)
     spent = times(weights, prepared, code, options.rounds)
     maps = {method: explain.explain(weights, prepared, code, method) for method in explain.METHODS}
     methods = list(maps)
@@ -176,7 +179,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
         },
         "outside": {method: regions(maps[method], prepared, weights.contract).get(OUTSIDE) for method in methods},
     }
-    found["simulated"] = on_simulated(weights, code, options.simulated, folder) if options.simulated else None
+    found["simulated"] = on_simulated(diagnoser, code, options.simulated, folder) if options.simulated else None
     return found
 
 
@@ -216,8 +219,9 @@ def main() -> None:
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
-        weights = model.load(options.weights, options.device)
-        explain.explain(weights, prepared_of(weights, options.scan), weights.study.by_severity[-1], options.alone)
+        diagnoser = Diagnoser(options.weights, options.device)
+        code = diagnoser.study.by_severity[-1]
+        explain.explain(diagnoser.weights, seen_by(diagnoser, options.scan), code, options.alone)
         print(own_peak_mb())
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -181,7 +181,7 @@ def cost(diagnoser: Diagnoser, file: Path, rounds: int) -> float:
     weights = diagnoser.weights
     scan = read(file)
     prepared = prepare(scan, weights.contract)
-    _, features = diagnoser.forward(prepared.tensor[None])
+    _, features = diagnoser.forward(diagnoser(scan, judge_anyway=True).seen.tensor[None])
 
     def once() -> float:
         start = time.perf_counter()
