@@ -353,7 +353,8 @@ def check_segmenter(weights: model.Weights, segmenter: segment.SegmenterWeights 
     wanted = weights.header.training.get("segmenter")
     if segmenter is None:
         raise model.WeightsError(
-            f"{weights.name}: it judges what the segmenter outlines; put {model.SEGMENTER} beside it"
+            f"{weights.name}: it judges what a segmenter outlines, and has none; put {model.SEGMENTER} beside it, "
+            "and ask for it"
         )
     if segmenter.sha256 != wanted:
         raise model.WeightsError(
