@@ -6,7 +6,7 @@ The published way, written anew: float64 voxels by nibabel, stretched to the gri
 checkpoint loaded for every scan, the modules as written, pictures by pyplot. Both are warm and timed in turn
 (A B A B) in one process; peak memory is that of a process of its own for one diagnosis. Ours draws the page of its
 report, with the same planes and bars and more. No heat map. Below it, what intervals from passes with dropout add
-to one forward pass.
+to one forward pass, and what reading in a process that may die adds to reading.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from torch import nn
 import model
 from benchmarks.side_by_side import finish, in_turn, own_peak_mb, peak_mb, table
 from networks.header import Header
+from scans import processes
+from scans.read import read
 from studies import HEAD, PUBLISHED, STUDIES
 from tests.heads import head, save
 
@@ -178,6 +180,11 @@ def main() -> None:
         clock = time.process_time if options.cpu_time else time.perf_counter
         seconds = in_turn(calls, options.rounds, clock)
         repeated = uncertainty(ours, scan, options.rounds, clock)
+        reading = in_turn(
+            {"in this process": lambda: read(scan), "in a reader": lambda: processes.read(scan)},
+            options.rounds,
+            time.perf_counter,
+        )
         memory = {}
         if not options.no_memory:
             given = ("--scan", str(scan), "--weights", str(weights), "--saved", str(saved))
@@ -190,6 +197,7 @@ def main() -> None:
         "seconds": seconds,
         "steps": steps,
         "uncertainty": repeated,
+        "reading": reading,
         "threads": options.threads,
     }
     rows = [
@@ -208,6 +216,7 @@ def main() -> None:
         ["intervals", "median", "of one forward"],
         [[name, f"{spent:.3f} s", f"{spent / first:.2f}×"] for name, spent in repeated.items()],
     )
+    text += "\n\n" + table(["reading", "median"], [[where, f"{spent:.3f} s"] for where, spent in reading.items()])
     finish(numbers, text, options.json)
 
 
