@@ -1,6 +1,6 @@
 """Many people at once: how much of one worker's compute a busy server gives, how fast, and to the right one.
 
-    python -m benchmarks.bench_load [--people 1 8 32 128] [--seconds 30] [--json]
+    python -m benchmarks.bench_load [--people 1 8 32 128] [--seconds 60] [--json]
 
 Each person is a page: a websocket that speaks as the page's script does, sends a scan, waits for its result, takes
 the JSON, begins anew, and tries again a second after the page said that it is busy. To every four people comes
@@ -325,7 +325,7 @@ def faults(levels: list[dict[str, Any]]) -> list[str]:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--people", type=int, nargs="+", default=[1, 8, 32, 128], help="levels (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=30, help="of each level (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=60, help="of each level (%(default)s)")
     parser.add_argument("--weights", type=Path, help="a weights file (default: the study's, else untrained)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
