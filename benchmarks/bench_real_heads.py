@@ -4,8 +4,9 @@
 
 DIR holds `t1/` (whole heads) and `labels/` (same names; above 0 is brain, VENTRICLES are the ventricles).
 Printed are the Spearman correlation of expected severity with the ventricle fraction, its partial correlation with
-the hippocampal fraction once the ventricles are known (--simulated N: on N simulated heads too), what taking the
-skull away changes, and what moving, turning, resampling and brightening the same head change.
+the hippocampal fraction once the ventricles are known (--simulated N: on N simulated heads too), how much of a heat
+map lies outside the labelled brain, what taking the skull away changes, and what moving, turning, resampling and
+brightening the same head change.
 """
 
 import argparse
@@ -16,15 +17,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel.processing import resample_to_output
+from scipy import ndimage
 from scipy.stats import rankdata, spearmanr
 
 import diagnose
-from diagnosis.diagnoser import Diagnoser, find_weights
+from diagnosis.diagnoser import Diagnoser, Diagnosis, find_weights
+from scans.prepare import restore
 from simulation.phantom import STRUCTURES, render, structures
 from simulation.recipes import draw
 
 VENTRICLES = (4, 11, 49, 50, 51, 52)
 HIPPOCAMPI = (47, 48)
+MAPS = ("relevance", "grad-cam")
 COHORT = 7100  # seed of the simulated heads, which no weights learned from
 
 
@@ -48,6 +52,17 @@ def on_simulated(diagnoser: Diagnoser, count: int) -> float:
             ventricles = size("lateral", "inferior_horn", "third", "fourth")
             rows.append((judged.severity, size("hippocampus") / brain, ventricles / brain))
     return partial(*map(list, zip(*rows, strict=True)))
+
+
+def outside(diagnoser: Diagnoser, diagnosis: Diagnosis, labels: np.ndarray) -> dict[str, float]:
+    """The share of each map, whatever its sign, outside the labels and the clefts between them."""
+    inside = ndimage.binary_fill_holes(ndimage.binary_closing(labels > 0, iterations=3))
+    shares = {}
+    for method in MAPS:
+        values = np.abs(diagnoser.explain(diagnosis, method).values)
+        there = restore(values, diagnosis.prepared, diagnosis.scan)
+        shares[f"{method} outside"] = float(there[~inside].sum() / max(there.sum(), 1e-12))
+    return shares
 
 
 def like(image: nib.Nifti1Image, voxels: np.ndarray, affine: np.ndarray | None = None) -> bytes:
@@ -87,31 +102,32 @@ def main() -> int:
     weights = options.weights or find_weights(diagnose.ROOT / "weights", "alzheimers")
     diagnoser = Diagnoser(weights)
 
-    def severity(file: bytes | Path, name: str = "head.nii") -> tuple[float, str]:
-        diagnosis = diagnoser(file, name, judge_anyway=True)
-        return diagnosis.severity, diagnosis.verdict
+    def severity(file: bytes) -> float:
+        return diagnoser(file, "head.nii", judge_anyway=True).severity
 
     rows = []
     for path in sorted((options.folder / "t1").glob("*.nii.gz"))[: options.limit]:
         image = nib.load(path)
         labels = np.asarray(nib.load(options.folder / "labels" / path.name).dataobj)
         voxels = np.asarray(image.dataobj, dtype=np.float32)
-        whole, verdict = severity(path, path.name)
+        diagnosis = diagnoser(path, judge_anyway=True)
         row = {
             "head": path.name,
             "ventricles": np.isin(labels, VENTRICLES).sum() / (labels > 0).sum(),
             "hippocampi": np.isin(labels, HIPPOCAMPI).sum() / (labels > 0).sum(),
-            "severity": whole,
-            "verdict": verdict,
+            "severity": diagnosis.severity,
+            "verdict": diagnosis.verdict,
+            "outside": outside(diagnoser, diagnosis, labels),
+            "stripped": severity(like(image, voxels * (labels > 0))),
+            "changed": {key: severity(file) - diagnosis.severity for key, file in altered(image).items()},
         }
-        row["stripped"] = severity(like(image, voxels * (labels > 0)))[0]
-        row |= {key: severity(file)[0] - whole for key, file in altered(image).items()}
         rows.append(row)
         if not options.json:
-            changes = "  ".join(f"{key} {row[key]:+.3f}" for key in list(row)[6:])
+            shown = [f"{key} {share:.1%}" for key, share in row["outside"].items()]
+            shown += [f"{key} {change:+.3f}" for key, change in row["changed"].items()]
             print(
-                f"{path.name:<28} ventricles {row['ventricles']:6.2%}  severity {whole:.3f}  "
-                f"stripped {row['stripped']:.3f}  {changes}  {verdict}"
+                f"{path.name:<28} ventricles {row['ventricles']:6.2%}  severity {diagnosis.severity:.3f}  "
+                f"stripped {row['stripped']:.3f}  {'  '.join(shown)}  {diagnosis.verdict}"
             )
     fractions = [row["ventricles"] for row in rows]
     figures = {
@@ -120,7 +136,12 @@ def main() -> int:
         "spearman": float(spearmanr(fractions, [row["severity"] for row in rows])[0]),
         "spearman_stripped": float(spearmanr(fractions, [row["stripped"] for row in rows])[0]),
         "stripped_max": max(abs(row["stripped"] - row["severity"]) for row in rows),
-        "changed_max": {key: max(abs(row[key]) for row in rows) for key in list(rows[0])[6:]},
+        "changed_max": {key: max(abs(row["changed"][key]) for row in rows) for key in rows[0]["changed"]},
+        "outside": {
+            key: (float(np.median(shares)), max(shares))
+            for key in rows[0]["outside"]
+            for shares in [[row["outside"][key] for row in rows]]
+        },
     }
     severities = [row["severity"] for row in rows]
     figures["partial"] = partial(severities, [row["hippocampi"] for row in rows], fractions)
@@ -135,6 +156,8 @@ def main() -> int:
     print(f"partial correlation with the hippocampal fraction, the ventricles known: {figures['partial']:.2f}")
     if options.simulated:
         print(f"the same on {options.simulated} simulated heads: {figures['partial_simulated']:.2f}")
+    for key, (median, most) in figures["outside"].items():
+        print(f"{key} the brain: {median:.1%} in the median, {most:.1%} at most")
     print(
         f"largest change when stripped {figures['stripped_max']:.3f}; "
         + ", ".join(f"{key} {value:.3f}" for key, value in figures["changed_max"].items())
