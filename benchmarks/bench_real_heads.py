@@ -4,7 +4,7 @@
 
 DIR holds `t1/` (whole heads) and `labels/` (same names; above 0 is brain, VENTRICLES are the ventricles).
 Printed are the Spearman correlation of expected severity with the ventricle fraction, its partial correlation with
-the hippocampal fraction once the ventricles are known (--simulated N: on N simulated heads too), how much of a heat
+the hippocampal fraction, the ventricles known (--simulated N: on N simulated heads too), how much of a heat
 map lies outside the labelled brain, what taking the skull away changes, and what moving, turning, resampling and
 brightening the same head change.
 """
