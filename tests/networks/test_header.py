@@ -23,8 +23,10 @@ def test_a_bundled_document_is_read_and_written_without_loss(path):
     assert json.loads(json.dumps(header.record())) == document
     assert header.temperature == document["calibration"]["temperature"] and header.calibrated
     assert header.title == document["title"] and header.metrics == document["scores"]["metrics"]
-    hashes = document["training"]["subject_hashes"]
-    assert header.learned_from == {"": {*hashes["train"], *hashes["val"]}}
+    training = document["training"]
+    own = {*training["subject_hashes"]["train"], *training["subject_hashes"]["val"]}
+    assert header.learned_from[training["subject_salt"]] == own
+    assert header.learned_from.keys() == {training["subject_salt"], *training["earlier_hashes"]}
 
 
 def test_a_bare_header_answers_with_what_holds_without_training():

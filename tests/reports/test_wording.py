@@ -73,7 +73,7 @@ def test_every_phrase_that_is_asked_for_is_there_and_every_one_there_is_asked_fo
         "table": {gate.FIT, gate.DOUBTFUL, gate.UNFIT},
         "warning": {"empty", "mostly-outside"},
         "place": {study.contract.place for study in STUDIES.values()} | {"fill"},
-        "scale": {study.contract.scale for study in STUDIES.values()} | {"stored"},
+        "scale": {study.contract.scale for study in STUDIES.values()} | {"stored", "structures"},
         "step": {"read", "prepare", "check", "predict", "uncertainty", "measure"},
         "column": {"structure", "left", "right", "total", "share", "span", "centile"},
         "index": set(INDICES),
