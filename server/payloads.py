@@ -1,7 +1,7 @@
 """What a browser gets of a diagnosis: the volume and heat maps as small binaries, pictures and reports.
 
-The viewer shows the scan on the prepared grid, its intensities brought to 0–255, its axes turned to RAS. A heat map
-lies on that same grid, so that the two cannot slip against each other.
+The viewer shows the scan on the prepared grid, its intensities brought to 0–255, its axes turned to RAS. A heat
+map lies on that same grid, so that the two cannot slip against each other.
 
 A binary is a little-endian uint32, the length of a JSON header padded to a multiple of four, that header, and
 the bytes in C order (x, y, z), gzipped.
