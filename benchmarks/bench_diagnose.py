@@ -25,21 +25,12 @@ from benchmarks.side_by_side import finish, in_turn, own_peak_mb, peak_mb, table
 from networks.header import Header
 from scans import processes
 from scans.read import read
-from studies import HEAD, PUBLISHED, STUDIES
-from tests.heads import head, save
+from studies import PUBLISHED, STUDIES
 
 ROOT = Path(__file__).resolve().parent.parent
 
 STUDY = STUDIES["alzheimers"]
 OURS, OLD = "ours", "published"
-
-
-def example(folder: Path) -> Path:
-    """A noisy head that fills the grid, as a `.nii.gz` of about the size of a real one."""
-    field = tuple(np.array(HEAD.shape) * HEAD.spacing)
-    voxels, affine = head(HEAD.spacing, field)
-    voxels = 4 * voxels + np.abs(np.random.default_rng(0).normal(0, 6, voxels.shape))
-    return save(folder / "head.nii.gz", voxels.astype(np.int16), affine)
 
 
 def weights_file(folder: Path) -> Path:
@@ -144,7 +135,9 @@ def uncertainty(ours: Ours, scan: Path, rounds: int, clock) -> dict[str, float]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--scan", type=Path, help="a scan (default: a head made for it, 166×256×256, .nii.gz)")
+    parser.add_argument(
+        "--scan", type=Path, default=ROOT / "demodata" / "demo.nii.gz", help="which (default: the example)"
+    )
     parser.add_argument("--weights", type=Path, help="a weights file (default: the study's, else untrained)")
     parser.add_argument("--rounds", type=int, default=9, help="how often each is timed (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (%(default)s)")
@@ -170,7 +163,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        scan, weights = options.scan or example(folder), options.weights or weights_file(folder)
+        scan, weights = options.scan, options.weights or weights_file(folder)
         saved, ours = checkpoint(folder), Ours(weights)
         calls = {
             OLD: lambda: published(scan, saved),
