@@ -1,6 +1,6 @@
 """From a scan's file to a diagnosis with its pictures: ours against the published way.
 
-    python -m benchmarks.bench_diagnose [--scan FILE] [--weights FILE] [--rounds N] [--no-memory] [--json]
+    python -m benchmarks.bench_diagnose [--scan FILE] [--weights FILE | --untrained] [--rounds N] [--no-memory] [--json]
 
 The published way, written anew: float64 voxels by nibabel, stretched to the grid where they do not fit it, the
 checkpoint loaded for every scan, the modules as written, pictures by pyplot. Both are warm and timed in turn
@@ -139,6 +139,9 @@ def parse() -> argparse.Namespace:
         "--scan", type=Path, default=ROOT / "demodata" / "demo.nii.gz", help="which (default: the example)"
     )
     parser.add_argument("--weights", type=Path, help="a weights file (default: the study's, else untrained)")
+    parser.add_argument(
+        "--untrained", action="store_true", help="an untrained network of the whole head, and nothing measured"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="how often each is timed (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch (%(default)s)")
     parser.add_argument(
@@ -163,7 +166,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        scan, weights = options.scan, options.weights or weights_file(folder)
+        scan = options.scan
+        weights = untrained(folder) if options.untrained else options.weights or weights_file(folder)
         saved, ours = checkpoint(folder), Ours(weights)
         calls = {
             OLD: lambda: published(scan, saved),
