@@ -1,6 +1,6 @@
 """From a scan's file to a diagnosis with its pictures: ours against the published way.
 
-    python -m benchmarks.bench_diagnose [--scan FILE] [--weights FILE | --untrained] [--rounds N] [--no-memory] [--json]
+    python -m benchmarks.bench_diagnose [--scan FILE] [--weights FILE | --untrained] [--rounds N] [--no-memory]
 
 The published way, written anew: float64 voxels by nibabel, stretched to the grid where they do not fit it, the
 checkpoint loaded for every scan, the modules as written, pictures by pyplot. Both are warm and timed in turn
