@@ -237,7 +237,10 @@ class Diagnoser:
             findings += doubts
         if self.weights.contract.scale == structures.SCALE:
             seen = structures.structures(prepared, segmentation) if segmentation else None
-            findings += [] if seen else [gate.Finding(gate.UNFIT, "no-brain")]
+            if seen is None and (
+                judge_anyway or gate.verdict(findings) != gate.UNFIT
+            ):  # or else it has its reason
+                findings.append(gate.Finding(gate.UNFIT, "no-brain"))
         label = probabilities = answers = intervals = base = value = reach = None
         shares: dict[str, dict[str, float]] = {}
         if seen and (judge_anyway or gate.verdict(findings) != gate.UNFIT):
