@@ -227,20 +227,18 @@ class Diagnoser:
         with step("check"):
             findings = gate.before(scan, prepared, self.weights)
         placed = gate.verdict(findings) != gate.UNFIT and "no-affine" not in prepared.notes
-        segmentation = measures = None
-        seen: Prepared | None = prepared
+        segmentation = measures = outlined = None
+        by_outlines = self.weights.contract.scale == structures.SCALE
         if self.segmenter is not None and placed:  # what is no head, or lies turned, is never measured
             with step("measure"):
                 found = segment.segment(self.segmenter, prepared)
                 measures, doubts = measured(found)
+                outlined = structures.structures(prepared, found) if by_outlines and measures else None
             segmentation = found if measures else None
             findings += doubts
-        if self.weights.contract.scale == structures.SCALE:
-            seen = structures.structures(prepared, segmentation) if segmentation else None
-            if seen is None and (
-                judge_anyway or gate.verdict(findings) != gate.UNFIT
-            ):  # or else it has its reason
-                findings.append(gate.Finding(gate.UNFIT, "no-brain"))
+        seen = outlined if by_outlines else prepared
+        if seen is None and (judge_anyway or gate.verdict(findings) != gate.UNFIT):  # else it has one
+            findings.append(gate.Finding(gate.UNFIT, "no-brain"))
         label = probabilities = answers = intervals = base = value = reach = None
         shares: dict[str, dict[str, float]] = {}
         if seen and (judge_anyway or gate.verdict(findings) != gate.UNFIT):
