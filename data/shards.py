@@ -15,12 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data.tables import DataError
-from scans.files import write_bytes
-
-try:
-    from isal import igzip as gzip
-except ImportError:  # no wheel for this machine; the same, slower
-    import gzip  # type: ignore[no-redef]
+from scans.files import gzip, write_bytes
 
 INDEX = "index.json"
 SIZE = 1 << 30  # bytes after which a shard is whole

@@ -237,7 +237,7 @@ class Diagnoser:
             segmentation = found if measures else None
             findings += doubts
         seen = outlined if by_outlines else prepared
-        if seen is None and (judge_anyway or gate.verdict(findings) != gate.UNFIT):  # else it has one
+        if seen is None and (judge_anyway or gate.verdict(findings) != gate.UNFIT):  # else it has its reason
             findings.append(gate.Finding(gate.UNFIT, "no-brain"))
         label = probabilities = answers = intervals = base = value = reach = None
         shares: dict[str, dict[str, float]] = {}

@@ -7,6 +7,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+try:
+    from isal import igzip as gzip
+except ImportError:  # no wheel for this machine; the same, slower
+    import gzip as gzip  # type: ignore[no-redef]
+
+__all__ = ["content_hash", "gzip", "is_plain", "size_and_time", "unused", "write_bytes", "write_whole"]
+
 
 def content_hash(file: str | Path) -> str:
     """SHA-256 of a file's bytes; of a folder that of its files' own, whatever they are called."""

@@ -27,13 +27,9 @@ from reports.labels import label_map
 from reports.style import HEAT, OUTLINES, strengths
 from reports.wording import ranked_regions
 from scans import affine
+from scans.files import gzip
 from scans.prepare import restore
 from studies import to_json
-
-try:
-    from isal import igzip as gzip
-except ImportError:  # no wheel for this machine; the same, slower
-    import gzip  # type: ignore[no-redef]
 
 REPORTS = {"html": "text/html; charset=UTF-8", "pdf": "application/pdf", "labels": "application/gzip"}
 ACCEPTED = {
