@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch.distributed as dist
 
 import train
 from learning import losses, processes
-from tests.support import ROOT
+from tests.support import ROOT, free_ports
 from tests.tiny_cohorts import VOLUME, arguments, cohort, state, weights_of
 
 
@@ -26,23 +27,44 @@ def test_a_signal_that_reached_the_reading_processes_too_is_no_fault(tmp_path, m
     assert "0 whole epochs are kept" in capsys.readouterr().err
 
 
-def test_two_processes_have_the_losses_of_one_though_one_of_them_is_killed(tmp_path):
+def together(machines: int, command: list[str], **environment: str) -> list[subprocess.CompletedProcess]:
+    """Two processes that train as one, of one torchrun or of two that meet, as two machines would."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(2 // machines)]
+    torchrun += ["--max-restarts", "2", "--monitor-interval", "0.1"]
+    meeting = ["--nnodes", "2", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{free_ports(1)[0]}"]
+    torchrun += ["--standalone"] if machines == 1 else [*meeting, "--rdzv-id", "tiny"]
+    known = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    started = [
+        subprocess.Popen(
+            [*torchrun, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | known | environment,
+        )
+        for _ in range(machines)
+    ]
+    with ThreadPoolExecutor(machines) as pool:  # so that none waits for the other's output to be read
+        told = list(pool.map(lambda process: process.communicate(), started))
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *texts)
+        for process, texts in zip(started, told, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+def test_two_processes_have_the_losses_of_one_though_one_of_them_is_killed(tmp_path, machines):
     data = cohort(tmp_path / "data", VOLUME)
     more = ("--dropout", "0", "--class-weights", "--accumulate", "2", "--epochs", "3")
     assert train.main(arguments(VOLUME, data, tmp_path / "one", *more)) == 0
     wanted = state(tmp_path / "one")["history"]
-    launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    launched += ["--max-restarts", "1", "--monitor-interval", "0.1"]
     steps = 2 * state(tmp_path / "one")["step"] // 3 + 1  # calls of an epoch: two a step, one to validate
-    done = subprocess.run(
-        [*launched, "-m", "tests.tiny_cohorts", *arguments(VOLUME, data, tmp_path / "two", *more)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "KILL_AT": str(steps + 2)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "SIGKILL" in done.stderr or "exitcode: -9" in done.stderr, done.stderr
-    assert "going on after 1 epochs" in done.stdout and "Grad strides" not in done.stderr
+    command = ["-m", "tests.tiny_cohorts", *arguments(VOLUME, data, tmp_path / "two", *more)]
+    done = together(machines, command, KILL_AT=str(steps + 2))
+    said, errors = "".join(each.stdout for each in done), "".join(each.stderr for each in done)
+    assert not any(each.returncode for each in done), errors
+    assert "SIGKILL" in errors or "exitcode: -9" in errors, errors
+    assert "going on after 1 epochs" in said and "Grad strides" not in errors
     found = state(tmp_path / "two")["history"]
     for name in ("train_loss", "train_accuracy", "val_loss"):
         assert [row[name] for row in found] == pytest.approx([row[name] for row in wanted], abs=1e-4)
