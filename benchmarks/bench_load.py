@@ -3,7 +3,7 @@
     python -m benchmarks.bench_load [--people 1 8 32 128] [--seconds 60] [--json]
 
 Each person is a page: a websocket that speaks as the page's script does, sends a scan, waits for its result, takes
-the JSON, begins anew, and tries again a second after the page said that it is busy. To every four people comes
+the JSON, begins anew, and tries again five seconds after the page said that it is busy. To every four people comes
 a program that posts scans to the API and waits as long as a 503 says. Each file has a name of its own; several
 scans go round, and an answer must be of the right name with the probabilities that its scan has alone. The limit
 is what a loop over `Diagnoser` gives with nobody else about, measured before and after each level in a process of
@@ -42,7 +42,7 @@ from tests.support import Server, running
 
 ALONE = 18  # scans from which the limit is taken
 WARM = 0.2  # of a level's time, which is not counted
-AGAIN = 1.0  # seconds until somebody who was told "busy" tries again
+AGAIN = 5.0  # seconds until somebody tries again who was told to do so "in a few seconds"
 BETWEEN = 0.1  # seconds between two looks at /healthz
 PATIENCE = 600.0  # seconds for one answer
 NEAR = 1e-5  # what the same scan's probabilities may differ by
