@@ -43,7 +43,7 @@ class Scans(Dataset):
         seed: int = 0,
     ):
         self.cases, self.contract, self.cache = list(cases), study.contract, cache
-        if cache is None and study.contract.scale == "structures":
+        if cache is None and study.contract.outlined:
             raise ValueError(
                 "the scale 'structures' takes a cache with `to_input`; see diagnosis.anatomy.structures"
             )

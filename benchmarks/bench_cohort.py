@@ -32,7 +32,6 @@ from cohorts.pool import in_threads, threads_for
 from cohorts.ray_cluster import in_actors
 from cohorts.table.merge import shard_name
 from cohorts.table.results import Results
-from diagnosis.anatomy.structures import SCALE
 from diagnosis.diagnoser import NONE, Diagnoser
 
 WARM = 6  # scans before the clock starts
@@ -205,7 +204,7 @@ def main() -> None:
         for number in range(options.scans + WARM):
             (folder / f"{number}{ending}").symlink_to(options.scan.resolve())
         segmenter_file = (given.parent if given else model.WEIGHTS) / model.SEGMENTER
-        segmenters = {} if model.read_header(options.weights).contract.scale == SCALE else {"": NONE}
+        segmenters = {} if model.read_header(options.weights).contract.outlined else {"": NONE}
         if segmenter_file.is_file():
             segmenters[", measured"] = str(segmenter_file.resolve())
         rounds: dict[str, list[dict[str, float]]] = {}

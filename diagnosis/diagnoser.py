@@ -228,7 +228,7 @@ class Diagnoser:
             findings = gate.before(scan, prepared, self.weights)
         placed = gate.verdict(findings) != gate.UNFIT and "no-affine" not in prepared.notes
         segmentation = measures = outlined = None
-        by_outlines = self.weights.contract.scale == structures.SCALE
+        by_outlines = self.weights.contract.outlined
         if self.segmenter is not None and placed:  # what is no head, or lies turned, is never measured
             with step("measure"):
                 found = segment.segment(self.segmenter, prepared)
@@ -349,7 +349,7 @@ def open_segmenter(
 
 def check_segmenter(weights: model.Weights, segmenter: segment.SegmenterWeights | None) -> None:
     """That weights which judge what is outlined have the very segmenter beside them that they learned with."""
-    if weights.contract.scale != structures.SCALE:
+    if not weights.contract.outlined:
         return
     wanted = weights.header.training.get("segmenter")
     if segmenter is None:

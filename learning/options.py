@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--scale",
         "of heads: by the foreground of the whole head, or the structures that the segmenter in weights/ outlines",
-        choices=["foreground", "structures"],
+        choices=["foreground", studies.STRUCTURES],
     )
     add("--split", "a CSV that fixes which case is in which part", metavar="FILE")
     add("--val", "share of subjects to validate and calibrate on", type=float)

@@ -91,7 +91,7 @@ def prepare_volume(scan: Scan, contract: Contract) -> Prepared:
     shape = contract.shape if contract.planes is None else (contract.planes, *contract.shape[1:])
 
     voxels = as_tensor(scan.voxels)
-    if contract.scale in ("foreground", "structures"):
+    if contract.scale == "foreground" or contract.outlined:
         zero = -found.mean / found.deviation  # what no signal becomes, and what lies outside the scan
         values = resample(voxels, to_scan, shape, head, -found.air, 1 / found.deviation)
         values.add_(zero).clamp_(zero, BRIGHTEST)

@@ -73,7 +73,7 @@ def predict(
     forward = Forward(weights.network)
     loader = DataLoader(datasets.Scans(cases, weights.study, cache), batch_size=batch, num_workers=workers)
     whole = None  # the sketches are of whole heads, which the gate looks at before anything is outlined
-    if sketches and weights.contract.scale == "structures":
+    if sketches and weights.contract.outlined:
         whole = (prepare(read(case.file), weights.contract).tensor for case in cases)
     logits, features, sketched = [np.empty((0, len(weights.study.labels)))], [], []
     for x, _ in loader:

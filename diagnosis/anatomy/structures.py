@@ -21,9 +21,8 @@ from networks.segmenter import CLASSES
 from scans.prepare import Prepared, prepare
 from scans.resample import resample
 from scans.scan import Scan, ScanError
-from studies import HEAD, Contract
+from studies import HEAD, STRUCTURES, Contract
 
-SCALE = "structures"  # of a contract
 # Small structures stand out: a hippocampus has a hundredth of the brain's volume, and what is lost of it counts.
 LEVELS = dict.fromkeys(TISSUE, 1.0) | {"lateral": -2.0, "third": -2.0, "fourth": -2.0}
 LEVELS |= {"hippocampus": 5.0, "inferior_horn": -5.0}
@@ -94,7 +93,7 @@ class StructuresInput:
         return opened(self.file)
 
     def __call__(self, scan: Scan) -> Tensor:
-        head = prepare(scan, replace(HEAD, scale=SCALE))
+        head = prepare(scan, replace(HEAD, scale=STRUCTURES))
         known = "no-affine" not in head.notes
         outlined = structures(head, segment(self.weights, head)) if known else None
         if outlined is None:
@@ -109,7 +108,7 @@ def opened(file: Path) -> SegmenterWeights:
 
 def input_of(contract: Contract, *folders: Path) -> StructuresInput | None:
     """How scans become a contract's input beyond `prepare`: by the segmenter of the first folder that has one."""
-    if contract.scale != SCALE:
+    if not contract.outlined:
         return None
     files = [file for folder in folders if (file := folder / model.SEGMENTER).is_file()]
     if not files:
