@@ -3,6 +3,7 @@
     python train_segmenter.py --labelmaps FOLDER --hold-out 4 --simulated 24 --steps 4500
     python train_segmenter.py --simulated 40 --steps 4500 --out template.safetensors      the template alone
     python train_segmenter.py --labelmaps FOLDER --hold-out 4 --simulated 24 --calibrate  scores and doubts anew
+    python train_segmenter.py --init FILE --labelmaps FOLDER --steps 900 --rate 5e-4      a known one, taught more
 
 It stops and goes on: the state lies beside the weights file and stays there. More --steps than before
 lengthen a finished run. `benchmarks/bench_segmentation.py` measures the result on labelled heads.
@@ -55,12 +56,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         finish(given.out, weights.network, weights.header["training"], held_out)
         return
     maps, simulated = heads(files, ()), heads((), drawn[: given.simulated])
-    settings = Settings(steps=given.steps, seed=given.seed)
+    settings = Settings(steps=given.steps, seed=given.seed, rate=given.rate, drawn_share=given.drawn_share)
     state = given.out.with_suffix(".state")
     say = lambda text: print(text, flush=True)  # noqa: E731
     check = lambda network: f"held out: {segmentation.scores_of(segmentation.on_held_out(network, held_out))}"  # noqa: E731
     device = model.pick_device(given.device)
-    network, history = segmentation.train(maps, simulated, settings, state, device, say=say, check=check)
+    begin = segment.load(given.init, device) if given.init else None
+    network, history = segmentation.train(
+        maps, simulated, settings, state, device, say=say, check=check, begin=begin
+    )
     finish(given.out, network, provenance(given, command, len(maps + kept_back), history, settings), held_out)
 
 
@@ -104,6 +108,14 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--simulated", type=count, default=24, help="heads of the simulator (default: 24)")
     parser.add_argument("--steps", type=count, default=Settings.steps, help=f"default: {Settings.steps}")
+    parser.add_argument("--init", type=Path, metavar="FILE", help="weights of a segmenter to begin with")
+    parser.add_argument("--rate", type=float, default=Settings.rate, help=f"of learning, default: {Settings.rate}")
+    parser.add_argument(
+        "--drawn-share",
+        type=float,
+        default=Settings.drawn_share,
+        help=f"of the samples from label maps, the others from simulated heads (default: {Settings.drawn_share})",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--calibrate",

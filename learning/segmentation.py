@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import model
 from diagnosis.anatomy.measures import UNCALIBRATED, volumes_by_class
-from diagnosis.anatomy.segment import KIND, SHAPE, Segmentation, answer
+from diagnosis.anatomy.segment import KIND, SHAPE, Segmentation, SegmenterWeights, answer
 from networks.base import in_memory_format
 from networks.segmenter import CLASSES, CUBE, Segmenter, to_cubes
 from simulation.labelled import SAMPLE, LabelledHead, draw
@@ -154,10 +154,16 @@ def train(
     keep_every: int = 100,
     shape: Sequence[int] = SAMPLE,
     whole: Sequence[int] = SHAPE,
+    begin: SegmenterWeights | None = None,
 ) -> tuple[Segmenter, dict]:
-    """The network of running means after `settings.steps`; goes on from `state` where that file lies."""
+    """The network of running means after `settings.steps`; goes on from `state` where that file lies.
+
+    `begin` is what a new run begins with; without it, chance.
+    """
     torch.manual_seed(settings.seed)
     network = in_memory_format(Segmenter().to(device), torch.channels_last_3d)
+    if begin:
+        network.load_state_dict(begin.network.state_dict())
     mean = Segmenter().to(device).requires_grad_(False)
     mean.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(
@@ -180,6 +186,8 @@ def train(
             "settings": asdict(settings),
         },
     ]
+    if begin and not step:
+        history = [*begin.header["training"]["history"], {**history[-1], "begun with": begin.sha256}]
 
     def keep() -> None:
         part = state.with_name(f".{state.name}")

@@ -1,6 +1,7 @@
 """The command that trains the segmenter: from a folder of maps to a weights file with its card; refusals."""
 
 import pytest
+import torch
 
 import model
 import train_segmenter
@@ -34,8 +35,14 @@ def test_a_folder_of_maps_becomes_weights_with_a_card(tmp_path, monkeypatch):
     assert "2 label maps (blocks), the last 1 by name held out" in card
     assert "python train_segmenter.py --labelmaps" in card
     train_segmenter.main([*command, "--calibrate"])
-    again = segmenting.load(out, "cpu").header
-    assert again["training"] == opened.header["training"] and again["scores"]["heads"] == ["map_1"]
+    again = segmenting.load(out, "cpu")
+    assert again.header["training"] == opened.header["training"] and again.header["scores"]["heads"] == ["map_1"]
+    more = tmp_path / "more.safetensors"
+    train_segmenter.main([*command[:-1], str(more), "--init", str(out), "--rate", "1e-9"])
+    taught = segmenting.load(more, "cpu")
+    assert [each.get("begun with") for each in taught.header["training"]["history"]] == [None, again.sha256]
+    for old, new in zip(again.network.parameters(), taught.network.parameters(), strict=True):
+        assert torch.allclose(old, new, atol=1e-4)
 
 
 @pytest.mark.parametrize(
