@@ -103,9 +103,13 @@ class Segmenter(nn.Module):
         return scores.view(CUBE, self.classes, len(rows))
 
     def mean_answer(self, rows: Tensor) -> Tensor:
-        """The scores' mean over each cube's voxels: (classes, M)."""
-        weight = self.scores.weight.view(CUBE, self.classes, -1).mean(0)
-        return torch.addmm(self.scores.bias.view(CUBE, -1).mean(0)[:, None], weight, self.mixed(rows))
+        """The scores' mean over each cube's voxels: (classes, M); as exact as the features are."""
+        weight, bias = (
+            self.scores.weight.view(CUBE, self.classes, -1).mean(0),
+            self.scores.bias.view(CUBE, -1).mean(0),
+        )
+        layers = [each.to(rows.dtype) for each in (self.mix.weight, self.mix.bias, weight, bias)]
+        return functional.linear(functional.linear(rows, *layers[:2]).relu_(), *layers[2:]).T.float()
 
     def forward(self, volume: Tensor) -> Tensor:
         """(1, X, Y, Z) → class scores (1, classes, X, Y, Z)."""

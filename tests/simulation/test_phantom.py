@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nilearn.datasets import load_mni152_template
+from scipy import ndimage
 
 from simulation import phantom
 
