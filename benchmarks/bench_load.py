@@ -6,9 +6,9 @@ Each person is a page: a websocket that speaks as the page's script does, sends 
 the JSON, begins anew, and tries again five seconds after the page said that it is busy. To every four people comes
 a program that posts scans to the API and waits as long as a 503 says. Each file has a name of its own; several
 scans go round, and an answer must be of the right name with the probabilities that its scan has alone. The limit
-is what a loop over `Diagnoser` gives with nobody else about, measured before and after each level in a process of
-its own; /healthz is asked from another. Memory is that of the server and its readers. Loopback only; exit status 1
-where an answer was wrong, or one of the bars is not reached.
+is what one worker can give: a loop over `Diagnoser` with nobody else about, before and after each level, in a process
+of its own. The server has as many workers as by default; /healthz is asked from another process. Memory is that of
+the server and its readers. Loopback only; exit status 1 where an answer was wrong, or a bar is not reached.
 """
 
 import argparse
@@ -47,7 +47,7 @@ BETWEEN = 0.1  # seconds between two looks at /healthz
 PATIENCE = 600.0  # seconds for one answer
 NEAR = 1e-5  # what the same scan's probabilities may differ by
 BAR_SHARE, BAR_HEALTH, BAR_PEOPLE = 0.9, 0.05, 32
-BOUND_MB = 2048  # of one worker, as docs/operator.md says
+BOUND_MB = 2048  # on two cores, as docs/operator.md says
 
 
 def scans(folder: Path) -> list[Path]:
@@ -358,7 +358,7 @@ def main(argv: list[str] | None = None) -> int:
         if any(answer is None for answer in expected) or closest(expected) < 4 * NEAR:
             raise SystemExit("some scans are not judged, or alike: whose answer it is could not be told")
         with running(
-            Path(name) / "server", "--weights", served, "--workers", "1", "--proxy-from", "127.0.0.1"
+            Path(name) / "server", "--weights", served, "--proxy-from", "127.0.0.1"
         ) as server:
             for people in options.people:
                 row = measured(server, files, expected, people, options.seconds)

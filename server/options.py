@@ -13,6 +13,11 @@ from server.access.callers import header_name, network_of
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def workers_for(cores: int) -> int:
+    """Scans worked on at once: while one is read and prepared, another is in the network."""
+    return min(cores, max(2, min(4, cores // 2)))
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve the page and the HTTP API.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
@@ -42,7 +47,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--workers",
         type=int,
         metavar="N",
-        default=max(1, min(4, (os.cpu_count() or 2) // 2)),
+        default=workers_for(os.cpu_count() or 1),
         help="scans worked on at once (%(default)s)",
     )
     parser.add_argument("--queue", type=int, default=8, metavar="N", help="scans that may wait (%(default)s)")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.options import parse
+from server.options import parse, workers_for
 
 
 def test_a_proxy_s_addresses_and_header():
@@ -28,3 +28,8 @@ def test_wrong_options_are_told(arguments, words, capsys):
     with pytest.raises(SystemExit) as ended:
         parse(arguments)
     assert ended.value.code == 2 and words in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (4, 2), (8, 4), (64, 4)])
+def test_two_scans_are_worked_on_at_once_where_there_are_two_cores(cores, workers):
+    assert workers_for(cores) == workers
