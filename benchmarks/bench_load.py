@@ -6,9 +6,9 @@ Each person is a page: a websocket that speaks as the page's script does, sends 
 the JSON, begins anew, and tries again five seconds after the page said that it is busy. To every four people comes
 a program that posts scans to the API and waits as long as a 503 says. Each file has a name of its own; several
 scans go round, and an answer must be of the right name with the probabilities that its scan has alone. The limit
-is what one worker can give: a loop over `Diagnoser` with nobody else about, before and after each level, in a process
-of its own. The server has as many workers as by default; /healthz is asked from another process. Memory is that of
-the server and its readers. Loopback only; exit status 1 where an answer was wrong, or a bar is not reached.
+is what one worker can give: a loop over `Diagnoser` with nobody else about, before and after each level, in a
+process of its own. The server has as many workers as by default; /healthz is asked from another process. Memory is
+that of the server and its readers. Loopback only; exit status 1 where an answer was wrong or a bar is not reached.
 """
 
 import argparse
@@ -357,9 +357,7 @@ def main(argv: list[str] | None = None) -> int:
         expected = limits[0]["answers"]
         if any(answer is None for answer in expected) or closest(expected) < 4 * NEAR:
             raise SystemExit("some scans are not judged, or alike: whose answer it is could not be told")
-        with running(
-            Path(name) / "server", "--weights", served, "--proxy-from", "127.0.0.1"
-        ) as server:
+        with running(Path(name) / "server", "--weights", served, "--proxy-from", "127.0.0.1") as server:
             for people in options.people:
                 row = measured(server, files, expected, people, options.seconds)
                 limits.append(limit(served / weights.name, folder))

@@ -1,6 +1,6 @@
 """The segmenter against labelled heads: overlap, volumes, steadiness, time and memory.
 
-    python -m benchmarks.bench_segmentation DIR [--weights FILE] [--limit N] [--quick] [--json FILE]
+    python -m benchmarks.bench_segmentation DIR [--weights FILE] [--limit N] [--quick] [--pairs N] [--json FILE]
 
 DIR holds `t1/` and, under the same names, `labels/`: region labels numbered as DLMUSE does, of which every one
 above 0 is brain or ventricle. Bare brains are the same heads where a label lies, gaps between labels filled; heads

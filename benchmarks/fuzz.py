@@ -1,6 +1,6 @@
 """Damaged files for every reader, codec and the weights loader: is each read or refused, in time and in memory?
 
-    python benchmarks/fuzz.py [--files N] [--seed N] [--keep DIR] [--only KIND ...] [--json]
+    python -m benchmarks.fuzz [--files N] [--seed N] [--keep DIR] [--only KIND ...] [--json]
 
 Healthy small files of every kind are damaged at random, the same for the same seed: bits turned, lengths made
 absurd, parts cut, doubled, moved, exchanged with another file's; packed ones inside their packing too. Allowed is

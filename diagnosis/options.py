@@ -70,5 +70,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=PRECISIONS,
         default="auto",
-        help="of the network; auto is bf16 on cards that have it, else fp32 (%(default)s)",
+        help="of the network; auto is bf16 on GPUs that have it, else fp32 (%(default)s)",
     )

@@ -172,7 +172,7 @@ def no_room(error: NoRoom) -> Refusal:
 
 
 def too_slow(what: str) -> Refusal:
-    return Refusal(408, "too-slow", f"the file came too slowly ({what}); send it again over a better line")
+    return Refusal(408, "too-slow", f"the file came too slowly ({what}); send it again over a faster connection")
 
 
 class PutUpload(Streamed):

@@ -1,4 +1,5 @@
 """Simulated scans whose truth is known: heads with atrophy of chosen severity on the ICBM 152 anatomy.
 
-May import `studies`; needs nilearn for its template. `pictures` holds what is drawn for the picture studies.
+May import `scans`, `networks` and `studies`; needs nilearn for its template. `pictures` holds what is
+drawn for the picture studies.
 """

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from diagnosis.diagnoser import VERSION
 from tests.support import ROOT
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.conf"), *ROOT.glob("docs/*.sh")])
 TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
 NOT_OURS = (
     "__init__.py",
@@ -34,7 +34,9 @@ COMMANDS = sorted(
     {
         (page, command.rstrip("\\").strip())
         for page, text in TEXTS.items()
-        for command in re.findall(r"(?:^    |`|, )(python (?:-m benchmarks\.)?\w+(?:\.py)?[^`\n#]*)", text, re.M)
+        for command in re.findall(
+            r"(?:^    |`|, |: |srun )(python (?:-m benchmarks\.)?\w+(?:\.py)?[^`\n#]*)", text, re.M
+        )
         if "venv" not in command
     }
 )
