@@ -13,6 +13,7 @@ from data.cases import Case, find
 from data.splits import learned_from, read_split
 from data.tables import GROUPS, DataError
 from diagnosis.anatomy import structures
+from diagnosis.diagnoser import check_segmenter
 from networks.header import Header
 from scans.files import write_bytes
 from scans.scan import ScanError
@@ -122,6 +123,7 @@ def evaluate(args: argparse.Namespace) -> Path:
 def answers(weights: model.Weights, path: Path, cases: list[Case], args: argparse.Namespace) -> Predictions:
     """What a network says of the cases, each prepared as its own weights file says."""
     to_input = structures.input_of(weights.contract, path.parent, model.WEIGHTS)
+    check_segmenter(weights, to_input.weights if to_input else None)
     cache = Cache(args.cache, weights.contract, int(args.cache_limit * 1e9), to_input)
     return predict(weights, readable(cases, cache, args.workers), cache, args.batch, args.workers)
 

@@ -6,10 +6,9 @@
 
 Heads are bent and coloured out of the ICBM 152 anatomy; `simulation/pictures` draws the pictures.
 
-Atrophy is a displacement: cerebrospinal fluid grows and the tissue beside it is pressed together; what the
-hippocampi lose becomes fluid, mostly above them. Everything a hospital varies (contrast, coil, noise, field of
-view, voxel size, axis order, number type, skull or none) is drawn on top. `draw` decides a head from its seed
-alone, `render` makes its voxels, `head` does both.
+Atrophy is a displacement: cerebrospinal fluid grows and the tissue beside it is pressed together. Everything a
+hospital varies (contrast, coil, noise, field of view, voxel size, axis order, number type, skull or none) is
+drawn on top. `draw` decides a head from its seed alone, `render` makes its voxels, `head` does both.
 """
 
 import argparse

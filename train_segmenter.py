@@ -29,6 +29,7 @@ from learning.segmentation import Settings
 from networks.segmenter import CLASSES, Segmenter
 from scans.progress import progress
 from simulation import labelled
+from simulation.anatomy import AnatomyError
 from simulation.labelled import LabelledHead
 from simulation.recipes import draw
 from studies import NOTICE
@@ -41,9 +42,19 @@ COHORT = 5000  # seed of the simulated heads: cohorts for the class weights keep
 def main(argv: Sequence[str] | None = None) -> None:
     given = parsed(argv)
     command = shlex.join(["python", "train_segmenter.py", *(sys.argv[1:] if argv is None else argv)])
+    try:
+        run(given, command)
+    except (ValueError, model.WeightsError, AnatomyError) as error:
+        raise SystemExit(f"train_segmenter.py: {error}") from error
+
+
+def run(given: argparse.Namespace, command: str) -> None:
+    """Train, score and write, or score and write again."""
+    device = model.pick_device(given.device)
+    begin = segment.load(given.init, device) if given.init else None
     files = labelled.find_maps(given.labelmaps) if given.labelmaps else []
     if files and len(files) <= given.hold_out:
-        raise SystemExit(
+        raise ValueError(
             f"--hold-out {given.hold_out} leaves none of the {len(files)} maps of {given.labelmaps} "
             "to learn from; hold out fewer"
         )
@@ -52,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     held_out = heads(kept_back, drawn[given.simulated :])
     torch.set_num_threads(given.threads)
     if given.calibrate:
-        weights = segment.load(given.out)
+        weights = segment.load(given.out, device)
         finish(given.out, weights.network, weights.header["training"], held_out)
         return
     maps, simulated = heads(files, ()), heads((), drawn[: given.simulated])
@@ -60,8 +71,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     state = given.out.with_suffix(".state")
     say = lambda text: print(text, flush=True)  # noqa: E731
     check = lambda network: f"held out: {segmentation.scores_of(segmentation.on_held_out(network, held_out))}"  # noqa: E731
-    device = model.pick_device(given.device)
-    begin = segment.load(given.init, device) if given.init else None
     network, history = segmentation.train(
         maps, simulated, settings, state, device, say=say, check=check, begin=begin
     )
@@ -100,6 +109,16 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
             raise argparse.ArgumentTypeError(f"{text} is not a count of 0 or more")
         return int(text)
 
+    def positive(text: str) -> int:
+        if int(text) < 1:
+            raise argparse.ArgumentTypeError(f"{text} is not a count of 1 or more")
+        return int(text)
+
+    def share(text: str) -> float:
+        if not 0 <= float(text) <= 1:
+            raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to 1")
+        return float(text)
+
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--labelmaps", type=Path, help="folder of 1 mm label maps numbered as FreeSurfer does")
     parser.add_argument("--about", default="", help="what the maps are and their licence, in words for the card")
@@ -107,12 +126,12 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         "--hold-out", type=count, default=4, help="maps, the last by name, only scored on (default: 4)"
     )
     parser.add_argument("--simulated", type=count, default=24, help="heads of the simulator (default: 24)")
-    parser.add_argument("--steps", type=count, default=Settings.steps, help=f"default: {Settings.steps}")
+    parser.add_argument("--steps", type=positive, default=Settings.steps, help=f"default: {Settings.steps}")
     parser.add_argument("--init", type=Path, metavar="FILE", help="weights of a segmenter to begin with")
-    parser.add_argument("--rate", type=float, default=Settings.rate, help=f"of learning, default: {Settings.rate}")
+    parser.add_argument("--rate", type=share, default=Settings.rate, help=f"of learning, default: {Settings.rate}")
     parser.add_argument(
         "--drawn-share",
-        type=float,
+        type=share,
         default=Settings.drawn_share,
         help=f"of the samples from label maps, the others from simulated heads (default: {Settings.drawn_share})",
     )
@@ -123,7 +142,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         help="train nothing: score and calibrate the file at --out anew on the heads that were held out of it",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--threads", type=count, default=torch.get_num_threads(), help="of the processor")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="of the processor")
     parser.add_argument(
         "--out", type=Path, default=Path("weights") / model.SEGMENTER, help="default: weights/" + model.SEGMENTER
     )

@@ -45,16 +45,18 @@ def predicted(features: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def heads(cohort: Path, count: int) -> tuple[list[dict[str, str]], np.ndarray]:
-    """The truth of so many heads, evenly picked, and what is measured of each."""
+    """The truth of so many heads, picked by chance, and what is measured of each."""
     segmenter = load(model.WEIGHTS / model.SEGMENTER)
     with (cohort / "truth.csv").open(encoding="utf-8", newline="") as file:
         truth = sorted(csv.DictReader(file), key=lambda row: row["subject"])
+    picked = np.random.default_rng(0).permutation(len(truth))[:count]  # in any order, the classes come in turn
     told, rows = [], []
-    for row in tqdm(truth[:: max(1, len(truth) // count)][:count], unit="head", disable=None):
+    for number in tqdm(picked, unit="head", disable=None):
+        row, values = truth[number], {}
         try:
             values, _ = measured(segment(segmenter, prepare(read(cohort / row["file"]), HEAD)))
-        except (ScanError, ValueError):
-            continue
+        except (ScanError, ValueError) as error:
+            print(f"{row['file']}: left out, {error}", file=sys.stderr)
         if values:
             told.append(row)
             rows.append([values[name].value for name in MEASURES])

@@ -176,6 +176,10 @@ def train(
         mean.load_state_dict(saved["mean"])
         optimiser.load_state_dict(saved["optimiser"])
         step, history = saved["step"], saved["history"]
+        if begin and begin.sha256 not in [part.get("begun with") for part in history]:
+            raise ValueError(f"{state}: its run did not begin with {begin.name}; remove it, or give another --out")
+        if step > settings.steps:
+            raise ValueError(f"{state}: its run is past step {settings.steps}; give more --steps")
         say(f"goes on from step {step} of {settings.steps}")
     history = [
         *history,

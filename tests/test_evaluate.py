@@ -2,14 +2,19 @@
 
 import csv
 import json
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import evaluate
+import model
 from data.cases import find
 from data.splits import write_split
+from networks.header import Header
+from studies import HEAD, STRUCTURES, STUDIES
 from tests.scored import STUDY, brightest, cohort
 
 
@@ -37,6 +42,15 @@ def run(weights: Path, data: Path, out: Path, *more: str) -> int:
             *more,
         ]
     )
+
+
+def test_outlined_weights_are_not_scored_with_another_segmenter(tmp_path, measuring_folder):
+    study = replace(STUDIES["alzheimers"], contract=replace(HEAD, scale=STRUCTURES))
+    header = Header(study, study.network, training={"segmenter": "0" * 64})
+    weights = model.Weights("outlined", "", header, torch.nn.Identity(), torch.device("cpu"))
+    options = Namespace(cache=tmp_path, cache_limit=1.0, workers=0, batch=1)
+    with pytest.raises(model.WeightsError, match="learned with another segmenter"):
+        evaluate.answers(weights, measuring_folder / "outlined.safetensors", [], options)
 
 
 def test_scores_and_files_of_a_known_network(tmp_path, weights, capsys):

@@ -41,6 +41,8 @@ def test_a_folder_of_maps_becomes_weights_with_a_card(tmp_path, monkeypatch):
     train_segmenter.main([*command[:-1], str(more), "--init", str(out), "--rate", "1e-9"])
     taught = segmenting.load(more, "cpu")
     assert [each.get("begun with") for each in taught.header["training"]["history"]] == [None, again.sha256]
+    with pytest.raises(SystemExit, match="its run did not begin with"):
+        train_segmenter.main([*command, "--init", str(more)])
     for old, new in zip(again.network.parameters(), taught.network.parameters(), strict=True):
         assert torch.allclose(old, new, atol=1e-4)
 
@@ -50,6 +52,9 @@ def test_a_folder_of_maps_becomes_weights_with_a_card(tmp_path, monkeypatch):
     [
         (["--simulated", "0"], "nothing to learn from"),
         (["--labelmaps", "MAPS", "--hold-out", "1", "--simulated", "0"], "--hold-out 1 leaves none of the 1 maps"),
+        (["--simulated", "1", "--rate", "nan"], "nan is not a share from 0 to 1"),
+        (["--simulated", "1", "--steps", "0"], "0 is not a count of 1 or more"),
+        (["--simulated", "1", "--init", "MAPS/none.safetensors"], "none.safetensors"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_words(tmp_path, capsys, arguments, said):

@@ -6,7 +6,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nilearn.datasets import load_mni152_template
-from scipy import ndimage
 
 from simulation import phantom
 
