@@ -8,14 +8,13 @@ written after each whole shard: packing that was broken off goes on behind the l
 import io
 import json
 import tarfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from data.tables import DataError
-from scans.files import gzip, write_bytes
+from scans.files import INFLATE_ERRORS, gzip, write_bytes
 
 INDEX = "index.json"
 SIZE = 1 << 30  # bytes after which a shard is whole
@@ -57,7 +56,7 @@ class Shards:
             with (self.folder / shard).open("rb") as tar:
                 tar.seek(first)
                 return np.load(io.BytesIO(gzip.decompress(tar.read(count))))
-        except (OSError, EOFError, ValueError, zlib.error) as error:
+        except (OSError, EOFError, ValueError, *INFLATE_ERRORS) as error:
             raise DataError(f"{self.folder / shard}: damaged; empty the folder, and it is packed again") from error
 
     def pack(self, scans: Iterable[tuple[str, bytes]]) -> None:

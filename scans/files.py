@@ -4,15 +4,33 @@ import hashlib
 import itertools
 import os
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+inflate: Any
 try:
     from isal import igzip as gzip
-except ImportError:  # no wheel for this machine; the same, slower
+    from isal import isal_zlib as inflate
+except ImportError:  # no wheel for this machine; the same bytes, slower
     import gzip as gzip  # type: ignore[no-redef]
 
-__all__ = ["content_hash", "gzip", "is_plain", "size_and_time", "unused", "write_bytes", "write_whole"]
+    inflate = zlib
+
+__all__ = [
+    "INFLATE_ERRORS",
+    "content_hash",
+    "gzip",
+    "inflate",
+    "is_plain",
+    "size_and_time",
+    "unused",
+    "write_bytes",
+    "write_whole",
+]
+
+INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, inflate.error)  # isal's is no zlib.error
 
 
 def content_hash(file: str | Path) -> str:

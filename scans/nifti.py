@@ -3,15 +3,14 @@
 nibabel knows the headers; the voxels are streamed here, because nibabel's own way inflates into float64 first.
 """
 
-import zlib
 from collections.abc import Iterator
-from typing import Any
 
 import nibabel
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import HeaderDataError
 
+from scans.files import INFLATE_ERRORS, inflate
 from scans.memory import empty
 from scans.scan import (
     MIN_SIDE,
@@ -27,13 +26,6 @@ from scans.scan import (
     volume,
     what,
 )
-
-inflate: Any
-try:
-    from isal import isal_zlib as inflate
-except ImportError:  # no wheel for this machine; zlib gives the same bytes, slower
-    inflate = zlib
-INFLATE_ERROR: type[Exception] = inflate.error
 
 CHUNK = 1 << 20  # bytes given at once
 FED = 1 << 18  # bytes of a compressed file inflated at once
@@ -77,7 +69,7 @@ class Stream:
             ending = not self.left
             try:
                 part = self.inflater.decompress(self.left, size)
-            except (zlib.error, INFLATE_ERROR) as error:
+            except INFLATE_ERRORS as error:
                 raise ScanError(
                     "truncated",
                     f"{self.name}: the compressed data are damaged after {self.given:,} "

@@ -85,6 +85,19 @@ def test_damage_is_said(tmp_path, damage):
         Shards(tmp_path, "us").get("0.npy")
 
 
+def test_a_damaged_stream_is_said_wherever_it_is_damaged(tmp_path):
+    content = bytearray(packed(np.zeros((1, 8, 8, 8), np.float16)))
+    Shards(tmp_path, "us").pack([("0.npy", bytes(content))])
+    tar = tmp_path / "000000.tar"
+    whole = tar.read_bytes()
+    for byte in range(10, len(content)):  # behind the gzip header
+        damaged = bytearray(whole)
+        damaged[512 + byte] ^= 0x55
+        tar.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"000000\.tar: damaged; empty the folder"):
+            Shards(tmp_path, "us").get("0.npy")
+
+
 def test_cases_are_packed_once_and_read_from_there(tmp_path, cases, reads):
     plain = Cache(tmp_path / "plain", VOLUME.contract)
     wanted = [plain.get(case.file) for case in cases]
