@@ -5,6 +5,7 @@ shards says where each scan's bytes lie, so an epoch draws its order as it does 
 written after each whole shard: packing that was broken off goes on behind the last of them.
 """
 
+import contextlib
 import io
 import json
 import tarfile
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from data.tables import DataError
-from scans.files import INFLATE_ERRORS, gzip, write_bytes
+from scans.files import INFLATE_ERRORS, Lock, gzip, write_bytes
 
 INDEX = "index.json"
 SIZE = 1 << 30  # bytes after which a shard is whole
@@ -23,7 +24,7 @@ SIZE = 1 << 30  # bytes after which a shard is whole
 def packed(values: np.ndarray) -> bytes:
     out = io.BytesIO()
     np.save(out, values)
-    return gzip.compress(out.getvalue(), compresslevel=1)
+    return gzip.compress(out.getvalue(), compresslevel=1, mtime=0)  # the same bytes whenever it is packed
 
 
 class Shards:
@@ -37,14 +38,25 @@ class Shards:
     def places(self) -> dict[str, tuple[str, int, int]]:
         """Read when first wanted: the process that packs may be another one."""
         if not self._places and (self.folder / INDEX).is_file():
-            index = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
-            if index["made_by"] != self.made_by:
-                raise DataError(
-                    f"{self.folder}: its shards were made for another contract, or by another version; choose "
-                    "another folder, or empty this one"
-                )
-            self._places = {name: (shard, first, count) for name, (shard, first, count) in index["scans"].items()}
+            self._places = self._listed()
         return self._places
+
+    def _listed(self) -> dict[str, tuple[str, int, int]]:
+        """What the index on the disk says."""
+        try:
+            index = json.loads((self.folder / INDEX).read_bytes())
+            made_by = str(index["made_by"])
+            scans = {name: (str(shard), int(first), int(n)) for name, (shard, first, n) in index["scans"].items()}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{self.folder / INDEX}: damaged; delete the folder {self.folder}, and it is packed again"
+            ) from error
+        if made_by != self.made_by:
+            raise DataError(
+                f"{self.folder}: its shards were made for another contract, or by another version; choose "
+                "another folder, or empty this one"
+            )
+        return scans
 
     def __contains__(self, name: str) -> bool:
         return name in self.places
@@ -63,21 +75,44 @@ class Shards:
         """Add (name, `packed` values) to the folder, a shard after the other; what is there already stays."""
         self.folder.mkdir(parents=True, exist_ok=True)
         shard: _Shard | None = None
+        lock = Lock(self.folder / ".lock")
         try:
             for name, content in scans:
                 if name in self or (shard and name in shard.places):
                     continue
-                shard = shard or _Shard(self.folder / f"{len(list(self.folder.glob('*.tar'))):06}.tar")
+                if shard is None:
+                    self._hold(lock)
+                    if name in self:  # another run packed it meanwhile
+                        continue
+                    shard = _Shard(self.folder / self._next())
                 shard.add(name, content)
                 if shard.bytes >= self.size:
                     self._whole(shard)
                     shard = None
+            if shard:
+                self._whole(shard)
         except BaseException:
             if shard:
                 shard.drop()
             raise
-        if shard:
-            self._whole(shard)
+        finally:
+            lock.release()
+
+    def _hold(self, lock: Lock) -> None:
+        """Keep other runs from packing here; held until all is packed."""
+        try:
+            lock.take()
+        except BlockingIOError as error:
+            raise DataError(
+                f"{self.folder}: another run packs its scans there; wait for it, or choose another folder"
+            ) from error
+        self._places = {}
+
+    def _next(self) -> str:
+        """The name of a new shard: no shard has it, nor does the index name one that is gone."""
+        names = {path.name for path in self.folder.glob("*.tar")} | {shard for shard, _, _ in self.places.values()}
+        numbers = (int(name.removesuffix(".tar")) for name in names if name.removesuffix(".tar").isdecimal())
+        return f"{max(numbers, default=-1) + 1:06}.tar"
 
     def _whole(self, shard: "_Shard") -> None:
         shard.close()
@@ -107,5 +142,6 @@ class _Shard:
         self.part.replace(self.path)
 
     def drop(self) -> None:
-        self._tar.close()
+        with contextlib.suppress(OSError):  # on a full disk; what went wrong before is what is told
+            self._tar.close()
         self.part.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Files: hashed by content, and written whole or not at all."""
+"""Files: hashed by content, written whole or not at all, and locked against another process."""
 
 import hashlib
 import itertools
@@ -8,6 +8,11 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 inflate: Any
 try:
@@ -20,6 +25,7 @@ except ImportError:  # no wheel for this machine; the same bytes, slower
 
 __all__ = [
     "INFLATE_ERRORS",
+    "Lock",
     "content_hash",
     "gzip",
     "inflate",
@@ -78,3 +84,31 @@ def unused(folder: Path, name: str, suffixes: tuple[str, ...]) -> str:
     """The name, or the name with the first number under which nothing lies in the folder yet."""
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(name for name in names if not any((folder / f"{name}{suffix}").exists() for suffix in suffixes))
+
+
+class Lock:
+    """A file that one process at a time holds; it is let go with the process, however that ends."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._handle: int | None = None
+
+    def take(self) -> None:
+        """Hold it; BlockingIOError where another process does. Without effect on Windows."""
+        while fcntl is not None and self._handle is None:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(handle), self.path.stat()):
+                    self._handle = handle
+            except FileNotFoundError:  # who held it has just removed it
+                pass
+            finally:
+                if self._handle is None:
+                    os.close(handle)
+
+    def release(self) -> None:
+        if self._handle is not None:
+            self.path.unlink(missing_ok=True)
+            os.close(self._handle)
+            self._handle = None

@@ -16,13 +16,8 @@ from typing import Any
 from cohorts.inputs import InputError
 from cohorts.table.forms import FORMS, Entry, Made, check_name, stored, write_parquet
 from cohorts.table.rows import Columns
-from scans.files import write_whole
+from scans.files import Lock, write_whole
 from studies import from_json
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 SYNC = 1.0  # seconds of rows that a power cut may take along
 
@@ -40,7 +35,7 @@ class Results:
         self.refused = 0  # among them
         self._superseded = False
         self._out: int | None = None
-        self._lock: int | None = None
+        self._lock = Lock(self.working.with_name(f".{self.working.name}.lock"))
         self._synced = time.monotonic()
 
     # --- before ------------------------------------------------------------------------------------------
@@ -74,16 +69,10 @@ class Results:
             raise
 
     def _take(self) -> None:
-        """Hold the table against another run; the mark goes with the process, however that ends."""
-        if fcntl is None:
-            return
-        place = self.working.with_name(f".{self.working.name}.lock")
-        self._lock = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+        """Hold the table against another run."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.take()
         except BlockingIOError as error:
-            os.close(self._lock)
-            self._lock = None
             raise InputError(
                 f"{self.path}: another run writes there; wait for it, or name another file"
             ) from error
@@ -185,10 +174,7 @@ class Results:
             os.fsync(self._out)
             os.close(self._out)
             self._out = None
-        if self._lock is not None:
-            self.working.with_name(f".{self.working.name}.lock").unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
     def _compact(self, retry: bool) -> None:
         """Keep the last row of each file alone; with `retry` none of a refused one."""

@@ -13,6 +13,7 @@ import datasets
 from data.cache import Cache
 from data.shards import INDEX, Shards, packed
 from data.tables import DataError
+from scans.files import Lock
 from tests.labelled import VOLUME
 
 
@@ -96,6 +97,61 @@ def test_a_damaged_stream_is_said_wherever_it_is_damaged(tmp_path):
         tar.write_bytes(damaged)
         with pytest.raises(DataError, match=r"000000\.tar: damaged; empty the folder"):
             Shards(tmp_path, "us").get("0.npy")
+
+
+@pytest.mark.parametrize("gone", ["000001.tar", "000002.tar"])
+def test_a_new_shard_takes_no_place_of_another(tmp_path, gone):
+    made = [(name, packed(values)) for name, values in volumes(4)]
+    Shards(tmp_path, "us", size=1).pack(made[:3])
+    (tmp_path / gone).unlink()
+    Shards(tmp_path, "us", size=1).pack(made)
+    there = Shards(tmp_path, "us")
+    for number, (name, content) in enumerate(made):
+        if gone == f"{number:06}.tar":
+            with pytest.raises(DataError, match=f"{gone}: damaged"):
+                there.get(name)
+        else:
+            assert packed(there.get(name)) == content
+
+
+@pytest.mark.parametrize("size", [1, 1 << 30])
+def test_a_full_disk_leaves_no_half_of_a_shard(tmp_path, monkeypatch, size):
+    def full(self):
+        self.fileobj.close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "close", full)
+    with pytest.raises(OSError, match="No space left"):
+        Shards(tmp_path, "us", size).pack((name, packed(values)) for name, values in volumes(2))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", '{"made_by": "us"', "[]", '{"made_by": "us"}', '{"scans": {}}', "\xff"])
+def test_a_damaged_index_is_said(tmp_path, text):
+    (tmp_path / INDEX).write_text(text, encoding="latin-1")
+    with pytest.raises(DataError, match=rf"{INDEX}: damaged; delete the folder"):
+        _ = "0.npy" in Shards(tmp_path, "us")
+
+
+def test_one_run_packs_at_a_time_and_others_may_read(tmp_path):
+    made = [(name, packed(values)) for name, values in volumes(3)]
+    early = Shards(tmp_path, "us")
+    assert "0.npy" not in early
+
+    def beside():
+        yield made[0]
+        with pytest.raises(DataError, match="another run packs its scans there; wait"):
+            Shards(tmp_path, "us").pack(made)
+        yield made[1]
+
+    Shards(tmp_path, "us").pack(beside())
+    early.pack(made)
+    lock = Lock(tmp_path / ".lock")
+    lock.take()
+    Shards(tmp_path, "us").pack(made)  # nothing is left to pack
+    lock.release()
+    names = [name for shard in sorted(tmp_path.glob("*.tar")) for name in names_in(shard)]
+    assert names == [f"{name}.gz" for name, _ in made] and not (tmp_path / ".lock").exists()
 
 
 def test_cases_are_packed_once_and_read_from_there(tmp_path, cases, reads):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scans.files import content_hash, unused, write_bytes, write_whole
+from scans.files import Lock, content_hash, unused, write_bytes, write_whole
 
 
 def test_the_hash_is_sha_256(tmp_path):
@@ -36,3 +36,17 @@ def test_a_name_is_free_when_nothing_lies_under_any_of_its_suffixes(tmp_path):
     (tmp_path / "a.y").touch()
     (tmp_path / "a-2.x").touch()
     assert unused(tmp_path, "a", (".x", ".y")) == "a-3"
+
+
+def test_a_lock_is_held_by_one_and_leaves_nothing(tmp_path):
+    one, other = Lock(tmp_path / ".lock"), Lock(tmp_path / ".lock")
+    one.take()
+    with pytest.raises(BlockingIOError):
+        other.take()
+    other.release()  # which it does not hold
+    with pytest.raises(BlockingIOError):
+        other.take()
+    one.release()
+    other.take()
+    other.release()
+    assert not list(tmp_path.iterdir())
