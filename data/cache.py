@@ -1,6 +1,5 @@
 """Prepared scans kept on disk, so that only the first epoch reads and resamples them."""
 
-import hashlib
 import os
 import time
 import zlib
@@ -15,7 +14,7 @@ from torch import Tensor
 import scans
 from data.shards import Shards, packed
 from data.tables import DataError
-from scans.files import content_hash, size_and_time, write_whole
+from scans.files import code_hash, content_hash, size_and_time, write_whole
 from scans.prepare import prepare
 from scans.processes import read
 from scans.scan import Scan
@@ -48,9 +47,8 @@ class Cache:
     ):
         self.folder, self.contract, self.limit, self.to_input = Path(folder), contract, limit_bytes, to_input
         self.folder.mkdir(parents=True, exist_ok=True)
-        code = b"".join(file.read_bytes() for file in sorted(Path(scans.__file__).parent.rglob("*.py")))
         by = f"{to_input.key}-" if to_input else ""
-        self.ending = f"-{contract.hash()}-{by}{hashlib.sha256(code).hexdigest()[:8]}.npy"
+        self.ending = f"-{contract.hash()}-{by}{code_hash(Path(scans.__file__).parent.rglob('*.py'))}.npy"
         self.shards = Shards(shards, self.ending) if shards else None
         self.contents: dict[str, tuple[int, int, str]] = {}  # path → size, mtime, hash: hashed once a process
         self.room = 0  # bytes that may still be written before the folder is measured again

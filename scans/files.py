@@ -5,7 +5,7 @@ import itertools
 import os
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ except ImportError:  # no wheel for this machine; the same bytes, slower
 __all__ = [
     "INFLATE_ERRORS",
     "Lock",
+    "code_hash",
     "content_hash",
     "gzip",
     "inflate",
@@ -49,6 +50,11 @@ def content_hash(file: str | Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def code_hash(files: Iterable[Path]) -> str:
+    """Eight digits that change with the source code in these files, which what is made by it depends on."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:8]
 
 
 def is_plain(file: Path) -> bool:

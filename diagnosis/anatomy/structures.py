@@ -17,7 +17,9 @@ from torch.nn import functional
 
 import model
 from diagnosis.anatomy.segment import SHAPE, START, TISSUE, Segmentation, SegmenterWeights, fits, load, segment
+from networks import segmenter
 from networks.segmenter import CLASSES
+from scans.files import code_hash
 from scans.prepare import Prepared, prepare
 from scans.resample import resample
 from scans.scan import Scan, ScanError
@@ -29,6 +31,10 @@ LEVELS |= {"hippocampus": 5.0, "inferior_horn": -5.0}
 CLEFT = 5  # cubes of 2 mm; what is narrower between parts of the brain is brain too
 SMOOTH = 3.0  # mm, one standard deviation
 LEAST_ML = 300.0  # of brain and ventricles; less is none that could be judged
+CODE = (  # which the input depends on beside that in scans/
+    *(Path(__file__).with_name(name) for name in ("bare.py", "partial_volume.py", "segment.py", "structures.py")),
+    Path(segmenter.__file__),
+)
 NO_BRAIN = "no brain could be outlined, and these weights judge what is outlined; check that it is a head"
 
 
@@ -86,8 +92,8 @@ class StructuresInput:
 
     @property
     def key(self) -> str:
-        """A short name of the segmenter for caches."""
-        return self.weights.sha256[:8]
+        """A short name of the segmenter and of the code here for caches."""
+        return f"{self.weights.sha256[:8]}-{code_hash(CODE)}"
 
     @property
     def weights(self) -> SegmenterWeights:

@@ -1,6 +1,8 @@
 """Outlined structures as an input: at which levels, how smooth, on which grid, and what is refused."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,8 +90,23 @@ def test_the_scale_structures_needs_the_segmenter_and_a_scan_that_says_how_it_li
         structures.input_of(OUTLINED, tmp_path)
     untrained(tmp_path)
     to_input = structures.input_of(OUTLINED, tmp_path / "none", tmp_path)
-    assert to_input.key == structures.opened(tmp_path.resolve() / model.SEGMENTER).sha256[:8]
+    assert to_input.key.startswith(structures.opened(tmp_path.resolve() / model.SEGMENTER).sha256[:8])
     voxels, affine = heads.head(3.0)
     scan = read(support.save_nifti(tmp_path / "head.nii.gz", voxels.astype(np.int16), affine))
     with pytest.raises(ScanError, match="no brain could be outlined"):
         to_input(replace(scan, facts=scan.facts | {"affine_known": False}))
+
+
+def test_the_key_for_caches_changes_with_the_code_that_outlines(tmp_path, monkeypatch):
+    untrained(tmp_path)
+    to_input = structures.input_of(OUTLINED, tmp_path)
+    copies = [Path(shutil.copy(file, tmp_path / file.name)) for file in structures.CODE]
+    names = {"bare.py", "partial_volume.py", "segment.py", "structures.py", "segmenter.py"}
+    assert {file.name for file in copies} == names
+    monkeypatch.setattr(structures, "CODE", copies)
+    keys = {to_input.key}
+    for file in copies:
+        with file.open("a") as code:
+            code.write("# outlined otherwise\n")
+        keys.add(to_input.key)
+    assert len(keys) == 1 + len(copies)
