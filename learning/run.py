@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import datasets
 import model
 from data.cache import Cache, ToInput
 from data.cases import Case, DataError, find, notes
@@ -209,17 +210,32 @@ def open_run(given: Given) -> tuple[Trainer, Path]:
         run.facts = known_facts(record["facts"])
         run.study = scaled(run.study, run.cases)
         run.state.restore(record["state"])
+        if world()[0] == 0:
+            prepare_again(run)
+        run.cache.contents = shared(run.cache.contents)
         return run, out
     run.facts |= {"started": load_imagenet(run), "salt": secrets.token_hex(8)}
     run.facts["began"] = f"{datetime.now():%Y-%m-%d %H:%M}"
     out.mkdir(parents=True, exist_ok=True)
     gathered = gather_cases(study, settings, out, run.cache) if world()[0] == 0 else None
     run.cases, facts = shared(gathered)
+    run.cache.contents = shared(run.cache.contents)  # so that no process hashes every scan in every epoch
     run.facts |= facts
     run.study = scaled(run.study, run.cases)
     if world()[0] == 0:
         run.save()
     return run, out
+
+
+def prepare_again(run: Trainer) -> None:
+    """Prepare or pack what the cache or the shards lack of a run that is taken up again."""
+    _, failures = datasets.check_readable(run.cases, run.cache, run.settings.workers)
+    if failures:
+        listed = "".join(f"\n  {case.file.name}: {reason}" for case, reason in failures[:20])
+        raise TrainError(
+            f"{len(failures)} of {len(run.cases)} files that the run began with cannot be read any more; put them "
+            f"back, or begin a new run:{listed}"
+        )
 
 
 def begun(out: Path, settings: Settings) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import torch
 
 import model
 import train
-from learning import loop, losses
+from learning import loop, losses, run
 from learning.run import open_run
 from tests.support import ROOT
 from tests.tiny_cohorts import IMAGE, VOLUME, arguments, cohort, registered, same, state, weights_of
@@ -105,6 +105,44 @@ def test_a_finished_run_goes_on_for_more_epochs(tmp_path, whole, capsys):
     assert header.training["command"].endswith("\npython train.py --resume run --epochs 3")
     assert train.main(["--resume", str(out), "--epochs", "2"]) == 1
     assert "--epochs 2: 3 are done already; give more, or --finish" in capsys.readouterr().err
+
+
+def test_a_run_taken_up_again_packs_what_new_shards_lack(tmp_path, whole):
+    _, data = whole
+    out, shards = tmp_path / "run", tmp_path / "shards"
+    begun, _ = open_run(train.parse(arguments(VOLUME, data, out)))
+    for _ in range(2):
+        again, _ = open_run(train.parse(["--resume", str(out), "--shards", str(shards)]))
+        assert {again.cache.entry(case.file).name for case in begun.cases} == set(again.cache.shards.places)
+    assert len(list(shards.glob("*.tar"))) == 1
+
+
+def test_a_scan_that_was_damaged_when_a_run_goes_on_is_named(tmp_path, capsys):
+    data, out = cohort(tmp_path / "data", VOLUME), tmp_path / "run"
+    open_run(train.parse(arguments(VOLUME, data, out)))
+    (data / "low" / "sub-001_T1w.nii").write_bytes(b"no scan")
+    assert train.main(["--resume", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "1 of 18 files that the run began with cannot be read any more" in said and "sub-001_T1w.nii" in said
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_every_process_knows_the_content_of_each_scan_before_the_first_epoch(tmp_path, whole, monkeypatch, again):
+    _, data = whole
+    out, told = tmp_path / "run", []
+    new = arguments(VOLUME, data, out)
+    if again:
+        open_run(train.parse(new))
+    given = train.parse(["--resume", str(out)] if again else new)
+    monkeypatch.setattr(run, "shared", lambda value: told.append(value) or value)
+    first, _ = open_run(given)
+    assert set(first.cache.contents) == {str(case.file) for case in first.cases}
+    if not again:
+        (out / "last.pt").unlink()
+    monkeypatch.setattr(run, "shared", lambda value: told.pop(0))
+    monkeypatch.setattr(run, "world", lambda: (1, 2))
+    second, _ = open_run(given)
+    assert second.cache.contents == first.cache.contents and not told
 
 
 def test_two_runs_tell_themselves_apart(tmp_path, whole):
