@@ -18,7 +18,7 @@ from scans.scan import ScanError
 from server.access.callers import OPEN, Caller
 from server.audit import AuditError
 from server.folder import Upload
-from server.state import Result, ServerState
+from server.state import Job, PageSession, Result, ServerState
 
 MOST = 20  # studies of one upload that are answered at once
 
@@ -115,16 +115,21 @@ def series_of(record: dict[str, Any]) -> list[Series]:
 
 
 def results(
-    state: ServerState, upload: Upload, asked: Asked, progress: Callable[[str], None] = lambda step: None
+    session: PageSession,
+    job: Job,
+    upload: Upload,
+    asked: Asked,
+    progress: Callable[[str], None] = lambda step: None,
 ) -> list[Result]:
-    """The answers to a page, with what it will ask for next."""
+    """The answers to a page, with what it will ask for next; Cancelled where it has closed meanwhile."""
     try:
-        found = list(each(state, upload, asked, progress))
+        found = list(each(session.state, upload, asked, progress))
     except AuditError as error:
         record = {"file": upload.name, "error": {"code": "not-recorded", "message": error.words}}
         found = [Answer(record, None, asked.series, None)]
     return [
-        state.kept(
+        session.keep(
+            job,
             Result(
                 secrets.token_urlsafe(16),
                 upload,

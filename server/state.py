@@ -183,6 +183,15 @@ class PageSession:
             job.stop.set()
         return job
 
+    def keep(self, job: Job, result: Result, diagnosis: Diagnosis | None) -> Result:
+        """Keep an answer as its worker makes it; Cancelled where the page no longer wants it."""
+        with self._lock:
+            if self.closed or job.stop.is_set():
+                raise Cancelled
+            kept = self.state.kept(result, diagnosis)
+            self.results[kept.id] = kept
+        return kept
+
     def clear(self) -> None:
         """Forget every scan and result; jobs still at work are stopped and their files go when they end."""
         for job in self.jobs:
@@ -348,9 +357,10 @@ class ServerState:
                 facts=dict(diagnosis.scan.facts),
                 prepared=dict(diagnosis.prepared.facts) | {"notes": list(diagnosis.prepared.notes)},
             )
-            self._keep(result.id, diagnosis)
         with self._lock:
             self.results[result.id] = result
+        if diagnosis is not None:
+            self._keep(result.id, diagnosis)
         return result
 
     def note(self, caller: Caller, *events: dict[str, Any]) -> None:
@@ -367,6 +377,8 @@ class ServerState:
 
     def _keep(self, key: str, diagnosis: Diagnosis) -> None:
         with self._lock:
+            if key not in self.results:  # its page closed meanwhile
+                return
             self._diagnoses[key] = diagnosis
             self._diagnoses.move_to_end(key)
             while len(self._diagnoses) > self.KEPT:

@@ -243,12 +243,9 @@ class Visit:
             return
         self.show("work", steps=progress.steps)
         answers = self.watch(job, progress, len(request.uploads))
-        made = [result for each in answers for result in each]
-        for result in made:
-            self.session.results[result.id] = result
-        if self.session.closed:  # it closed between the job's end and this line
-            self.state.forget([result.id for result in made])
-        elif len(answers) < len(request.uploads):  # stopped
+        if self.session.closed:
+            return
+        if len(answers) < len(request.uploads):  # stopped
             self.on_new(None)
         else:
             self.keep(request, answers)
@@ -268,7 +265,7 @@ class Visit:
                     if job.stop.is_set():
                         raise Cancelled
 
-                answers.append(results(self.state, upload, asked, step))
+                answers.append(results(self.session, job, upload, asked, step))
             return answers
 
         return run

@@ -13,7 +13,7 @@ import pytest
 
 from server.answers import Asked, results
 from server.folder import Upload, Uploads
-from server.state import Busy, Pool, ServerState
+from server.state import Busy, Cancelled, Job, Pool, ServerState
 from tests.asking import KEY, post
 from tests.support import ROOT, Server, running, until
 
@@ -78,8 +78,12 @@ def state(tmp_path, weights_folder, diagnosis):
     class Counting:
         study, weights, calls = diagnoser.study, diagnoser.weights, 0
 
+        def called(self):
+            """A test's own."""
+
         def __call__(self, *_, **__):
             self.calls += 1
+            self.called()
             return diagnosis
 
     made.diagnosers = {name: Counting()}
@@ -90,7 +94,8 @@ def state(tmp_path, weights_folder, diagnosis):
 def test_three_diagnoses_stay_in_memory_and_an_older_one_is_made_anew(state):
     ((name, diagnoser),) = state.diagnosers.items()
     upload = state.uploads.new("a.nii.gz")
-    first, *newer = [results(state, upload, Asked(name))[0] for _ in range(4)]
+    page = state.enter()
+    first, *newer = [results(page, Job(), upload, Asked(name))[0] for _ in range(4)]
     for result in newer:
         state.diagnosis(result)
     assert diagnoser.calls == 4
@@ -125,7 +130,8 @@ def test_what_is_older_than_promised_goes_and_the_rest_stays(state):
         upload.path.write_bytes(b"x")
         assert state.uploads.arrived(upload)
         os.utime(upload.path, (time.time() - age,) * 2)
-    answered = [results(state, upload, Asked(name))[0] for upload in (old, new)]
+    page = state.enter()
+    answered = [results(page, Job(), upload, Asked(name))[0] for upload in (old, new)]
     object.__setattr__(answered[0], "born", time.monotonic() - 101)
     object.__setattr__(answered[1], "born", time.monotonic() - 50)
     state.keep_house()
@@ -142,6 +148,32 @@ def test_a_page_that_closes_takes_its_files_with_it_but_not_the_example(state, t
     page.close()
     assert example.exists() and not mine.path.exists()
     assert page.add(mine) is None and page.token not in state.pages
+
+
+@pytest.mark.parametrize("end", ["close", "clear"])
+@pytest.mark.parametrize("at", [1, 2])
+def test_no_result_outlives_its_page(state, end, at):
+    """The page goes while the first or the second file is judged, after the last step was told."""
+    ((name, diagnoser),) = state.diagnosers.items()
+    page, go = state.enter(), threading.Event()
+    diagnoser.called = lambda: getattr(page, end)() if diagnoser.calls == at else None
+    uploads = [state.uploads.new("a.nii"), state.uploads.new("b.nii")]
+    job = page.submit(lambda job: go.wait(60) and [results(page, job, one, Asked(name)) for one in uploads])
+    go.set()
+    with pytest.raises(Cancelled):
+        job.future.result(60)
+    assert diagnoser.calls == at
+    assert not page.results and not state.results and not state._diagnoses
+
+
+def test_a_diagnosis_made_anew_is_not_kept_for_a_page_that_closed(state):
+    ((name, _),) = state.diagnosers.items()
+    page = state.enter()
+    (result,) = results(page, Job(), state.uploads.new("a.nii"), Asked(name))
+    assert list(state.results) == list(page.results) == list(state._diagnoses) == [result.id]
+    page.close()
+    state.diagnosis(result)
+    assert not state.results and not state._diagnoses
 
 
 def test_a_file_is_kept_under_a_name_of_the_server_s_own(state):
