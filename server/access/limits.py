@@ -75,10 +75,11 @@ class Listening(tornado.httpserver.HTTPServer):
         return len(self.streams)
 
     def handle_stream(self, stream: tornado.iostream.IOStream, address: tuple) -> None:
-        client = network(str(address[0])) if address else ""
+        host = str(address[0]) if address else ""
+        client = network(host)
         if self.count() >= self.most or stream.socket.fileno() >= self.descriptors - SPARE:
             self.turn_away(stream, "too many connections are open; try again in a minute")
-        elif not self.proxy.is_at(client) and Counter(self.streams.values())[client] >= self.a_client:
+        elif not self.proxy.is_at(host) and Counter(self.streams.values())[client] >= self.a_client:
             self.turn_away(stream, "your machine has too many connections open; close some of its pages")
         else:
             self.streams[stream] = client

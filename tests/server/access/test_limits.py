@@ -90,6 +90,9 @@ def listening(monkeypatch):
     [
         (["10.0.0.0/28"], ("10.0.0.5", 4000), True),
         (["10.0.0.0/28"], ("::ffff:10.0.0.5", 4000, 0, 0), True),
+        (["::1"], ("::1", 4000, 0, 0), True),
+        (["2001:db8::/64"], ("2001:db8::7", 4000, 0, 0), True),
+        (["2001:db8::7"], ("2001:db8::8", 4000, 0, 0), False),
         (["10.0.0.0/28"], ("10.0.0.99", 4000), False),
         (["10.0.0.0/28"], "", False),  # a socket of the machine's own has no address
         ([], ("127.0.0.1", 4000), False),
@@ -126,3 +129,20 @@ def test_half_of_the_descriptors_may_be_connections_and_a_quarter_of_those_one_c
     streams[0].over = True
     listening.handle_stream(late, ("192.0.2.99", 1))
     assert listening.heard[-1] is late
+
+
+@pytest.mark.parametrize(
+    ("proxy", "address", "counted"),
+    [
+        ("10.0.0.5", ("10.0.0.5", 1), False),
+        ("::1", ("::1", 1, 0, 0), False),
+        ("2001:db8::7", ("2001:db8::7", 1, 0, 0), False),
+        ("2001:db8::7", ("2001:db8::8", 1, 0, 0), True),
+        ("10.0.0.5", "", True),  # a socket of the machine's own
+    ],
+)
+def test_those_who_come_by_the_proxy_do_not_share_one_clients_bound(listening, proxy, address, counted):
+    listening.proxy = Proxy(None, [network_of(proxy)])
+    for number in range(listening.a_client + 1):
+        listening.handle_stream(Stream(10 + number), address)
+    assert len(listening.turned) == counted
