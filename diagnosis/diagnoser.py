@@ -22,7 +22,7 @@ from diagnosis.anatomy.measures import INTRACRANIAL_ML, NOT_ASSESSED, Value, mea
 from diagnosis.anatomy.norms import FILE as NORMS
 from diagnosis.anatomy.norms import NOBODY, Norms, Person
 from diagnosis.anatomy.norms import load as load_norms
-from diagnosis.maps.explain import Map, explain
+from diagnosis.maps.explain import ExplainError, Map, explain
 from networks import dropout
 from networks.forward import Forward
 from scans.arrays import NAME, from_array, is_array
@@ -57,9 +57,7 @@ class Diagnosis:
     value: float | None = None  # of a study of a number, whose name is then the label
     interval: tuple[float, float] | None = None  # that holds the true number as often as `level` says
     measures: dict[str, Value] | None = None  # by name, as in MEASURES; None where nothing was measured
-    seen: Prepared | None = field(
-        default=None, repr=False
-    )  # by the network, where not `prepared`: what was outlined
+    seen: Prepared | None = field(default=None, repr=False)  # by the network; None where no brain was outlined
     segmentation: segment.Segmentation | None = field(default=None, repr=False)  # what was measured
     segmenter: segment.SegmenterWeights | None = field(default=None, repr=False)  # what measured it
     person: Person = NOBODY  # as far as told
@@ -319,11 +317,13 @@ class Diagnoser:
         progress: Callable[[float], None] | None = None,
     ) -> Map:
         """A heat map of what moved the answer, for the predicted class unless `code` is given."""
-        target = code or diagnosis.label or self.study.codes[0]
+        target, seen = code or diagnosis.label or self.study.codes[0], diagnosis.seen
+        if seen is None:
+            if self.weights.contract.outlined:
+                raise ExplainError("nothing-outlined", f"{diagnosis.file}: {structures.NO_BRAIN}")
+            seen = diagnosis.prepared
         with self._explaining:
-            return explain(
-                self.weights, diagnosis.seen or diagnosis.prepared, target, method, progress, diagnosis.base
-            )
+            return explain(self.weights, seen, target, method, progress, diagnosis.base)
 
 
 def measured(found: segment.Segmentation) -> tuple[dict[str, Value] | None, list[gate.Finding]]:

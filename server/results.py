@@ -3,6 +3,7 @@
 import threading
 import time
 
+from diagnosis.maps.explain import ExplainError
 from reports.cuts import cuts_png
 from reports.labels import SUFFIX, label_map
 from scans import processes
@@ -93,7 +94,10 @@ class HeatMap(Volume):
 
         def job() -> bytes:
             diagnosis = self.state.diagnosis(result)
-            found = diagnoser.explain(diagnosis, method, code, progress=progress)
+            try:
+                found = diagnoser.explain(diagnosis, method, code, progress=progress)
+            except ExplainError as error:
+                raise Refusal(422, error.code, str(error)) from error
             return payloads.MAPS[suffix or ""](diagnosis, found)
 
         try:

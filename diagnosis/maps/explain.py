@@ -22,7 +22,11 @@ from scans.prepare import Prepared
 
 
 class ExplainError(ValueError):
-    """A map that cannot be made; the message names what was asked and what there is."""
+    """A map that cannot be made: a code, and words that name what was asked and what there is."""
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +49,10 @@ def explain(
     """The map of one class by one of METHODS; the input is one prepared scan, `base` what the network's base made
     of it when it was judged."""
     if method not in METHODS:
-        raise ExplainError(f"method {method!r} is unknown; choose {', '.join(METHODS)}")
+        raise ExplainError("unknown-map", f"method {method!r} is unknown; choose {', '.join(METHODS)}")
     if code not in weights.study.codes:
-        raise ExplainError(f"class {code!r} is unknown; {weights.study.key} has {', '.join(weights.study.codes)}")
+        known = ", ".join(weights.study.codes)
+        raise ExplainError("unknown-map", f"class {code!r} is unknown; {weights.study.key} has {known}")
     x = prepared.tensor[None].to(weights.device)  # (1, 1, X, Y, Z) or (1, C, H, W)
     view = NetworkView(weights.network, x.shape, weights.study.codes.index(code), base)
     values, score = METHODS[method](view, x, prepared, progress or (lambda fraction: None))

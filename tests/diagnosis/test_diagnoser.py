@@ -16,6 +16,7 @@ from diagnosis.anatomy import segment, structures
 from diagnosis.anatomy.measures import MEASURES, NOT_ASSESSED
 from diagnosis.anatomy.norms import FILE, NormsError, Person
 from diagnosis.diagnoser import Diagnoser
+from diagnosis.maps.explain import ExplainError
 from networks.forward import Forward
 from networks.header import Header
 from scans.files import content_hash
@@ -188,9 +189,13 @@ def test_weights_that_judge_what_is_outlined_want_their_segmenter(
     with pytest.raises(model.WeightsError, match="learned with another segmenter"):
         Diagnoser(outlined_weights(tmp_path, "0" * 64), "cpu", segmenter=file)
     monkeypatch.setattr(structures, "structures", lambda head, found: None)
-    refused = Diagnoser(outlined_weights(tmp_path, content_hash(file)), "cpu", segmenter=file)(head_file)
+    diagnoser = Diagnoser(outlined_weights(tmp_path, content_hash(file)), "cpu", segmenter=file)
+    refused = diagnoser(head_file)
     assert refused.label is None and refused.verdict == "cannot be judged"
     assert "no-brain" in [finding.code for finding in refused.findings]
+    with pytest.raises(ExplainError, match=r"head\.nii\.gz: no brain could be outlined") as error:
+        diagnoser.explain(refused)
+    assert error.value.code == "nothing-outlined"
 
 
 def test_a_network_sees_what_is_outlined(measuring_folder, head_file, tmp_path, monkeypatch):

@@ -17,6 +17,8 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+from diagnosis.maps.explain import ExplainError
+from reports.wording import translations
 from server import results
 from server.access.callers import OPEN, Proxy
 from server.state import Pool
@@ -37,11 +39,31 @@ from tests.support import Server, running
 )
 def test_a_map_is_of_the_answer_or_of_what_is_asked_for(diagnosis, monkeypatch, label, query, status, expected):
     asked = []
-    explaining = SimpleNamespace(
-        study=diagnosis.weights.study,
-        weights=diagnosis.weights,
-        explain=lambda *given, **_: asked.append(given[1:]),
-    )
+    explain = lambda *given, **_: asked.append(given[1:])  # noqa: E731
+    code, body = map_of(diagnosis, monkeypatch, label, query, explain)
+    if status == 200:
+        assert (code, body, asked) == (200, b"a map", [expected])
+    else:
+        assert code == status and json.loads(body)["error"]["message"] == expected and not asked
+
+
+def test_a_map_of_what_the_network_never_saw_is_refused_in_words(diagnosis, monkeypatch):
+    def explain(*_, **__):
+        raise ExplainError("nothing-outlined", "head.nii.gz: no brain could be outlined")
+
+    code, body = map_of(diagnosis, monkeypatch, None, "", explain)
+    assert code == 422
+    assert json.loads(body)["error"] == {
+        "code": "nothing-outlined",
+        "message": "head.nii.gz: no brain could be outlined",
+    }
+    for words in translations().values():
+        assert words["error.nothing-outlined"] and words["remedy.nothing-outlined"]
+
+
+def map_of(diagnosis, monkeypatch, label, query, explain) -> tuple[int, bytes]:
+    """What a server answers that is asked for a map."""
+    explaining = SimpleNamespace(study=diagnosis.weights.study, weights=diagnosis.weights, explain=explain)
     state = SimpleNamespace(
         stopping=False,
         waiting=set(),
@@ -73,12 +95,9 @@ def test_a_map_is_of_the_answer_or_of_what_is_asked_for(diagnosis, monkeypatch, 
         return got.code, got.body
 
     with ThreadPoolExecutor(1) as aside:  # a browser of other tests may keep a loop running in this thread
-        code, body = aside.submit(lambda: asyncio.run(answer())).result()
+        told = aside.submit(lambda: asyncio.run(answer())).result()
     state.pool.close()
-    if status == 200:
-        assert (code, body, asked) == (200, b"a map", [expected])
-    else:
-        assert code == status and json.loads(body)["error"]["message"] == expected and not asked
+    return told
 
 
 @pytest.fixture(scope="module")
