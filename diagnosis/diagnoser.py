@@ -30,7 +30,7 @@ from scans.prepare import Prepared, prepare
 from scans.processes import read
 from scans.read import safe_name
 from scans.scan import Scan, ScanError
-from studies import NOTICE, Study
+from studies import HEAD, NOTICE, Study
 
 VERSION = "1.0.0"
 BESIDE, NONE = "beside", "none"  # which segmenter: the one in the folder of the class weights, or none at all
@@ -140,7 +140,8 @@ class Diagnoser:
     """A loaded weights file, ready to judge scans from several threads at once.
 
     `segmenter` measures heads beside it: a loaded one, a file, BESIDE for the one that lies in the folder of the
-    weights, where one does, or NONE. Studies that place no heads on its grid are not measured. `norms` likewise.
+    weights, where one does, or NONE. Studies that place no heads on its grid are not measured, but weights that
+    judge what is outlined get it on whichever grid they have. `norms` likewise.
     """
 
     def __init__(
@@ -153,7 +154,8 @@ class Diagnoser:
     ):
         self.weights = model.load(weights, device)
         found = open_segmenter(segmenter, Path(weights).parent, device)
-        self.segmenter = found if segment.fits(self.weights.contract) else None
+        contract = self.weights.contract
+        self.segmenter = found if contract.outlined or segment.fits(contract) else None
         check_segmenter(self.weights, self.segmenter)
         self.norms = open_norms(norms, Path(weights).parent, self.segmenter)
         self.forward = Forward(self.weights.network, precision)
@@ -226,13 +228,19 @@ class Diagnoser:
             findings = gate.before(scan, prepared, self.weights)
         placed = gate.verdict(findings) != gate.UNFIT and "no-affine" not in prepared.notes
         segmentation = measures = outlined = None
-        by_outlines = self.weights.contract.outlined
+        by_outlines, on_its_grid = self.weights.contract.outlined, segment.fits(self.weights.contract)
         if self.segmenter is not None and placed:  # what is no head, or lies turned, is never measured
             with step("measure"):
-                found = segment.segment(self.segmenter, prepared)
+                head = prepared if on_its_grid else prepare(scan, HEAD)
+                found = segment.segment(self.segmenter, head)
                 measures, doubts = measured(found)
-                outlined = structures.structures(prepared, found) if by_outlines and measures else None
-            segmentation = found if measures else None
+                if by_outlines and measures:
+                    whole = structures.structures(head, found)
+                    outlined = whole and structures.on_grid_of(self.weights.contract, scan, whole)
+            if measures and on_its_grid:
+                segmentation = found
+            else:
+                measures = None
             findings += doubts
         seen = outlined if by_outlines else prepared
         if seen is None and (judge_anyway or gate.verdict(findings) != gate.UNFIT):  # else it has its reason

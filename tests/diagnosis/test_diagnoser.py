@@ -17,12 +17,13 @@ from diagnosis.anatomy.measures import MEASURES, NOT_ASSESSED
 from diagnosis.anatomy.norms import FILE, NormsError, Person
 from diagnosis.diagnoser import Diagnoser
 from diagnosis.maps.explain import ExplainError
+from learning.settings import coarser, cropped
 from networks.forward import Forward
 from networks.header import Header
 from scans.files import content_hash
 from scans.prepare import prepare
 from scans.read import read
-from studies import NOTICE, STUDIES
+from studies import NOTICE, STUDIES, Contract
 from tests import support
 from tests.norms import LAWFUL, made, written
 from tests.segmenters import SHARE
@@ -171,12 +172,15 @@ def test_what_adds_up_to_no_head_is_doubted_instead_of_measured(measuring, head_
     assert diagnosis.findings[0].text.startswith("What was outlined inside the skull adds up to 28")
 
 
-def outlined_weights(folder, segmenter: str) -> Path:
+OUTLINED = replace(STUDY.contract, scale="structures")
+
+
+def outlined_weights(folder, segmenter: str, contract: Contract = OUTLINED) -> Path:
     """Untrained weights that judge what is outlined, learned with the segmenter of that hash."""
-    study = STUDIES["alzheimers"]
-    study = replace(study, contract=replace(study.contract, scale="structures"))
-    header = Header(study, study.network, training={"segmenter": segmenter})
-    network = model.NETWORKS[study.network](5).eval()
+    arguments = {} if contract == OUTLINED else {"shape": list(contract.shape)}
+    study = replace(STUDY, contract=contract, arguments=arguments)
+    header = Header(study, study.network, arguments, training={"segmenter": segmenter})
+    network = model.NETWORKS[study.network](5, **arguments).eval()
     return model.save(folder / f"alzheimers.{study.network}.safetensors", network, header)
 
 
@@ -216,6 +220,22 @@ def test_a_network_sees_what_is_outlined(measuring_folder, head_file, tmp_path, 
     assert diagnosis.probabilities == pytest.approx(expected, abs=1e-5)
     relevance = diagnoser.explain(diagnosis, "relevance").values
     assert np.abs(relevance[83:]).sum() > 0 and not relevance[:83].any()
+
+
+@pytest.mark.parametrize("contract", [cropped(OUTLINED, (120, 160, 130)), coarser(OUTLINED, (83, 128, 128))])
+def test_on_a_grid_of_its_own_a_network_sees_what_it_learned_from(
+    measuring_folder, head_file, tmp_path, monkeypatch, contract
+):
+    file = measuring_folder / model.SEGMENTER
+    monkeypatch.setattr(structures, "structures", lambda head, found: head)
+    diagnoser = Diagnoser(outlined_weights(tmp_path, content_hash(file), contract), "cpu", segmenter=file)
+    diagnosis = diagnoser(head_file)
+    learned_from = structures.StructuresInput(file, contract)(read(head_file))
+    assert diagnosis.seen.tensor.shape == (1, *contract.shape) and torch.equal(diagnosis.seen.tensor, learned_from)
+    assert diagnosis.label is not None and diagnoser.explain(diagnosis).values.shape == contract.shape
+    assert diagnosis.measures is diagnosis.segmentation is diagnosis.segmenter is None
+    monkeypatch.setattr(structures, "structures", lambda head, found: None)
+    assert "no-brain" in [finding.code for finding in diagnoser(head_file).findings]
 
 
 def test_norms_beside_the_weights_give_centiles_for_an_age_among_the_controls(
