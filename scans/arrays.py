@@ -4,6 +4,7 @@ They go through the reader of NIfTI files, so that what a file would be refused 
 """
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,12 @@ def is_array(given: Any) -> bool:
     """Whether this is what `from_array` takes."""
     if isinstance(given, tuple):
         return len(given) == 2
+    if isinstance(given, str | Path | bytes | Scan):
+        return False
     library = sys.modules.get("nibabel")  # who holds an image of its has opened it, and others need not
-    return library is not None and isinstance(given, library.spatialimages.SpatialImage)
+    images = getattr(library, "spatialimages", None)  # not there yet while another thread opens the library
+    kind = getattr(images, "SpatialImage", None)
+    return kind is not None and isinstance(given, kind)
 
 
 def from_array(given: Any, name: str = NAME) -> Scan:

@@ -1,5 +1,9 @@
 """Scans in memory: the same as their file, and refused for the same."""
 
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import nibabel
 import numpy as np
 import pytest
@@ -21,7 +25,20 @@ def test_an_image_an_array_and_a_file_are_one_scan(tmp_path):
         np.testing.assert_array_equal(scan.voxels, wanted.voxels)
         np.testing.assert_allclose(scan.affine, wanted.affine, atol=1e-5)
         assert scan.kind == "volume" and scan.facts["affine_known"]
+        assert not is_array(scan)
     assert not is_array(file) and not is_array(b"bytes")
+
+
+@pytest.mark.parametrize("begun", [[], ["spatialimages"]])
+@pytest.mark.parametrize(
+    "given", ["head.nii", Path("head.nii"), b"bytes", object()], ids=lambda one: type(one).__name__
+)
+def test_while_another_thread_opens_the_library_nothing_is_an_image_of_its(monkeypatch, begun, given):
+    library = ModuleType("nibabel")
+    for name in begun:
+        setattr(library, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "nibabel", library)
+    assert not is_array(given)
 
 
 @pytest.mark.parametrize(
