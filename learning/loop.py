@@ -188,6 +188,11 @@ class Trainer:
             raise TrainError("--precision amp needs CUDA; use bf16 or fp32 on a processor")
         self.state = new_state(study, settings, device, self.precision)
 
+    @property
+    def segmenter(self) -> str | None:
+        """The hash of the segmenter that outlines what is learned from, where one does."""
+        return self.to_input.weights.sha256 if self.to_input else None
+
     def indices(self, epoch: int) -> list[int]:
         """The training cases that an epoch sees: at first only the ends of the order, if so asked."""
         keep = set(self.study.codes)

@@ -54,7 +54,7 @@ def header_of(run: Trainer) -> Header:
         "seconds": round(sum(row.get("seconds", 0.0) for row in state.history), 1),
         "commit": commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "segmenter": run.to_input.weights.sha256 if run.to_input else None,
+        "segmenter": run.segmenter,
         "leaks_allowed": run.facts["leaks"],
         "started": run.facts["started"],
         "flow": run.facts["flow"],

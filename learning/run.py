@@ -208,6 +208,8 @@ def open_run(given: Given) -> tuple[Trainer, Path]:
     if record:
         run.cases = read_split(out / "split.csv", data_folder(Path(settings.data)))
         run.facts = known_facts(record["facts"])
+        if run.facts["segmenter"] not in (None, run.segmenter):
+            raise TrainError(f"{out}: began with another {model.SEGMENTER} than the one here; put that one back")
         run.study = scaled(run.study, run.cases)
         run.state.restore(record["state"])
         if world()[0] == 0:
@@ -215,7 +217,7 @@ def open_run(given: Given) -> tuple[Trainer, Path]:
         run.cache.contents = shared(run.cache.contents)
         return run, out
     run.facts |= {"started": load_imagenet(run), "salt": secrets.token_hex(8)}
-    run.facts["began"] = f"{datetime.now():%Y-%m-%d %H:%M}"
+    run.facts |= {"began": f"{datetime.now():%Y-%m-%d %H:%M}", "segmenter": run.segmenter}
     out.mkdir(parents=True, exist_ok=True)
     gathered = gather_cases(study, settings, out, run.cache) if world()[0] == 0 else None
     run.cases, facts = shared(gathered)
@@ -285,7 +287,15 @@ def resumed(out: Path, given: Given) -> tuple[dict[str, Any], Settings]:
 def known_facts(facts: dict[str, Any]) -> dict[str, Any]:
     """A run's facts by today's names; runs of old say `doubles`, and nothing of what they started with."""
     duplicates = facts.get("duplicates", facts.get("doubles", 0))
-    return {"started": None, "salt": "", "began": "", "flow": [], **facts, "duplicates": duplicates}
+    return {
+        "started": None,
+        "salt": "",
+        "began": "",
+        "flow": [],
+        "segmenter": None,
+        **facts,
+        "duplicates": duplicates,
+    }
 
 
 def load_imagenet(run: Trainer) -> str | None:

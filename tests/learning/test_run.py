@@ -93,6 +93,11 @@ def test_resuming_refuses_what_was_fixed(tmp_path, capsys):
     assert "holds a run already" in capsys.readouterr().err
     assert train.main(["--resume", str(tmp_path)]) == 1
     assert "no last.pt" in capsys.readouterr().err
+    kept = torch.load(out / "last.pt", weights_only=True)
+    kept["facts"]["segmenter"] = "0" * 64
+    torch.save(kept, out / "last.pt")
+    assert train.main(["--resume", str(out)]) == 1
+    assert "began with another segmenter.safetensors" in capsys.readouterr().err
 
 
 def test_a_finished_run_goes_on_for_more_epochs(tmp_path, whole, capsys):
