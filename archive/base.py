@@ -27,14 +27,14 @@ ALSO = ("IssuerOfPatientID", "PatientAge", "PatientSize", "PatientWeight", "Stud
 IDENTIFIED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID")
 TEXTS = ("AS", "CS", "DA", "LO", "PN", "SH", "TM", "UI")
 # What a series shows of the body: nothing; a part, which may have a side; structures, each with a side of its own.
-NOTHING, PART, STRUCTURES = "nothing", "part", "structures"
+NO_BODY_PART, BODY_PART, SIDED_STRUCTURES = "nothing", "body part", "sided structures"
 # kind → the number of its series, what the series is called and shows
 SERIES = {
-    "report": (9001, "structured report", NOTHING),
-    "pdf": (9002, "report as PDF", NOTHING),
-    "picture": (9003, "pictures", PART),
-    "map": (9004, "heat map", PART),
-    "outlines": (9005, "outlines", STRUCTURES),
+    "report": (9001, "structured report", NO_BODY_PART),
+    "pdf": (9002, "report as PDF", NO_BODY_PART),
+    "picture": (9003, "pictures", BODY_PART),
+    "map": (9004, "heat map", BODY_PART),
+    "outlines": (9005, "outlines", SIDED_STRUCTURES),
 }
 
 
@@ -128,14 +128,14 @@ def finish(made: Dataset, kind: str, diagnosis: Diagnosis, at: datetime) -> Data
         made.PositionReferenceIndicator = str(header.PositionReferenceIndicator)
     _, title, shown = SERIES[kind]
     part, side = header.get("BodyPartExamined"), header.get("Laterality")
-    if shown != NOTHING and part:
+    if shown != NO_BODY_PART and part:
         copy(made, "BodyPartExamined", part)
-    if shown == PART and (side or not part):  # of an unknown part nobody knows whether it has a side
+    if shown == BODY_PART and (side or not part):  # of an unknown part nobody knows whether it has a side
         copy(made, "Laterality", side)
     made.SeriesDescription = f"{MAKER}: {title} ({RESEARCH})"
-    for part in ("Series", "Content", "InstanceCreation"):
-        setattr(made, f"{part}Date", at.strftime("%Y%m%d"))
-        setattr(made, f"{part}Time", at.strftime("%H%M%S"))
+    for event in ("Series", "Content", "InstanceCreation"):
+        setattr(made, f"{event}Date", at.strftime("%Y%m%d"))
+        setattr(made, f"{event}Time", at.strftime("%H%M%S"))
     return made
 
 

@@ -1,6 +1,7 @@
 """Learning to segment from labelled heads: the loss, the loop with its checkpoints, the check on held-out heads.
 
-It knows nothing of files of scans: heads come in, a trained network comes out. `segment.py` is its command line.
+It knows nothing of files of scans: heads come in, a trained network comes out. Its command line is
+`train_segmenter.py`.
 """
 
 import math

@@ -188,8 +188,7 @@ class PageSession:
         with self._lock:
             if self.closed or job.stop.is_set():
                 raise Cancelled
-            kept = self.state.kept(result, diagnosis)
-            self.results[kept.id] = kept
+            self.results[result.id] = kept = self.state.kept(result, diagnosis)
         return kept
 
     def clear(self) -> None:
@@ -281,12 +280,9 @@ class ServerState:
         self.judged = prometheus.Counter(
             "scanwise_scans", "Scans answered", ["study", "outcome"], registry=self.registry
         )
+        buckets = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
         self.spent = prometheus.Histogram(
-            "scanwise_step_seconds",
-            "Seconds a step took",
-            ["step"],
-            buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
-            registry=self.registry,
+            "scanwise_step_seconds", "Seconds a step took", ["step"], buckets=buckets, registry=self.registry
         )
         for name, words, value in [
             ("scanwise_queue_length", "Scans that wait", lambda: self.pool.length),
@@ -377,10 +373,9 @@ class ServerState:
 
     def _keep(self, key: str, diagnosis: Diagnosis) -> None:
         with self._lock:
-            if key not in self.results:  # its page closed meanwhile
-                return
-            self._diagnoses[key] = diagnosis
-            self._diagnoses.move_to_end(key)
+            if key in self.results:  # else its page closed meanwhile
+                self._diagnoses[key] = diagnosis
+                self._diagnoses.move_to_end(key)
             while len(self._diagnoses) > self.KEPT:
                 self._diagnoses.popitem(last=False)
 
@@ -410,11 +405,8 @@ class ServerState:
 
     def gone(self, upload: Upload) -> ScanError:
         """What is true of a file that arrived here and is not there any more."""
-        minutes = f"{self.keep / 60:g}"
-        return ScanError(
-            "gone",
-            f"{upload.name}: no longer kept; this server keeps files for at most {minutes} min, so send it again",
-        )
+        words = f"no longer kept; this server keeps files for at most {self.keep / 60:g} min, so send it again"
+        return ScanError("gone", f"{upload.name}: {words}")
 
     def keep_house(self) -> None:
         """What `--keep` promises: files and results alike. Nothing that goes wrong here may stop the server."""

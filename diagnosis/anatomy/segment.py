@@ -100,7 +100,7 @@ def load(path: str | Path, device: str | torch.device = "auto") -> SegmenterWeig
     if header.get("kind") != KIND:
         raise model.WeightsError(
             f"{path.name}: holds {header.get('kind', 'a study')!r}, not a segmenter; give a "
-            "file that segment.py wrote"
+            "file that train_segmenter.py wrote"
         )
     if header.get("contract_hash") != HEAD.hash() or tuple(header.get("classes", ())) != CLASSES:
         raise model.WeightsError(

@@ -54,8 +54,6 @@ KEPT = [
         "BodyPartExamined",
         "PatientPosition",
         "Laterality",
-        "BodyPartExamined",
-        "Laterality",
         "FrameOfReferenceUID",
         "PositionReferenceIndicator",
         # equipment

@@ -18,7 +18,7 @@ def ball(radius: float) -> np.ndarray:
 
 @pytest.fixture
 def brain():
-    """A ball of white matter, 20 mm in radius, and its classes."""
+    """A ball of white matter, 20 voxels in radius, and its classes."""
     inside = ball(20)
     return torch.from_numpy(2.0 * inside)[None].float(), (WHITE * inside).astype(np.uint8)
 
@@ -32,7 +32,7 @@ def test_a_shell_is_drawn_where_the_scalp_would_lie_and_nothing_else_changes(bra
     assert changed.any() and np.allclose(drawn[0].numpy()[changed], bare.BRIGHT * 2.0, atol=1e-3)
     radius = np.sqrt(((np.argwhere(changed) - (SIDE - 1) / 2) ** 2).sum(1))
     assert radius.mean() == pytest.approx(20 + sum(bare.SHELL) / 2, abs=1)
-    assert radius.min() > 20 and np.ptp(radius) < np.ptp(bare.SHELL) + 4  # the distance is measured at 2 mm
+    assert radius.min() > 20 and np.ptp(radius) < np.ptp(bare.SHELL) + 4  # measured at every second voxel
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_the_file_is_small_opens_and_is_no_study(weights):
 
 def test_a_study_s_weights_are_no_segmenter_and_other_contracts_are_refused(weights, tmp_path):
     study = support.ROOT / "weights" / "alzheimers.ClassificationModel3D.safetensors"
-    with pytest.raises(model.WeightsError, match="not a segmenter"):
+    with pytest.raises(model.WeightsError, match=r"not a segmenter; give a file that train_segmenter\.py wrote"):
         segmenting.load(study, "cpu")
     other = segmentation.write(tmp_path / "other.safetensors", Segmenter(), {"contract_hash": "0123"})
     with pytest.raises(model.WeightsError, match="input contract 0123"):

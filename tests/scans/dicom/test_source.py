@@ -5,7 +5,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from scans.dicom.headers import Content
-from scans.dicom.source import LONGEST, attributes
+from scans.dicom.source import KEPT, LONGEST, attributes
 from scans.origin import Source
 
 
@@ -18,6 +18,10 @@ def content(implicit=True, **elements):
     out.is_implicit_VR, out.is_little_endian = implicit, True
     write_dataset(out, data)
     return Content(memoryview(out.getvalue()), implicit, True)
+
+
+def test_each_element_is_listed_once():
+    assert len(set(KEPT)) == len(KEPT)
 
 
 def test_person_and_study_come_through():
