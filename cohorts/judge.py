@@ -148,11 +148,6 @@ def fetched(item: Item) -> tuple[str, str | bytes, str]:
             folder = store.isdir(path)
             content: bytes = zipped(store, path) if folder else store.cat_file(path)
             return hashlib.sha256(content).hexdigest(), content, f"{name}.zip" if folder else name
-        if Path(item.path).is_dir():
-            root = Path(item.path)
-            files = sorted(path for path in root.rglob("*") if path.is_file())
-            told = "".join(f"{content_hash(path)} {path.relative_to(root).as_posix()}\n" for path in files)
-            return hashlib.sha256(told.encode()).hexdigest(), item.path, name
         return content_hash(item.path), item.path, name
     except OSError as error:
         words = error.strerror or str(error)[:100]

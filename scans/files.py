@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from scans.folders.listing import SMALLEST, may_be_dicom, possible
+from scans.read import APART
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -41,15 +44,28 @@ INFLATE_ERRORS: tuple[type[Exception], ...] = (zlib.error, inflate.error)  # isa
 
 
 def content_hash(file: str | Path) -> str:
-    """SHA-256 of a file's bytes; of a folder that of its files' own, whatever they are called."""
+    """SHA-256 of a file's bytes; of a folder that of the DICOM files' in it, whatever they are called.
+
+    Other files of a folder, such as our own answers, are not read as part of a scan, and do not count.
+    """
     if Path(file).is_dir():
-        own = sorted(content_hash(inner) for inner in Path(file).rglob("*") if is_plain(inner))
+        inner = (Path(file) / name for name in possible(Path(file), APART))
+        own = sorted(content_hash(each) for each in inner if each.is_file() and _is_read(each))
         return hashlib.sha256("".join(own).encode()).hexdigest()
     digest = hashlib.sha256()
     with Path(file).open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _is_read(file: Path) -> bool:
+    """Whether reading its folder looks into a file."""
+    try:
+        with file.open("rb") as stream:
+            return may_be_dicom(stream.read(SMALLEST), file.name)
+    except OSError:
+        return False
 
 
 def code_hash(files: Iterable[Path]) -> str:

@@ -17,6 +17,7 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
 
 from scans.dicom.pixels import Pixels
+from scans.folders.listing import may_be_dicom
 from scans.memory import grow
 from scans.scan import Data, ScanError, View
 
@@ -185,10 +186,7 @@ class Reading:
 
     def parse(self, raw: Data | bytearray | memoryview, filename: str = ".dcm") -> File | None:
         """The header and pixels in the bytes of a file, or None where it is no DICOM file."""
-        last = filename.rsplit("/", 1)[-1]
-        bare = raw[:2] in (b"\x08\x00", b"\x02\x00") and raw[3:4] == b"\x00"  # old files have no preamble
-        bare = bare and (last.lower().endswith((".dcm", ".ima")) or "." not in last)
-        if raw[128:132] != b"DICM" and not bare:
+        if not may_be_dicom(raw, filename):
             return None
         try:
             return self._parse(raw, 132 if raw[128:132] == b"DICM" else 0)

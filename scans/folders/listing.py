@@ -6,6 +6,7 @@ What another reader takes, such as a .nii.gz, is a scan by itself and no part of
 import mmap
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from scans.scan import ScanError
 
 MAX_FILES = 20_000
 SMALLEST = 132  # bytes that a DICOM file has at least
+OLD = (b"\x08\x00", b"\x02\x00")  # how files without a preamble begin
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,29 @@ class Folder:
             os.close(descriptor)
 
 
-def listing(path: Path, shown: str, apart: tuple[str, ...], most: int | None = None) -> tuple[str, ...]:
-    """The files below a folder that may be DICOM, sorted; hidden ones and those that end in `apart` are not."""
-    found: list[str] = []
+def may_be_dicom(start: bytes | bytearray | memoryview | mmap.mmap, name: str) -> bool:
+    """Whether a file that begins so is taken for DICOM; any other is passed over, whatever its name."""
+    last = name.rsplit("/", 1)[-1]
+    bare = start[:2] in OLD and start[3:4] == b"\x00"
+    named = last.lower().endswith((".dcm", ".ima")) or "." not in last
+    return start[128:132] == b"DICM" or (bare and named)
+
+
+def possible(path: Path, apart: tuple[str, ...]) -> Iterator[str]:
+    """The files below a folder that may be DICOM; hidden ones and those that end in `apart` are not."""
     for place, folders, files in os.walk(path):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
         below = Path(place).relative_to(path)
-        possible = (file for file in files if not file.startswith(".") and not file.lower().endswith(apart))
-        found += [str(below / file) for file in possible]
+        for file in files:
+            if not file.startswith(".") and not file.lower().endswith(apart):
+                yield str(below / file)
+
+
+def listing(path: Path, shown: str, apart: tuple[str, ...], most: int | None = None) -> tuple[str, ...]:
+    """The `possible` files below a folder, sorted; refused where there are none, or too many."""
+    found: list[str] = []
+    for name in possible(path, apart):
+        found.append(name)
         if len(found) > (most or MAX_FILES):
             raise ScanError(
                 "too-large",

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 from cohorts import judge
 from cohorts.inputs import Item
-from cohorts.judge import Judge, Wanted, below
+from cohorts.judge import Judge, Wanted, below, fetched
 from reports import files
+from scans.files import content_hash
+from tests import dicom_study
 
 
 def test_a_record_names_the_path_the_content_and_what_judged_it(diagnoser, bids):
@@ -34,6 +36,26 @@ def test_a_refused_scan_has_a_record_too(diagnoser, tmp_path):
         gone["error"]["code"] == "missing" and "No such file" in gone["error"]["message"] and gone["sha256"] == ""
     )
     assert judged(Item("gone.nii", str(tmp_path / "gone.nii")), "") is None
+
+
+def test_the_content_of_a_folder_is_that_of_the_files_read_of_it(tmp_path):
+    paths = dicom_study.written(dicom_study.instances(8.0)[:3], tmp_path / "study")
+    study, item = tmp_path / "study", Item("study", str(tmp_path / "study"))
+    before = fetched(item)[0]
+    assert before == content_hash(study)
+    for name in (
+        "answers.csv",
+        "answers.csv.part",
+        ".answers.csv.lock",
+        ".hidden/1.dcm",
+        "x_map.nii.gz",
+        "x.html",
+    ):
+        (study / name).parent.mkdir(exist_ok=True)
+        (study / name).write_bytes(paths[0].read_bytes() if name.endswith("dcm") else b"ours")
+    assert fetched(item)[0] == before
+    paths[0].write_bytes(paths[0].read_bytes() + b"\0\0")
+    assert fetched(item)[0] != before
 
 
 def test_what_breaks_down_over_one_scan_is_told_in_its_record(diagnoser, bids, monkeypatch):
