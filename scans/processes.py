@@ -43,6 +43,7 @@ STARTING = 60.0  # seconds that a reader may take to start
 IDLE = 60.0  # seconds after which a reader that nobody needed ends; one is kept
 LOOK = 0.05  # seconds between two looks at whether somebody still wants the answer
 MESSAGE = 8 << 20  # bytes of an answer without its voxels: a list of instances is the most of it
+BY_ONE_FILE = ("reader-died", "too-large", "too-much-memory", "too-slow", "unreadable")  # what one may do to many
 ROOT = Path(__file__).resolve().parent.parent
 TYPES = ("u1", "i1", "u2", "i2", "i4", "f4")  # of voxels and pixels that may come back
 SUPPORTED = hasattr(socket, "send_fds") and hasattr(select, "poll")
@@ -51,6 +52,10 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")  # each
 
 class Gone(Exception):
     """A reader ended before it answered."""
+
+
+class NotStarted(ScanError):
+    """A reader ended, or took too long, before any file was given to it."""
 
 
 class Reader:
@@ -200,8 +205,27 @@ class Readers:
         salt = salt or os.urandom(16)
         batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
         with ThreadPoolExecutor(self.size) as pool:
-            parts = pool.map(lambda batch: self._survey(folder, shown, batch, salt), batches)
-            return units(folder, merged(one for part in parts for one in part))
+            parts = list(pool.map(lambda batch: self._surveyed(folder, shown, batch, salt), batches))
+        read = units(folder, merged(one for found, _ in parts for one in found))
+        unread = [Unit(folder / name, "") for _, names in parts for name in names]  # reading each says why
+        return sorted(read + unread, key=lambda unit: unit.path.parts)
+
+    def _surveyed(
+        self, folder: Path, shown: str, names: tuple[str, ...], salt: bytes
+    ) -> tuple[list[Found], tuple[str, ...]]:
+        """What lies in these files, and those over which a reader breaks down: looked for by halves."""
+        try:
+            return self._survey(folder, shown, names, salt), ()
+        except NotStarted:
+            raise
+        except ScanError as error:
+            if error.code not in BY_ONE_FILE:
+                raise
+        if len(names) == 1:
+            return [], names
+        half = len(names) // 2
+        first, second = (self._surveyed(folder, shown, part, salt) for part in (names[:half], names[half:]))
+        return first[0] + second[0], first[1] + second[1]
 
     def _survey(self, folder: Path, shown: str, names: tuple[str, ...], salt: bytes) -> list[Found]:
         if not SUPPORTED:
@@ -233,7 +257,7 @@ class Readers:
                 reader.worn = bool(told.get("worn"))
             except TimeoutError as error:
                 words = "it did not start" if not reader.ready else f"it took longer than {seconds:g} s"
-                raise ScanError(
+                raise (ScanError if reader.ready else NotStarted)(
                     "too-slow", f"{shown}: given up, as {words}; upload a smaller file, or convert it to .nii.gz"
                 ) from error
             except InterruptedError as error:
@@ -241,7 +265,7 @@ class Readers:
                     "cancelled", f"{shown}: given up, as nobody waits for it; upload it again"
                 ) from error
             except Gone as error:
-                raise ScanError(
+                raise (ScanError if reader.ready else NotStarted)(
                     "reader-died",
                     f"{shown}: the program that reads this kind of file broke down over it "
                     f"({ended(reader.stop())}); export the scan again, or convert it to "

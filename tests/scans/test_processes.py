@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from scans import memory, processes
 from scans import read as plain
 from scans.scan import ScanError
-from tests import heads
+from tests import dicom_study, heads
 from tests.hostile.seeds import SEEDS
 from tests.support import ROOT, until
 
@@ -25,6 +25,7 @@ import os, sys, time
 sys.path.insert(0, {root!r})
 import numpy as np
 from scans import nifti, reader
+from scans.dicom import folder
 from scans.scan import ScanError
 def odd(data, name, series, limit):
     word = bytes(data[:8])
@@ -34,8 +35,13 @@ def odd(data, name, series, limit):
     if word == b"exitexit": os._exit(3)
     if word == b"surprise": raise AttributeError("Secret^Name")
     if word == b"hoarding": kept.append(np.ones(20 << 20)); raise ScanError("constant", "160 MB kept")
+looked_through = folder.looked_through
+def odd_folder(folder, *rest):
+    for name in folder.names:
+        if "crash" in name: os.kill(os.getpid(), 11)
+    return looked_through(folder, *rest)
 kept = []
-nifti.read_nifti = odd
+nifti.read_nifti, folder.looked_through = odd, odd_folder
 reader.main({end})
 """
 
@@ -152,6 +158,29 @@ def test_a_swelling_reader_stays_within_its_bound(odd_readers):
     done.set()
     watching.join()
     assert 100 << 20 < peak[0] < memory.SLACK + (300 << 20)
+
+
+def test_a_file_that_breaks_its_reader_down_is_a_unit_beside_the_others(odd_readers, tmp_path):
+    dicom_study.written(dicom_study.instances(8.0)[:2], tmp_path / "a")
+    (tmp_path / "crash.dcm").write_bytes(b"x" * 300)
+    (tmp_path / "note").write_bytes(b"x" * 300)
+    found = [unit.path.relative_to(tmp_path).as_posix() for unit in odd_readers.survey(tmp_path)]
+    assert found == ["a", "crash.dcm"]
+
+
+def test_a_survey_without_any_reader_is_refused_at_once(readers, tmp_path, monkeypatch):
+    start = subprocess.Popen
+    started = []
+
+    def other(command, **options):
+        started.append(command)
+        return start([sys.executable, "-c", "raise SystemExit(3)"], **options)
+
+    monkeypatch.setattr(processes.subprocess, "Popen", other)
+    dicom_study.written(dicom_study.instances(8.0)[:6], tmp_path)
+    with pytest.raises(ScanError, match="ended with"):
+        readers.survey(tmp_path)
+    assert len(started) == 1
 
 
 def test_who_no_longer_waits_ends_the_reading(odd_readers):
