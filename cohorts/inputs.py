@@ -47,6 +47,7 @@ class Cohort:
     participants: frozenset[str] = frozenset()  # of a BIDS dataset; all where none is named
     volumes: bool = True  # or pictures, each file of DICOM one
     studies: dict[Path, dict[Path, list[Item]]] = field(default_factory=dict, repr=False)  # as headers told
+    damaged: set[Path] = field(default_factory=set, repr=False)  # files called .dcm, as headers told
 
     @property
     def is_bids(self) -> bool:
@@ -95,10 +96,11 @@ class Cohort:
         if not self.volumes or not any(holds_dicom(files) for files in self._folders(folder)):
             return {}
         try:
-            found = processes.survey(folder)
+            found = processes.survey(folder, with_damaged=True)
         except ScanError as error:
             raise InputError(f"{error}; or give the folders one by one, in a CSV with a column file") from error
-        return {unit.path: list(self._of(unit.path, unit.mixed)) for unit in found}
+        self.damaged.update(unit.path for unit in found if unit.damaged)
+        return {unit.path: list(self._of(unit.path, unit.mixed)) for unit in found if not unit.damaged}
 
     def _of(self, path: Path, mixed: bool) -> Iterator[Item]:
         """A folder of slices as one scan, or as one for each study that lies in it."""
@@ -143,6 +145,8 @@ class Cohort:
                 yield from self._walked(path, studies, above, told)
             elif path in studies:
                 yield from studies[path]
+            elif path in self.damaged and not told and folder in above:
+                yield Item(named(path.relative_to(self.source).as_posix()), str(path))  # its row says why
             elif path.name.lower().endswith(endings) and path.is_file():
                 yield Item(named(path.relative_to(self.source).as_posix()), str(path))
 

@@ -198,7 +198,7 @@ class Readers:
         pictures = {str(key)[:20]: base64.b64decode(each) for key, each in told["thumbnails"].items()}
         return {key: each for key, each in pictures.items() if len(each) == SIDE * SIDE}
 
-    def survey(self, folder: Path, salt: bytes = b"") -> list[Unit]:
+    def survey(self, folder: Path, salt: bytes = b"", with_damaged: bool = False) -> list[Unit]:
         """The scans below a folder of DICOM files, persons told apart by digests with this salt."""
         shown = plain.safe_name(folder.name or folder.resolve().name)
         names = listing(folder, shown, plain.APART, MAX_SURVEYED)
@@ -206,30 +206,33 @@ class Readers:
         batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
         with ThreadPoolExecutor(self.size) as pool:
             parts = list(pool.map(lambda batch: self._surveyed(folder, shown, batch, salt), batches))
-        read = units(folder, merged(one for found, _ in parts for one in found))
-        unread = [Unit(folder / name, "") for _, names in parts for name in names]  # reading each says why
-        return sorted(read + unread, key=lambda unit: unit.path.parts)
+        read = units(folder, merged(one for found, _, _ in parts for one in found))
+        unread = [Unit(folder / name, "") for _, _, names in parts for name in names]  # reading each says why
+        damaged = [Unit(folder / name, "", damaged=True) for _, names, _ in parts for name in names]
+        return sorted(read + unread + damaged * with_damaged, key=lambda unit: unit.path.parts)
 
     def _surveyed(
         self, folder: Path, shown: str, names: tuple[str, ...], salt: bytes
-    ) -> tuple[list[Found], tuple[str, ...]]:
-        """What lies in these files, and those over which a reader breaks down: looked for by halves."""
+    ) -> tuple[list[Found], list[str], tuple[str, ...]]:
+        """What lies in these files, which are damaged, and over which a reader breaks down: told by halves."""
         try:
-            return self._survey(folder, shown, names, salt), ()
+            return *self._survey(folder, shown, names, salt), ()
         except NotStarted:
             raise
         except ScanError as error:
             if error.code not in BY_ONE_FILE:
                 raise
         if len(names) == 1:
-            return [], names
+            return [], [], names
         half = len(names) // 2
         first, second = (self._surveyed(folder, shown, part, salt) for part in (names[:half], names[half:]))
-        return first[0] + second[0], first[1] + second[1]
+        return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
-    def _survey(self, folder: Path, shown: str, names: tuple[str, ...], salt: bytes) -> list[Found]:
+    def _survey(
+        self, folder: Path, shown: str, names: tuple[str, ...], salt: bytes
+    ) -> tuple[list[Found], list[str]]:
         if not SUPPORTED:
-            found = plain.guarded(plain.SURVEY, shown, Folder(folder, names), shown, salt, plain.LIMIT)
+            told = plain.guarded(plain.SURVEY, shown, Folder(folder, names), shown, salt, plain.LIMIT)
         else:
             seconds = SECONDS + SECONDS_A_FILE * len(names)
             asked = {
@@ -243,8 +246,7 @@ class Readers:
             told, _ = self._ask(folder, asked, seconds, lambda: False)
             if "code" in told:
                 raise refusal(told)
-            found = told["found"]
-        return [Found.of(record, names) for record in found]
+        return [Found.of(record, names) for record in told["found"]], [names[int(at)] for at in told["damaged"]]
 
     def _ask(
         self, file: str | Path | bytes, asked: dict[str, Any], seconds: float, cancelled: Callable[[], object]

@@ -71,7 +71,7 @@ def made(data: mmap.mmap | Folder, asked: dict[str, Any]) -> tuple[dict[str, Any
     """What was asked for: the scan, a small picture of each series, or what a folder's headers say."""
     name, limit = asked["name"], asked["limit"]
     if asked.get("task") == "survey":
-        return {"found": guarded(SURVEY, name, data, name, bytes.fromhex(asked["salt"]), limit)}, []
+        return guarded(SURVEY, name, data, name, bytes.fromhex(asked["salt"]), limit), []
     if asked.get("task") == "thumbnails":
         return {"thumbnails": guarded(THUMBNAILS, name, data, name, limit)}, []
     return handed_over(parse(data, name, asked["series"], limit))

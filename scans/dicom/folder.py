@@ -30,17 +30,26 @@ def read_folder(folder: Folder, name: str, series: str | None, limit: int) -> Sc
     return volume_of(members(folder, group.places, name, limit), name, limit, listed)
 
 
-def looked_through(folder: Folder, name: str, limit: int, modalities: set[str]) -> Iterator[tuple[File, str]]:
-    """The images by their headers; the kinds of what is DICOM and no image go to `modalities`."""
+def looked_through(
+    folder: Folder, name: str, limit: int, modalities: set[str], damaged: list[str] | None = None
+) -> Iterator[tuple[File, str]]:
+    """The images by their headers; the kinds of what is DICOM and no image go to `modalities`.
+
+    What is called .dcm and is none, or an image without its pixels, goes to `damaged`.
+    """
+    damaged = [] if damaged is None else damaged
     for place in folder.names:
         try:
             data = folder.mapped(place)
         except OSError:  # gone meanwhile, or not for us to open: no part of the folder
             continue
         if data is None:
+            damaged += [place] * place.lower().endswith(".dcm")
             continue
         grow(len(data))
         file = Reading(name, limit).parse(data, place)
+        if place.lower().endswith(".dcm") and (file is None or (file.pixels is None and "Rows" in file.header)):
+            damaged.append(place)
         if file is not None and file.pixels is None:
             modalities.add(str(file.header.get("Modality", "")))
         elif file is not None:
@@ -48,13 +57,17 @@ def looked_through(folder: Folder, name: str, limit: int, modalities: set[str]) 
         grow(-len(data))
 
 
-def survey(folder: Folder, name: str, salt: bytes, limit: int) -> list[dict[str, Any]]:
-    """The series of a folder for `scans.folders.units`; of persons and UIDs digests alone, by a salt."""
+def survey(folder: Folder, name: str, salt: bytes, limit: int) -> dict[str, Any]:
+    """The series of a folder for `scans.folders.units`, and its damaged files.
+
+    Of persons and UIDs there are digests alone, by a salt.
+    """
 
     def digest(text: str) -> str:
         return hashlib.blake2b(text.encode("utf-8", "replace"), key=salt[:64], digest_size=12).hexdigest()
 
-    groups = grouped(looked_through(folder, name, limit, set()))
+    damaged: list[str] = []
+    groups = grouped(looked_through(folder, name, limit, set(), damaged))
     places = {place: index for index, place in enumerate(folder.names)}
     found = []
     for one in series_of(groups):
@@ -69,7 +82,7 @@ def survey(folder: Folder, name: str, salt: bytes, limit: int) -> list[dict[str,
                 "names": [places[place] for place in groups[one.key].places],
             }
         )
-    return found
+    return {"found": found, "damaged": [places[place] for place in damaged]}
 
 
 def members(folder: Folder, places: list[str], name: str, limit: int) -> list[File]:

@@ -38,6 +38,7 @@ class Unit:
     path: Path
     patient: str  # whose scan would be read, as a digest; empty where that is not known
     mixed: bool = False  # whether the images of several studies lie among one another in it
+    damaged: bool = False  # a file called .dcm that is none, or has no pixels: no scan, whatever it was
 
 
 def merged(parts: Iterable[Found]) -> list[Found]:

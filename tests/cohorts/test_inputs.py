@@ -1,9 +1,13 @@
 """What a cohort consists of."""
 
+import copy
+
 import pytest
 
 from cohorts.inputs import Cohort, InputError, entities, shard_of
-from tests import small_scans
+from scans.read import read
+from scans.scan import ScanError
+from tests import dicom_study, small_scans
 
 
 def names(cohort):
@@ -29,6 +33,24 @@ def test_of_a_bids_dataset_the_t1_weighted_scans_of_each_or_of_some(tmp_path):
     assert names(Cohort(tmp_path, participants=frozenset({"03"}))) == files[6:]
     with pytest.raises(InputError, match="no participant 9"):
         names(Cohort(tmp_path, participants=frozenset({"9", "01"})))
+
+
+def test_damaged_dicom_files_outside_any_study_have_rows_and_other_documents_none(tmp_path):
+    image, *more = dicom_study.instances(8.0)[:3]
+    dicom_study.written([image, *more], tmp_path / "study")
+    whole = (tmp_path / "study" / "0.dcm").read_bytes()
+    document = copy.deepcopy(image)
+    del document.PixelData, document.Rows
+    document.Modality = "SR"
+    files = {"empty.dcm": b"", "cut.dcm": whole[:100], "odd.dcm": b"x" * 300, "study/bad.dcm": b"x" * 300}
+    files |= {"report.dcm": dicom_study.to_bytes(document), "DICOMDIR": dicom_study.to_bytes(document)}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    found = Cohort(tmp_path)
+    assert names(found) == ["cut.dcm", "empty.dcm", "odd.dcm", "study"] and found.count() == 4
+    for item in list(found)[:3]:
+        with pytest.raises(ScanError, match=item.file):
+            read(item.path)
 
 
 def test_every_scan_is_in_one_shard(tmp_path):
