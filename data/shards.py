@@ -18,6 +18,7 @@ from data.tables import DataError
 from scans.files import INFLATE_ERRORS, Lock, gzip, write_bytes
 
 INDEX = "index.json"
+DAMAGE: tuple[type[Exception], ...] = (OSError, EOFError, ValueError, *INFLATE_ERRORS)
 SIZE = 1 << 30  # bytes after which a shard is whole
 
 
@@ -68,7 +69,7 @@ class Shards:
             with (self.folder / shard).open("rb") as tar:
                 tar.seek(first)
                 return np.load(io.BytesIO(gzip.decompress(tar.read(count))))
-        except (OSError, EOFError, ValueError, *INFLATE_ERRORS) as error:
+        except DAMAGE as error:
             raise DataError(f"{self.folder / shard}: damaged; empty the folder, and it is packed again") from error
 
     def pack(self, scans: Iterable[tuple[str, bytes]]) -> None:
