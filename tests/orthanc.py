@@ -1,6 +1,6 @@
 """The archive that hospitals run: Debian's Orthanc with its DICOMweb plugin, as a process of a test's own.
 
-It starts from a JSON configuration in a folder of its own, on ports that the system names free, takes DICOM under
+It starts from a JSON configuration in a folder of its own, on ports that nobody listens on, takes DICOM under
 the title ARCHIVE from anybody on this machine, and is asked by its REST API. Where it is not installed the tests
 are skipped with words, unless SCANWISE_NEEDS_ARCHIVE=1 says that they must run.
 """
@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -20,7 +19,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.support import until
+from tests.support import free_ports, until
 
 ORTHANC = shutil.which("Orthanc") or shutil.which("orthanc")
 PLUGINS = [Path(f"/usr/{folder}/orthanc/plugins") for folder in ("share", "lib", "local/share")]
@@ -47,12 +46,6 @@ def lacking(words: str) -> NoReturn:
     """Skip on a person's machine, which need not have an archive; fail where all of it was to be installed."""
     assert not MUST, words
     pytest.skip(words)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @dataclass(frozen=True)
@@ -87,11 +80,11 @@ class Archive:
 
 
 @contextlib.contextmanager
-def archive(folder: Path, ports: tuple[int, int] | None = None) -> Iterator[Archive]:
+def archive(folder: Path, ports: list[int] | None = None) -> Iterator[Archive]:
     """An Orthanc until the block ends, empty at the start unless the folder was another's before."""
     needed()
     folder.mkdir(parents=True, exist_ok=True)
-    dicom, http = ports or (free_port(), free_port())
+    dicom, http = ports or free_ports(2)
     settings = {
         "Name": "ARCHIVE",
         "DicomAet": "ARCHIVE",

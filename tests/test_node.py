@@ -16,7 +16,7 @@ from PIL import Image
 
 import node
 from tests import dicom_study, orthanc
-from tests.support import ROOT, listening, until
+from tests.support import ROOT, free_ports, listening, until
 
 SR, PDF = "1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.104.1"
 CAPTURE, MAP = "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.30"
@@ -68,7 +68,7 @@ def round_trip(tmp_path_factory, weights_folder, images):
     folder = tmp_path_factory.mktemp("round")
     files = dicom_study.written(images, folder / "study")
     with orthanc.archive(folder / "archive") as by_store, orthanc.archive(folder / "web") as by_stow:
-        metrics = orthanc.free_port()
+        (metrics,) = free_ports(1)
         to = ["--send-to", f"ARCHIVE@127.0.0.1:{by_store.port}", "--stow", by_stow.stow, "--metrics", metrics]
         with running(folder / "node", weights_folder, *to) as started:
             assert orthanc.echoscu(started.port) == 0
@@ -149,7 +149,7 @@ def test_the_person_is_found_in_the_dicom_headers_alone(round_trip):
 def test_results_wait_while_the_archive_is_away_even_over_a_restart(tmp_path, weights_folder, images):
     orthanc.needed()
     files = dicom_study.written(images, tmp_path / "study")
-    ports = orthanc.free_port(), orthanc.free_port()
+    ports = free_ports(2)
     to = ["--send-to", f"ARCHIVE@127.0.0.1:{ports[0]}"]
     with running(tmp_path / "node", weights_folder, *to) as started:
         assert orthanc.storescu(started.port, files) == 0

@@ -20,7 +20,7 @@ from reports.wording import Texts
 from server.answers import Asked, results
 from server.folder import Upload, Uploads
 from server.page.views import result_view, table_row
-from server.state import Pool, ServerState
+from server.state import Job, Pool, ServerState
 from tests.tiny_cohorts import IMAGE, VOLUME, arguments, cohort, picture, put, registered, weights_of
 
 FILE = """
@@ -145,7 +145,8 @@ def test_an_age_is_answered_with_its_interval_everywhere(ages, tmp_path, capsys)
     diagnosis = diagnoser(scan, judge_anyway=True)
     state = ServerState(weights.parent, Uploads(tmp_path / "uploads", 1 << 20), Pool(1, 1), "cpu")
     try:
-        (result,) = results(state, Upload(scan, scan.name, ours=False), Asked(weights.name, anyway=True))
+        asked = Asked(weights.name, anyway=True)
+        (result,) = results(state.enter(), Job(), Upload(scan, scan.name, ours=False), asked)
     finally:
         state.close()
     for language, unit, heading in (("en", "years", "Prediction interval"), ("zh", "岁", "预测区间")):

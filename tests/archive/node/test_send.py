@@ -9,7 +9,8 @@ from pynetdicom import AE, evt
 
 from archive.node.outbox import Away, Refused
 from archive.node.send import ByStore, ByStow, Peer
-from tests import dicom_study, orthanc
+from tests import dicom_study
+from tests.support import free_ports
 
 # pynetdicom leaves it to the garbage collector to close the socket of a connection that failed
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -93,7 +94,7 @@ def test_an_archive_that_knows_us_not_or_takes_no_such_class_refuses(files, list
 
 
 def test_an_archive_that_is_not_there_is_away(files):
-    port = orthanc.free_port()
+    (port,) = free_ports(1)
     assert send(ByStore("SCANWISE", Peer("ARCHIVE", "127.0.0.1", port)), files) == ([], "Away: no association")
     assert send(ByStow(f"http://127.0.0.1:{port}/dicom-web"), files) == ([], "Away: ConnectionError")
 
