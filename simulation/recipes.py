@@ -1,6 +1,6 @@
 """Recipes drawn from a seed: what a hospital's heads and scanners vary, and the classes by severity.
 
-Every part draws from the same generator in the same order: a seed gives the same head for good.
+Every part draws from the same generator in the same order: a seed gives the same head in one version.
 """
 
 import math
