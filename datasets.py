@@ -122,6 +122,11 @@ def check_readable(
     return [case for case in cases if case.file not in bad], failures
 
 
+def listed(failures: list[tuple[Case, str]]) -> str:
+    """The first twenty of what cannot be read, a line each, with the reason."""
+    return "".join(f"\n  {case.file.name}: {reason}" for case, reason in failures[:20])
+
+
 def _same(item):
     return item
 

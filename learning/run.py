@@ -233,10 +233,9 @@ def prepare_again(run: Trainer) -> None:
     """Prepare or pack what the cache or the shards lack of a run that is taken up again."""
     _, failures = datasets.check_readable(run.cases, run.cache, run.settings.workers)
     if failures:
-        listed = "".join(f"\n  {case.file.name}: {reason}" for case, reason in failures[:20])
         raise TrainError(
             f"{len(failures)} of {len(run.cases)} files that the run began with cannot be read any more; put them "
-            f"back, or begin a new run:{listed}"
+            f"back, or begin a new run:{datasets.listed(failures)}"
         )
 
 

@@ -100,15 +100,12 @@ def predict(
 def readable(cases: list[Case], cache: Cache, workers: int) -> list[Case]:
     """The cases that can be read; a few that cannot are named and left out, many are refused."""
     good, failures = datasets.check_readable(cases, cache, workers)
-    listed = "".join(f"\n  {case.file.name}: {reason}" for case, reason in failures[:20])
     if len(failures) > CORRUPT * len(cases):
         raise DataError(
             f"{len(failures)} of {len(cases)} files cannot be read, more than {CORRUPT:.0%}; mend "
-            f"them or take them out:{listed}"
+            f"them or take them out:{datasets.listed(failures)}"
         )
     if failures:
-        print(
-            f"warning: {len(failures)} of {len(cases)} files cannot be read and are left out:{listed}",
-            file=sys.stderr,
-        )
+        left_out = f"{len(failures)} of {len(cases)} files cannot be read and are left out"
+        print(f"warning: {left_out}:{datasets.listed(failures)}", file=sys.stderr)
     return good
