@@ -15,7 +15,7 @@ import torch
 
 from cohorts.bids import derivative
 from cohorts.inputs import Item, entities, opened
-from cohorts.pool import BATCH, Batched
+from cohorts.pool import BATCH, Batched, keep_memory
 from cohorts.table.forms import Made
 from cohorts.table.rows import REFUSED, Columns
 from diagnosis.anatomy.measures import MEASURES
@@ -188,6 +188,7 @@ class Plan:
 
     def open(self) -> Judge:
         """The judge, its network ready for many scans at once; WeightsError where it cannot do what is wanted."""
+        keep_memory()
         torch.set_num_threads(1)  # a core for each scan
         diagnoser = Diagnoser(self.weights, self.device, self.precision, self.segmenter)
         if self.wanted.uncertainty and diagnoser.why_no_uncertainty:
