@@ -1,5 +1,6 @@
 """Prepared scans kept on disk, so that only the first epoch reads and resamples them."""
 
+import errno
 import os
 import time
 import zlib
@@ -12,13 +13,15 @@ import torch
 from torch import Tensor
 
 import scans
-from data.shards import Shards, packed
+from data.shards import DAMAGE, Shards, packed, unpacked
 from data.tables import DataError
 from scans.files import code_hash, content_hash, size_and_time, write_whole
 from scans.prepare import prepare
 from scans.processes import read
 from scans.scan import Scan
 from studies import Contract
+
+PACKED = ".gz"  # of an entry that is compressed
 
 
 class ToInput(Protocol):
@@ -34,7 +37,8 @@ class Cache:
     """Prepared tensors on disk, one .npy for each content of a file, contract and version of our own code.
 
     Entries are float16 (float32 where that overflows) with a CRC-32 behind; a damaged or vanished one is made
-    anew. Writes are atomic, so processes may share the folder; the least recently used go when it is full.
+    anew. Outlines are compressed, which makes a tenth of them; of brightness it would save too little for its
+    time. Writes are atomic, so processes may share the folder; the least recently used go when it is full.
     """
 
     def __init__(
@@ -55,6 +59,10 @@ class Cache:
 
     def entry(self, file: str | Path) -> Path:
         """Where the prepared file lies, or will."""
+        return self.folder / (self.name(file) + (PACKED if self.contract.outlined else ""))
+
+    def name(self, file: str | Path) -> str:
+        """By its content, the contract and our code; a shard holds it under the same."""
         key, known = str(file), self.contents.get(str(file))
         try:
             state = size_and_time(file)
@@ -64,15 +72,14 @@ class Cache:
         else:
             if not known or known[:2] != state:
                 known = self.contents[key] = (*state, content_hash(file))
-        return self.folder / (known[2][:32] + self.ending)
+        return known[2][:32] + self.ending
 
     def get(self, file: str | Path) -> Tensor:
         """The prepared tensor in float32, with float16's precision whether it was there or not."""
+        if self.shards and (name := self.name(file)) in self.shards:
+            return torch.from_numpy(self.shards.get(name).astype(np.float32))
         entry = self.entry(file)
-        if self.shards and entry.name in self.shards:
-            values: np.ndarray | None = self.shards.get(entry.name)
-        else:
-            values = self._load(entry)
+        values = self._load(entry)
         if values is None:
             values = self._prepared(file)
             self._keep(entry, values)
@@ -80,8 +87,11 @@ class Cache:
 
     def to_pack(self, file: str | Path) -> tuple[str, bytes] | None:
         """What the shards lack of a file, by its name in them; None where they have it."""
-        name = self.entry(file).name
-        return None if self.shards and name in self.shards else (name, packed(self._prepared(file)))
+        name = self.name(file)
+        if self.shards and name in self.shards:
+            return None
+        values = self._load(self.entry(file))
+        return name, packed(self._prepared(file) if values is None else values)
 
     def _prepared(self, file: str | Path) -> np.ndarray:
         scan = read(Path(file))
@@ -99,21 +109,25 @@ class Cache:
 
     def _load(self, entry: Path) -> np.ndarray | None:
         try:
-            values = np.load(entry, mmap_mode="r")
-            with entry.open("rb") as file:
-                file.seek(-4, os.SEEK_END)
-                right = file.read(4) == zlib.crc32(values.data).to_bytes(4, "big")
+            values = unpacked(entry.read_bytes()) if entry.suffix == PACKED else _checked(entry)
             os.utime(entry)  # used now
-        except (FileNotFoundError, ValueError, EOFError):  # ValueError is numpy's word for damage
+        except DAMAGE as error:
+            if getattr(error, "errno", None) not in (None, errno.ENOENT):  # the disk's own trouble
+                raise
             return None
-        return values if right else None
+        return values
 
     def _keep(self, entry: Path, values: np.ndarray) -> None:
-        def fill(out):
-            np.save(out, values)
-            out.write(zlib.crc32(values.data).to_bytes(4, "big"))
+        content = packed(values) if entry.suffix == PACKED else b""
 
-        size = values.nbytes + 132
+        def fill(out):
+            if content:
+                out.write(content)
+            else:
+                np.save(out, values)
+                out.write(zlib.crc32(values.data).to_bytes(4, "big"))
+
+        size = len(content) or values.nbytes + 132
         if size > self.limit:
             return
         if size > self.room:
@@ -135,7 +149,7 @@ class Cache:
                 stat = file.stat()
                 if file.suffix == ".part" and now - stat.st_mtime > 3600:
                     file.unlink()
-                elif file.suffix == ".npy":
+                elif file.suffix in (".npy", PACKED):
                     found.append((stat.st_mtime_ns, stat.st_size, file))
             except FileNotFoundError:  # another process was faster
                 continue
@@ -146,6 +160,16 @@ class Cache:
             file.unlink(missing_ok=True)
             total -= size
         self.room = max(wanted, (self.limit - total) // 4)  # a quarter: others may be writing too
+
+
+def _checked(entry: Path) -> np.ndarray:
+    """The values of an entry that is not compressed; ValueError where they are not what was kept."""
+    values = np.load(entry, mmap_mode="r")
+    with entry.open("rb") as file:
+        file.seek(-4, os.SEEK_END)
+        if file.read(4) != zlib.crc32(values.data).to_bytes(4, "big"):
+            raise ValueError(f"{entry.name}: damaged")
+    return values
 
 
 def _half(values: np.ndarray) -> np.ndarray:

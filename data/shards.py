@@ -28,6 +28,11 @@ def packed(values: np.ndarray) -> bytes:
     return gzip.compress(out.getvalue(), compresslevel=1, mtime=0)  # the same bytes whenever it is packed
 
 
+def unpacked(content: bytes) -> np.ndarray:
+    """What `packed` made; of damage one of DAMAGE."""
+    return np.load(io.BytesIO(gzip.decompress(content)))
+
+
 class Shards:
     """A folder of shards, all of one contract and version of our own code, which `made_by` names."""
 
@@ -68,7 +73,7 @@ class Shards:
         try:
             with (self.folder / shard).open("rb") as tar:
                 tar.seek(first)
-                return np.load(io.BytesIO(gzip.decompress(tar.read(count))))
+                return unpacked(tar.read(count))
         except DAMAGE as error:
             raise DataError(f"{self.folder / shard}: damaged; empty the folder, and it is packed again") from error
 

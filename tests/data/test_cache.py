@@ -20,7 +20,7 @@ from data.cases import Case, DataError
 from datasets import Scans
 from scans.prepare import prepare
 from scans.read import read
-from studies import Contract
+from studies import STRUCTURES, Contract
 from tests.labelled import VOLUME, volume
 from tests.support import ROOT
 
@@ -77,9 +77,40 @@ def test_an_entry_belongs_to_every_file_that_reads_and_prepares(tmp_path, cases,
     assert Cache(tmp_path / "cache", VOLUME.contract).entry(file) != before
 
 
+class Outlines:
+    """Stands for a segmenter: two levels instead of brightness."""
+
+    key = "outlines"
+
+    def __call__(self, scan):
+        return (prepare(scan, VOLUME.contract).tensor > 0).float()
+
+
+def outlined(folder, **more):
+    return Cache(folder, replace(VOLUME.contract, scale=STRUCTURES), to_input=Outlines(), **more)
+
+
+def test_outlines_are_kept_compressed_and_packed_from_there(tmp_path, cases, reads):
+    cache = outlined(tmp_path / "cache", shards=tmp_path / "shards")
+    values = cache.get(cases[0].file)
+    assert torch.equal(cache.get(cases[0].file), values) and len(reads) == 1
+    plain = Cache(tmp_path / "cache", VOLUME.contract)
+    plain.get(cases[0].file)
+    assert cache.entry(cases[0].file).stat().st_size < plain.entry(cases[0].file).stat().st_size / 3
+    name, content = cache.to_pack(cases[0].file)
+    assert len(reads) == 2 and content == cache.entry(cases[0].file).read_bytes()
+    cache.shards.pack([(name, content)])
+    cache.entry(cases[0].file).unlink()
+    assert cache.to_pack(cases[0].file) is None
+    assert torch.equal(cache.get(cases[0].file), values) and len(reads) == 2
+    cache.trim(cache.limit)
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("opened", [lambda folder: Cache(folder, VOLUME.contract), outlined])
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "text", "gone"])
-def test_a_damaged_or_vanished_entry_is_made_anew(tmp_path, cases, reads, damage):
-    cache = Cache(tmp_path / "cache", VOLUME.contract)
+def test_a_damaged_or_vanished_entry_is_made_anew(tmp_path, cases, reads, damage, opened):
+    cache = opened(tmp_path / "cache")
     good = cache.get(cases[0].file)
     entry = cache.entry(cases[0].file)
     data = bytearray(entry.read_bytes())
