@@ -14,6 +14,7 @@ from diagnosis import options as judging
 from diagnosis.anatomy.norms import NOBODY, NormsError, person
 from diagnosis.diagnoser import Diagnoser, Diagnosis, error_record, find_weights
 from networks import dropout
+from networks.memory import keep_memory
 from reports.wording import Texts, languages
 from scans import processes
 from scans.folders.candidates import each_study
@@ -197,6 +198,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     processes.warm()  # it starts while the weights are loaded
+    keep_memory()
     try:
         for name in options.allow_network:
             model.allow_network(name)

@@ -104,7 +104,9 @@ def draw_bars(pyplot, _: np.ndarray, values: np.ndarray):
 class Ours:
     def __init__(self, weights: Path):
         from diagnosis.diagnoser import Diagnoser  # here, so that the other's memory is its own
+        from networks.memory import keep_memory
 
+        keep_memory()  # as diagnose.py does
         self.diagnoser, self.steps = Diagnoser(weights, "cpu"), []
 
     def judge(self, file: Path):

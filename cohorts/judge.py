@@ -15,7 +15,7 @@ import torch
 
 from cohorts.bids import derivative
 from cohorts.inputs import Item, entities, opened
-from cohorts.pool import BATCH, Batched, keep_memory
+from cohorts.pool import BATCH, Batched
 from cohorts.table.forms import Made
 from cohorts.table.rows import REFUSED, Columns
 from diagnosis.anatomy.measures import MEASURES
@@ -23,6 +23,7 @@ from diagnosis.diagnoser import BESIDE, Diagnoser, Diagnosis, error_record
 from model import LEVEL
 from networks import dropout
 from networks.base import WeightsError
+from networks.memory import keep_memory
 from reports.labels import SUFFIX as LABELS
 from reports.labels import heat_map_file, label_map, stem
 from scans.files import content_hash, write_bytes

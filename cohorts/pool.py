@@ -5,7 +5,6 @@ a core, do not. Files are read in reader processes meanwhile, so there is a thre
 a GPU the threads' scans go through the network together.
 """
 
-import ctypes
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -20,26 +19,12 @@ from networks.forward import Forward
 T = TypeVar("T")
 A = TypeVar("A")
 BATCH = 8  # scans that a GPU takes at once, unless told otherwise
-# What mallopt is told, by its numbers in glibc's malloc.h: take no block from the system by itself, give none back
-# below so many bytes, take so many more than asked, and let all threads share one heap.
-KEEPING = {-4: 0, -1: 1 << 30, -2: 64 << 20, -8: 1}
 
 
 def threads_for(device: torch.device, batch: int = BATCH) -> int:
     """How many scans to have in hand: one a core, one that is being read, on a GPU a batch that waits."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores + (batch if device.type == "cuda" else 1)
-
-
-def keep_memory() -> None:
-    """Have this process keep what a scan took of memory for the next: taking it anew costs an eighth of the time.
-
-    Where malloc is glibc's; elsewhere nothing changes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        for number, value in KEEPING.items():
-            mallopt(number, value)
 
 
 def in_threads(work: Callable[[A], T], items: Iterator[A], threads: int) -> Iterator[T]:

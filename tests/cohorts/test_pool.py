@@ -1,8 +1,5 @@
 """Many scans at once."""
 
-import platform
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -11,7 +8,7 @@ import torch
 from cohorts.pool import Batched, in_threads, threads_for
 from networks.forward import Forward
 from tests.small_networks import SMALL, small
-from tests.support import ROOT, until
+from tests.support import until
 
 
 def test_all_are_worked_on_and_never_more_in_hand_than_threads():
@@ -58,30 +55,6 @@ def test_what_a_scan_raises_ends_it_once_those_in_hand_are_done():
 def test_there_is_a_scan_in_hand_for_each_core_and_on_a_gpu_a_batch_more():
     cores = threads_for(torch.device("cpu")) - 1
     assert cores >= 1 and threads_for(torch.device("cuda"), 5) == cores + 5
-
-
-TAKEN_TWICE = """
-import resource
-import torch
-from cohorts.pool import keep_memory
-{before}
-faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-first = torch.ones(12_000_000)
-del first
-begun = faults()
-second = torch.ones(10_000_000)
-print(faults() - begun)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc does as it does")
-def test_memory_is_kept_for_the_next_scan():
-    pages = {}
-    for before in ("", "keep_memory()"):
-        code = TAKEN_TWICE.format(before=before)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-        pages[before] = int(done.stdout)
-    assert pages[""] > 5000 and pages["keep_memory()"] < 500, pages  # 40 MB are some 9,800 pages
 
 
 FAR = {
