@@ -13,6 +13,15 @@ from tests.support import Server, until
 def upgrade(
     server: Server, source: str, lines: contextlib.ExitStack, session: str = "NEW"
 ) -> tuple[socket.socket, str]:
+    """A line that asked to be a page's websocket, and the status of the answer."""
+    connection, data = asked(server, source, lines, session)
+    return connection, data[9:12].decode()
+
+
+def asked(
+    server: Server, source: str, lines: contextlib.ExitStack, session: str = "NEW"
+) -> tuple[socket.socket, bytes]:
+    """The same with all that came at once: the page's first words may lie right behind the answer's head."""
     connection = lines.enter_context(line(server, source))
     connection.sendall(
         head(
@@ -24,15 +33,13 @@ def upgrade(
             f"Origin: http://127.0.0.1:{server.port}\r\n".encode(),
         )
     )
-    data = connection.recv(1 << 16)
-    return connection, data[9:12].decode()
+    return connection, connection.recv(1 << 16)
 
 
 def opened_page(server: Server, source: str, lines: contextlib.ExitStack) -> str:
     """The token of a page that says a word and stays."""
-    connection, _ = upgrade(server, source, lines)
+    connection, data = asked(server, source, lines)
     connection.sendall(message(b'{"event": "none", "task_id": "none", "data": null}'))
-    data = b""
     while not (found := re.search(rb'"token": "([\w-]+)"', data)):
         data += connection.recv(1 << 16)
     return found[1].decode()
