@@ -19,6 +19,7 @@ from diagnosis.diagnoser import Diagnosis
 from diagnosis.maps import explain
 from model import ClassificationModel3D, Weights
 from networks.header import Header
+from networks.memory import keep_memory
 from networks.segmenter import Segmenter
 from scans.files import content_hash
 from scans.prepare import Prepared
@@ -30,6 +31,8 @@ from tests.labelled import volume
 from tests.norms import LAWFUL, made, written
 from tests.segmenters import by_brightness
 from tests.support import Server, phantom, running, save_nifti, segmentation_of, untrained
+
+keep_memory()  # from test to test: they take a tenth less
 
 
 @pytest.fixture(autouse=True)
