@@ -59,7 +59,10 @@ class Cache:
 
     def entry(self, file: str | Path) -> Path:
         """Where the prepared file lies, or will."""
-        return self.folder / (self.name(file) + (PACKED if self.contract.outlined else ""))
+        return self._place(self.name(file))
+
+    def _place(self, name: str) -> Path:
+        return self.folder / (name + (PACKED if self.contract.outlined else ""))
 
     def name(self, file: str | Path) -> str:
         """By its content, the contract and our code; a shard holds it under the same."""
@@ -76,9 +79,10 @@ class Cache:
 
     def get(self, file: str | Path) -> Tensor:
         """The prepared tensor in float32, with float16's precision whether it was there or not."""
-        if self.shards and (name := self.name(file)) in self.shards:
+        name = self.name(file)
+        if self.shards and name in self.shards:
             return torch.from_numpy(self.shards.get(name).astype(np.float32))
-        entry = self.entry(file)
+        entry = self._place(name)
         values = self._load(entry)
         if values is None:
             values = self._prepared(file)
@@ -90,7 +94,7 @@ class Cache:
         name = self.name(file)
         if self.shards and name in self.shards:
             return None
-        values = self._load(self.entry(file))
+        values = self._load(self._place(name))
         return name, packed(self._prepared(file) if values is None else values)
 
     def _prepared(self, file: str | Path) -> np.ndarray:
