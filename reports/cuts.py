@@ -38,26 +38,27 @@ def coronal_cuts(diagnosis: Diagnosis) -> list[Cut]:
     if found is None:
         return []
     box = tuple(slice(a, a + n) for a, n in zip(START, found.classes.shape, strict=True))
-    low, high = diagnosis.prepared.window(HEAT.white)
-    grey = ((diagnosis.prepared.grey[box] - low) / max(high - low, 1e-6)).clamp(0, 1).numpy()  # (X, Y, Z)
-    chances = {name: found.probability(name).numpy() for name in OUTLINED}
-    places = _places(found, chances["hippocampus"])
+    places = _places(found)
     frame = _frame(found, places)
+    low, high = diagnosis.prepared.window(HEAT.white)
+    shown = diagnosis.prepared.grey[box][:, places]  # (X, cuts, Z)
+    grey = ((shown - low) / max(high - low, 1e-6)).clamp(0, 1).numpy()
+    chances = {name: found.probability(name)[:, places].numpy() for name in OUTLINED}  # one whole box at a time
     width, depth, height = found.spacing
     return [
         Cut(
-            _seen(grey, place, frame),
-            {name: _seen(chance, place, frame) for name, chance in chances.items()},
+            _seen(grey, number, frame),
+            {name: _seen(chance, number, frame) for name, chance in chances.items()},
             (width, height),
             depth * (place - places[1]),
         )
-        for place in places
+        for number, place in enumerate(places)
     ]
 
 
-def _places(found: Segmentation, hippocampus: np.ndarray) -> list[int]:
+def _places(found: Segmentation) -> list[int]:
     """Where along the box to cut: through the hippocampi, or through all that there is where none were found."""
-    along = hippocampus.sum((0, 2))
+    along = found.probability("hippocampus").sum((0, 2)).numpy()
     along = along if along.sum() > 0 else (found.classes > 0).sum((0, 2))
     behind = np.cumsum(along) / max(float(along.sum()), 1e-6)  # rising from 0 to 1
     return [int((behind[:-1] < share).sum()) for share in SHARES]
@@ -75,8 +76,9 @@ def _held(planes: np.ndarray) -> slice:
     return slice(max(0, int(held[0]) - MARGIN), min(len(planes), int(held[-1]) + MARGIN + 1))
 
 
-def _seen(values: np.ndarray, place: int, frame: tuple[slice, slice]) -> np.ndarray:
-    return values[frame[0], place, frame[1]].T[::-1, ::-1]
+def _seen(values: np.ndarray, number: int, frame: tuple[slice, slice]) -> np.ndarray:
+    """One of the planes (X, cuts, Z), as it is drawn."""
+    return values[frame[0], number, frame[1]].T[::-1, ::-1]
 
 
 def cuts_picture(cuts: list[Cut]) -> Image.Image:
