@@ -41,13 +41,16 @@ class Scans(Dataset):
         cache: Cache | None = None,
         augment: str | bool = "none",
         seed: int = 0,
+        severities: Sequence[float] | None = None,  # each case's own, to be learned beside its class
     ):
         self.cases, self.contract, self.cache = list(cases), study.contract, cache
         if cache is None and study.contract.outlined:
             raise ValueError(
                 "the scale 'structures' takes a cache with `to_input`; see diagnosis.anatomy.structures"
             )
-        self.targets = [study.answer(case.label) for case in cases]
+        answers = [study.answer(case.label) for case in cases]
+        pairs = None if severities is None else zip(answers, severities, strict=True)
+        self.targets = torch.tensor(answers if pairs is None else list(pairs))
         level = augment if isinstance(augment, str) else "full" if augment else "none"
         self.turned, self.seed = AUGMENT[level], seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # living workers see it change
@@ -58,7 +61,7 @@ class Scans(Dataset):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, float]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         file = self.cases[index].file
         x = self.cache.get(file) if self.cache else prepare(read(file), self.contract).tensor
         if self.turned is not None:

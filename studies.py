@@ -12,6 +12,7 @@ from typing import Any
 
 NOTICE = "Research use only. Not a medical device. Do not use it to diagnose or to treat."
 STRUCTURES = "structures"  # the scale of a contract whose network sees what the segmenter outlined
+NORMALISED = "normalised-structures"  # the same, every brain laid on the mean one
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,19 @@ class Contract:
     channels: int = 1
     spacing: tuple[float, ...] = ()  # mm a voxel, volumes only
     place: str = "head"  # volume: "head" by its foreground, "fill" the grid; image: "crop" the centre, "squeeze"
-    scale: str = "foreground"  # its mean and deviation, outlined STRUCTURES, "stored", "unit", "imagenet"
+    scale: str = "foreground"  # its mean and deviation, STRUCTURES, NORMALISED, "stored", "unit", "imagenet"
     anchor: tuple[float, ...] = ()  # where the head's anchor comes to lie, as a fraction of the grid
     planes: int | None = None  # keep only the first planes along x (the published checkpoint: 160 of 166)
 
     @property
     def outlined(self) -> bool:
         """Whether the network sees what the segmenter outlined instead of the scan's brightness."""
-        return self.scale == STRUCTURES
+        return self.scale in (STRUCTURES, NORMALISED)
+
+    @property
+    def normalised(self) -> bool:
+        """Whether what was outlined is laid on the mean head."""
+        return self.scale == NORMALISED
 
     def hash(self) -> str:
         """A short name for this very contract: caches and weights files are bound to it."""

@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(given: argparse.Namespace, command: str) -> None:
     """Train, score and write, or score and write again."""
+    if given.add_mean:
+        add_mean(given.out)
+        return
     device = model.pick_device(given.device)
     begin = segment.load(given.init, device) if given.init else None
     files = labelled.find_maps(given.labelmaps) if given.labelmaps else []
@@ -99,8 +102,17 @@ def finish(out: Path, network: Segmenter, training: dict[str, Any], held_out: Se
     }
     header["card"] = card(header)
     path = segmentation.write(out, network, header)
+    add_mean(path)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     print(header["card"], flush=True)
+
+
+def add_mean(path: Path) -> None:
+    """The mean head, on which brains are laid, into a file."""
+    if not segmentation.add_mean(path):
+        print(
+            f"{path.name}: outlines no brain in the ICBM 152 template, so it brings no mean head", file=sys.stderr
+        )
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -141,13 +153,18 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="train nothing: score and calibrate the file at --out anew on the heads that were held out of it",
     )
+    parser.add_argument(
+        "--add-mean",
+        action="store_true",
+        help="train nothing: add the mean head, on which brains are laid, to the file at --out",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="of the processor")
     parser.add_argument(
         "--out", type=Path, default=Path("weights") / model.SEGMENTER, help="default: weights/" + model.SEGMENTER
     )
     given = parser.parse_args(argv)
-    if not given.labelmaps and not given.simulated:
+    if not given.add_mean and not given.labelmaps and not given.simulated:
         parser.error("nothing to learn from: give --labelmaps FOLDER, --simulated N, or both")
     return given
 

@@ -103,7 +103,8 @@ def main() -> int:
     diagnoser = Diagnoser(weights)
 
     def severity(file: bytes) -> float:
-        return diagnoser(file, "head.nii", judge_anyway=True).severity
+        found = diagnoser(file, "head.nii", judge_anyway=True).severity
+        return float("nan") if found is None else found
 
     rows = []
     for path in sorted((options.folder / "t1").glob("*.nii.gz"))[: options.limit]:
@@ -111,6 +112,9 @@ def main() -> int:
         labels = np.asarray(nib.load(options.folder / "labels" / path.name).dataobj)
         voxels = np.asarray(image.dataobj, dtype=np.float32)
         diagnosis = diagnoser(path, judge_anyway=True)
+        if diagnosis.severity is None:
+            print(f"{path.name}: no class: {'; '.join(finding.text for finding in diagnosis.findings)}")
+            continue
         row = {
             "head": path.name,
             "ventricles": np.isin(labels, VENTRICLES).sum() / (labels > 0).sum(),
@@ -134,9 +138,14 @@ def main() -> int:
         "heads": len(rows),
         "fit": sum(row["verdict"] == "fit" for row in rows),
         "spearman": float(spearmanr(fractions, [row["severity"] for row in rows])[0]),
-        "spearman_stripped": float(spearmanr(fractions, [row["stripped"] for row in rows])[0]),
-        "stripped_max": max(abs(row["stripped"] - row["severity"]) for row in rows),
-        "changed_max": {key: max(abs(row["changed"][key]) for row in rows) for key in rows[0]["changed"]},
+        "spearman_stripped": float(
+            spearmanr(fractions, [row["stripped"] for row in rows], nan_policy="omit").statistic
+        ),
+        "no_class": sum(bool(np.isnan([row["stripped"], *row["changed"].values()]).any()) for row in rows),
+        "stripped_max": float(np.nanmax([abs(row["stripped"] - row["severity"]) for row in rows])),
+        "changed_max": {
+            key: float(np.nanmax([abs(row["changed"][key]) for row in rows])) for key in rows[0]["changed"]
+        },
         "outside": {
             key: (float(np.median(shares)), max(shares))
             for key in rows[0]["outside"]
@@ -158,6 +167,8 @@ def main() -> int:
         print(f"the same on {options.simulated} simulated heads: {figures['partial_simulated']:.2f}")
     for key, (median, most) in figures["outside"].items():
         print(f"{key} the brain: {median:.1%} in the median, {most:.1%} at most")
+    if figures["no_class"]:
+        print(f"{figures['no_class']} heads get no class when stripped or changed; what follows leaves them out")
     print(
         f"largest change when stripped {figures['stripped_max']:.3f}; "
         + ", ".join(f"{key} {value:.3f}" for key, value in figures["changed_max"].items())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from studies import STRUCTURES
+from studies import NORMALISED, STRUCTURES
 
 # Each is the largest change; the draw is uniform between minus and plus this.
 VOLUME = {"rotation": 8.0, "zoom": 0.07, "shift": 4, "gamma": 0.3, "gain": 0.1, "bias": 0.2, "noise": 0.1}
@@ -47,6 +47,8 @@ def _volume(x: Tensor, scale: str, numbers: torch.Generator, affine: float) -> T
     angles = [math.radians(_draw(numbers, VOLUME["rotation"])) for _ in range(3)]
     zoom = 1 + _draw(numbers, VOLUME["zoom"])
     shift = [round(_draw(numbers, VOLUME["shift"] + 0.499)) for _ in range(3)]
+    if scale == NORMALISED:  # brains lie alike, and are to stay so
+        return x.flip(1) if flip else x
     outlined = scale == STRUCTURES  # 0 where nothing was outlined, and no brightness to vary
     air = torch.zeros(1) if outlined else background(x)
     if turned:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from scans.arrays import NAME, from_array, is_array
 from scans.prepare import Prepared, prepare
 from scans.processes import read
 from scans.read import safe_name
+from scans.resample import resample
 from scans.scan import Scan, ScanError
 from studies import HEAD, NOTICE, Study
 
@@ -235,8 +236,9 @@ class Diagnoser:
                 found = segment.segment(self.segmenter, head)
                 measures, doubts = measured(found)
                 if by_outlines and measures:
-                    whole = structures.structures(head, found)
-                    outlined = whole and structures.on_grid_of(self.weights.contract, scan, whole)
+                    mean = structures.mean_of(self.weights.contract, self.segmenter)
+                    whole = structures.structures(head, found, mean)
+                    outlined = whole and structures.on_grid_of(self.weights.contract, whole)
             if measures and on_its_grid:
                 segmentation = found
             else:
@@ -331,7 +333,15 @@ class Diagnoser:
                 raise ExplainError("nothing-outlined", f"{diagnosis.file}: {structures.NO_BRAIN}")
             seen = diagnosis.prepared
         with self._explaining:
-            return explain(self.weights, seen, target, method, progress, diagnosis.base)
+            made = explain(self.weights, seen, target, method, progress, diagnosis.base)
+        return laid_back(made, seen, diagnosis.prepared) if self.weights.contract.normalised else made
+
+
+def laid_back(made: Map, seen: Prepared, prepared: Prepared) -> Map:
+    """A map of a head that was laid on the mean one, on the grid of that head as it lies."""
+    to_seen = np.linalg.inv(seen.to_scan) @ prepared.to_scan
+    values = resample(torch.from_numpy(made.values), to_seen, made.values.shape, smooth=False)
+    return replace(made, values=values.numpy())
 
 
 def measured(found: segment.Segmentation) -> tuple[dict[str, Value] | None, list[gate.Finding]]:
@@ -365,6 +375,7 @@ def check_segmenter(weights: model.Weights, segmenter: segment.SegmenterWeights 
             f"{weights.name}: it judges what a segmenter outlines, and has none; put {model.SEGMENTER} beside it, "
             "and ask for it"
         )
+    structures.mean_of(weights.contract, segmenter)
     if segmenter.sha256 != wanted:
         raise model.WeightsError(
             f"{weights.name}: it learned with another segmenter than {segmenter.name} ({str(wanted)[:12]}, not "

@@ -26,12 +26,14 @@ import datasets
 import model
 from data.cache import Cache
 from data.cases import Case
+from data.splits import data_folder
 from diagnosis.anatomy import structures
+from learning.anatomy import severities
 from learning.boards import boards
 from learning.losses import Goal, loss_of, score_of, validation
 from learning.processes import Halt, world
 from learning.settings import Settings, TrainError, shown
-from learning.transfer import AfterStem, StemOutputs, copy_fitting, stem_key, stem_outputs
+from learning.transfer import AfterStem, MirrorImages, StemOutputs, copy_fitting, stem_key, stem_outputs
 from networks.base import Network, in_memory_format
 from networks.forward import Forward
 from scans.files import write_bytes
@@ -166,7 +168,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager:
 
 
 def batches(
-    scans: datasets.Scans | StemOutputs, indices: Sequence[int], size: int, workers: int
+    scans: datasets.Scans | StemOutputs | MirrorImages, indices: Sequence[int], size: int, workers: int
 ) -> Iterator[list[Tensor]]:
     own = torch.Generator().manual_seed(0)  # loading draws nothing from the generator that dropout uses
     return iter(DataLoader(scans, sampler=indices, batch_size=size, num_workers=workers, generator=own))
@@ -211,19 +213,34 @@ class Trainer:
         cases, settings = cases_of(self.cases, name), self.settings
         if not settings.freeze:
             augment = settings.augment if name == "train" else "none"
-            return datasets.Scans(cases, self.study, self.cache, augment, settings.seed)
+            return datasets.Scans(cases, self.study, self.cache, augment, settings.seed, self.severities(cases))
         if name not in self.stem_given:
-            plain = datasets.Scans(cases, self.study, self.cache)
-            network = self.state.network.eval()
-            loader = batches(plain, range(len(cases)), settings.batch, settings.workers)
-            values = self.cache.made(
-                stem_key(network, self.cache, [case.file for case in cases]),
-                lambda: stem_outputs(
-                    network, loader, len(cases), f"frozen layers, {name}", self.device, halt.check
-                ),
+            plain = datasets.Scans(cases, self.study, self.cache, severities=self.severities(cases))
+            mirror = name == "train" and settings.augment != "none" and self.study.contract.kind == "volume"
+            self.stem_given[name] = StemOutputs(
+                self.through_stem(plain, f"frozen layers, {name}", halt),
+                plain.targets,
+                self.through_stem(plain, "frozen layers, mirror images", halt, mirrored=True) if mirror else None,
+                settings.seed,
             )
-            self.stem_given[name] = StemOutputs(torch.from_numpy(values), torch.tensor(plain.targets))
         return self.stem_given[name]
+
+    def severities(self, cases: list[Case]) -> list[float] | None:
+        """Each case's own severity where it is learned and the data tell it; None leaves that of its class."""
+        if not (self.settings.severity_weight and self.study.ordered):
+            return None
+        return severities(cases, self.study, data_folder(Path(self.settings.data)))
+
+    def through_stem(self, plain: datasets.Scans, title: str, halt: Halt, mirrored: bool = False) -> Tensor:
+        """What the frozen layers give for scans or for their mirror images: computed once, then kept."""
+        network, settings, count = self.state.network.eval(), self.settings, len(plain)
+        shown = MirrorImages(plain) if mirrored else plain
+        loader = batches(shown, range(count), settings.batch, settings.workers)
+        values = self.cache.made(
+            stem_key(network, self.cache, [case.file for case in plain.cases], mirrored),
+            lambda: stem_outputs(network, loader, count, title, self.device, halt.check),
+        )
+        return torch.from_numpy(values)
 
     def fit(self, halt: Halt) -> None:
         """Trains from the epoch where the state stands to the last, or until patience runs out."""

@@ -31,7 +31,10 @@ class Goal(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Loss:
-    """Cross-entropy, plus the squared error of the expected severity where the classes have an order."""
+    """Cross-entropy, plus the squared error of the expected severity where the classes have an order.
+
+    Targets are places of classes (n,), or (n, 2): those and each case's own severity, where it is known.
+    """
 
     class_weights: Tensor  # (K,), of mean 1 over the training cases, so that batches need no common divisor
     severities: Tensor  # (K,)
@@ -39,15 +42,16 @@ class Loss:
     measure = "accuracy"
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        logits = logits.float()
-        loss = (F.cross_entropy(logits, targets, reduction="none") * self.class_weights[targets]).mean()
+        logits, classes = logits.float(), classes_of(targets)
+        loss = (F.cross_entropy(logits, classes, reduction="none") * self.class_weights[classes]).mean()
         if self.severity_weight:
-            error = logits.softmax(1) @ self.severities - self.severities[targets]
+            severities = self.severities[classes] if targets.ndim == 1 else targets[:, 1]
+            error = logits.softmax(1) @ self.severities - severities
             loss = loss + self.severity_weight * error.square().mean()
         return loss
 
     def measured(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return (logits.argmax(1) == targets).float().mean()
+        return (logits.argmax(1) == classes_of(targets)).float().mean()
 
     def on(self, device: torch.device | str) -> "Loss":
         return Loss(self.class_weights.to(device), self.severities.to(device), self.severity_weight)
@@ -71,6 +75,11 @@ class SquaredError:
         return self
 
 
+def classes_of(targets: Tensor) -> Tensor:
+    """The places of the classes, of targets that may say each case's severity too."""
+    return targets if targets.ndim == 1 else targets[:, 0].long()
+
+
 def loss_of(study: Study, cases: list[Case], settings: Settings, device: torch.device) -> Goal:
     if study.target:
         return SquaredError(study.target.mean, study.target.deviation)
@@ -91,7 +100,7 @@ def validation(study: Study, loss: Goal, logits: Tensor, targets: Tensor) -> dic
     if study.target:
         more = numbers(study.target.value(logits[:, 0]), targets.float())
     else:
-        more = classes(study, logits.softmax(1), targets)
+        more = classes(study, logits.softmax(1), classes_of(targets))
     return {
         "val_loss": float(loss(logits, targets)),
         f"val_{loss.measure}": float(loss.measured(logits, targets)),

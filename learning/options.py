@@ -84,7 +84,12 @@ def parser() -> argparse.ArgumentParser:
     add("--decay", "weight decay", type=float)
     add("--momentum", "of sgd", type=float)
     add("--clip", "largest gradient norm", type=float)
-    add("--severity-weight", "of the squared error of expected severity, for ordered classes", type=float)
+    add(
+        "--severity-weight",
+        "of the squared error of expected severity, for ordered classes: of each scan's own where "
+        "the data's truth.csv tells it",
+        type=float,
+    )
     add("--ends-first", "so many epochs with only the ends of the order", type=int, metavar="EPOCHS")
     add("--dropout", "share of features left out in training", type=float)
     add("--class-weights", "rare classes weigh more", action=argparse.BooleanOptionalAction)
@@ -126,8 +131,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--scale",
-        "of heads: by the foreground of the whole head, or the structures that the segmenter in weights/ outlines",
-        choices=["foreground", studies.STRUCTURES],
+        "of heads: by the foreground of the whole head, or the structures that the segmenter in weights/ finds, "
+        "as they lie or with every brain laid on the mean one",
+        choices=["foreground", studies.STRUCTURES, studies.NORMALISED],
     )
     add("--split", "a CSV that fixes which case is in which part", metavar="FILE")
     add("--val", "share of subjects to validate and calibrate on", type=float)

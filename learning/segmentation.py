@@ -18,10 +18,15 @@ from torch.utils.data import DataLoader, Dataset
 
 import model
 from diagnosis.anatomy.measures import UNCALIBRATED, volumes_by_class
-from diagnosis.anatomy.segment import KIND, SHAPE, Segmentation, SegmenterWeights, answer
+from diagnosis.anatomy.normalise import shape_of
+from diagnosis.anatomy.segment import KIND, MEAN, SHAPE, Segmentation, SegmenterWeights, answer, load, segment
+from diagnosis.anatomy.structures import brain_of
 from networks.base import in_memory_format
 from networks.segmenter import CLASSES, CUBE, Segmenter, to_cubes
+from scans.prepare import prepare
+from scans.read import read
 from simulation.labelled import SAMPLE, LabelledHead, draw
+from simulation.phantom import plain, render
 from studies import HEAD, STUDIES, to_record
 
 # Small structures weigh more at first, so that they come early; the weights fade to 1, or volumes would be biased.
@@ -290,7 +295,7 @@ def calibration_of(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 
 def write(path: Path, network: Segmenter, header: dict[str, Any]) -> Path:
-    """A weights file of 16-bit numbers, which describes itself like those of the studies."""
+    """A weights file of 16-bit numbers, which describes itself like those of the studies, without a mean head."""
     state = {f"network.{name}": value.half() for name, value in network.state_dict().items()}
     known = {
         "format": model.FORMAT,
@@ -301,3 +306,20 @@ def write(path: Path, network: Segmenter, header: dict[str, Any]) -> Path:
         "network": {"name": "Segmenter", "arguments": {}},
     }
     return model.write(path, state, known | header)
+
+
+def add_mean(path: Path) -> bool:
+    """Put the shape of the mean head into a weights file: the ICBM 152 template's, as its network outlines it.
+
+    Whether it outlines any brain there; without one the file stays as it was.
+    """
+    weights = load(path, "cpu")
+    found = segment(weights, prepare(read(render(plain()).to_bytes(), "icbm152.nii"), HEAD))
+    mean = shape_of(brain_of(found), found).mul_(255).round_().to(torch.uint8)
+    if not bool(mean[0].any()):
+        return False
+    state, extras = model.read_tensors(path)
+    tensors = {f"network.{name}": value for name, value in state.items()}
+    tensors |= {f"extras.{name}": value for name, value in (extras | {MEAN: mean}).items()}
+    model.write(path, tensors, weights.header)
+    return True

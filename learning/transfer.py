@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import model
+from data.augment import generator
 from data.cache import Cache
 from networks.base import Network
 from scans.progress import progress
@@ -55,9 +56,9 @@ class AfterStem(nn.Module):
         return self.network.head(self.network.thaw(frozen.float()))
 
 
-def stem_key(network: Network, cache: Cache, files: Sequence[Path]) -> str:
+def stem_key(network: Network, cache: Cache, files: Sequence[Path], mirrored: bool = False) -> str:
     """The cache's name for what the stem gives for some files: by its tensors and the files' cache entries."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"mirrored" if mirrored else b"")
     for module in network.stem():
         for key, value in module.state_dict().items():
             digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
@@ -85,16 +86,36 @@ def stem_outputs(
 
 
 class StemOutputs(torch.utils.data.Dataset):
-    """What the stem gives for each case, computed once; never augmented."""
+    """What the stem gives for each case, computed once, and for its mirror image where that is learned from too.
 
-    def __init__(self, frozen: Tensor, targets: Tensor) -> None:
-        self.frozen, self.targets = frozen, targets
+    Which of the two an epoch sees is a pure function of (seed, epoch, index); nothing else is augmented.
+    """
+
+    def __init__(self, frozen: Tensor, targets: Tensor, mirrored: Tensor | None = None, seed: int = 0) -> None:
+        self.frozen, self.targets, self.mirrored, self.seed = frozen, targets, mirrored, seed
+        self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.frozen[index], self.targets[index]
+        seen = self.frozen
+        if self.mirrored is not None and int(
+            torch.randint(2, (), generator=generator(self.seed, self.epoch, index))
+        ):
+            seen = self.mirrored
+        return seen[index], self.targets[index]
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
+        self.epoch = epoch
+
+
+class MirrorImages(torch.utils.data.Dataset):
+    """Volumes, left and right exchanged."""
+
+    def __init__(self, scans: torch.utils.data.Dataset) -> None:
+        self.scans = scans
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        x, target = self.scans[index]
+        return x.flip(1), target

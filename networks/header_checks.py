@@ -9,7 +9,7 @@ from typing import Any
 
 KINDS = {"volume": 3, "image": 2}  # and how many axes each has
 PLACES = ("head", "fill", "crop", "squeeze")
-SCALES = ("foreground", "structures", "stored", "unit", "imagenet")
+SCALES = ("foreground", "structures", "normalised-structures", "stored", "unit", "imagenet")
 ANATOMY = ("ventricles_share", "hippocampi_share")  # measures of a cohort that must be there
 MOST_VOXELS = 1 << 27  # of a prepared grid
 MOST_TEXT = 1 << 20

@@ -24,6 +24,9 @@ from scoring.scores import ece, reliability
 from studies import Contract
 
 WANTED = (0.8, 0.9, 0.95)  # sensitivities of the operating points
+LEAST_SHRINKAGE = (
+    0.1  # towards one variance in all directions: where training scans hardly vary, others may a little
+)
 BELIEF = 0.25  # spread of the temperature's logarithm that is expected before any subject was seen
 
 
@@ -78,9 +81,10 @@ def fit_likeness(
     """What the training scans look like to the network (feature mean, shrunk precision) and to the eye (mean
     sketch), and how far off 99 of 100 validation scans stay."""
     known = LedoitWolf(store_precision=False).fit(train.features)
+    shrunk = precision(train.features - known.location_, max(known.shrinkage_, LEAST_SHRINKAGE))
     extras = {
         "features.mean": torch.tensor(known.location_, dtype=torch.float32),
-        "features.precision": torch.tensor(precision(train.features, known), dtype=torch.float32),
+        "features.precision": torch.tensor(shrunk, dtype=torch.float32),
         "likeness.sketch": torch.from_numpy(train.sketches).float().mean(0),
     }
     distances = [likeness.distance(row, extras) for row in torch.from_numpy(val.features).float()]
@@ -97,15 +101,15 @@ def fit_likeness(
     }, extras
 
 
-def precision(features: np.ndarray, known: LedoitWolf) -> np.ndarray:
+def precision(centred: np.ndarray, shrinkage: float) -> np.ndarray:
     """The inverse (F, F) of the shrunk covariance; of few cases by Woodbury's formula, in seconds, not minutes.
 
     That covariance is share · X'X / n + floor · 1, with X the centred features (n, F).
     """
-    x, share = features.astype(np.float64) - known.location_, 1 - known.shrinkage_
-    floor = known.shrinkage_ * np.square(x).mean()
+    x, share = centred.astype(np.float64), 1 - shrinkage
+    floor = shrinkage * np.square(x).mean()
     if len(x) >= x.shape[1] or not floor > 0:
-        return pinvh(known.covariance_)
+        return pinvh(share * x.T @ x / len(x) + floor * np.eye(x.shape[1]))
     inner = floor * len(x) * np.eye(len(x)) + share * x @ x.T  # (n, n)
     return (np.eye(x.shape[1]) - share * x.T @ np.linalg.solve(inner, x)) / floor
 

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from scans.prepare import prepare
 from scans.processes import read
 from studies import Study
 
+MOST_SKETCHED = 150  # heads whose sketches give a mean that more would not change
 CORRUPT = 0.01  # the share of unreadable files that is left out with a warning; more is refused
 
 
@@ -32,7 +32,7 @@ class Predictions:
     labels: list[str]
     logits: np.ndarray  # (n, K)
     features: np.ndarray  # (n, F)
-    sketches: np.ndarray | None = None  # (n, …) where asked for
+    sketches: np.ndarray | None = None  # (n, …) of all cases or of some, where asked for
     splits: list[str] = field(default_factory=list)  # the part of each case; empty where nobody asked
     groups: list[dict[str, str]] = field(default_factory=list)  # age, sex, site, scanner, where told
 
@@ -40,7 +40,7 @@ class Predictions:
         return np.array([study.answer(label) for label in self.labels], float if study.target else int)
 
     def take(self, rows: Sequence[int]) -> "Predictions":
-        """The predictions of some cases."""
+        """The predictions of some cases, without sketches."""
 
         def some(part: list[Any]) -> list[Any]:
             return [part[i] for i in rows] if part else part
@@ -54,7 +54,7 @@ class Predictions:
             some(self.labels),
             array(self.logits),
             array(self.features),
-            None if self.sketches is None else array(self.sketches),
+            None,
             some(self.splits),
             some(self.groups),
         )
@@ -69,22 +69,29 @@ def predict(
     progress: Callable[[], None] | None = None,
     sketches: bool = False,
 ) -> Predictions:
-    """Every case through the network, prepared as the weights file says; `progress` is called as it goes on."""
+    """Every case through the network, prepared as the weights file says; `progress` is called as it goes on.
+
+    Sketches are of what the gate looks at: of whole heads where a network sees outlines, MOST_SKETCHED at most:
+    each must be read again.
+    """
     forward = Forward(weights.network)
     loader = DataLoader(datasets.Scans(cases, weights.study, cache), batch_size=batch, num_workers=workers)
-    whole = None  # the sketches are of whole heads, which the gate looks at before anything is outlined
-    if sketches and weights.contract.outlined:
-        whole = (prepare(read(case.file), weights.contract).tensor for case in cases)
-    logits, features, sketched = [np.empty((0, len(weights.study.labels)))], [], []
+    sketch = lambda x: likeness.sketch(x, weights.contract).half().numpy()  # noqa: E731
+    logits, features = [np.empty((0, len(weights.study.labels)))], []
+    sketched: list[np.ndarray] = []
     for x, _ in loader:
         batch_logits, batch_features = forward(x)  # (B, K), (B, F)
         logits.append(batch_logits.float().cpu().numpy())
         features.append(batch_features.float().cpu().numpy())
-        if sketches:
-            seen = x if whole is None else islice(whole, len(x))
-            sketched += [likeness.sketch(one, weights.contract).half().numpy() for one in seen]
+        if sketches and not weights.contract.outlined:
+            sketched += map(sketch, x)
         if progress:
             progress()
+    if sketches and weights.contract.outlined:
+        for case in cases[:: -(-len(cases) // MOST_SKETCHED)]:
+            sketched.append(sketch(prepare(read(case.file), weights.contract).tensor))
+            if progress:
+                progress()
     return Predictions(
         [case.file.as_posix() for case in cases],
         [case.subject for case in cases],

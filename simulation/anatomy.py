@@ -20,7 +20,7 @@ REGIONS: dict[str, tuple[float, float, float]] = {
     "horns": (4.0, 0.4, 7.0),
     "cortex": (1.2, 0.35, 3.5),
 }
-HIPPOCAMPAL_FADE = 5.0  # mm outside the hippocampus over which its own loss ("hippocampi" in mm) fades
+HIPPOCAMPAL_FADE = 5.0  # mm outside a hippocampus larger than most over which it presses on what lies there
 FLUID, GREY, WHITE = 0.27, 0.65, 0.87  # the template's own brightness of the three tissues
 CENTRE = (0.0, -18.0, 8.0)  # of the brain, template mm
 # The temporal horn, front to back, right side, template mm.
@@ -85,6 +85,7 @@ class Anatomy:
     t1: Tensor  # (X, Y, Z), 0..1, fluid outside the brain
     detail: Tensor  # t1 minus its blur: what sharpening adds
     horn: Tensor  # how much a voxel belongs to the closed temporal horn, 0..1
+    hippocampus: Tensor  # mm from the hippocampi's surface, negative inside
     directions: dict[str, Tensor]  # region -> (3, x, y, z) on a 2 mm grid: away from the fluid, times weight
     distances: dict[str, Tensor]  # region -> (x, y, z) on that grid: mm from the fluid, negative inside
     wide_origin: Tensor  # (3,) mm of voxel 0 of `surface`
@@ -194,7 +195,8 @@ def anatomy() -> Anatomy:
     as_tensor = lambda a: torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32))  # noqa: E731
     return Anatomy(
         as_tensor(origin), as_tensor(filled), as_tensor(filled - ndimage.gaussian_filter(filled, 1.3)),
-        as_tensor(np.exp(-((np.maximum(_signed(horn, 12), 0) / 1.0) ** 2))), directions, distances,
+        as_tensor(np.exp(-((np.maximum(_signed(horn, 12), 0) / 1.0) ** 2))), as_tensor(distance), directions,
+        distances,
         as_tensor(wide_origin), as_tensor(surface)[None], as_tensor(brain)[None],
         {name: torch.from_numpy(mask) for name, mask in masks.items()},
     )  # fmt: skip
@@ -268,13 +270,24 @@ def _growth(amounts_of: tuple[tuple[str, float], ...],
         pull = away.clamp(min=0) - fade * torch.log(rest.clamp(min=1e-3))
         pull = torch.minimum(pull, away.clamp(min=0) + 0.8)  # once in the fluid, stay there
         moves[region] = -known.directions[region] * (pull * ((away + 2.5) / 1.5).clamp(0, 1))
-    loss = amounts.get("hippocampi", 0.0)
-    if loss:  # the surface moves inwards and what lies outside is drawn after it
+    larger = -min(0.0, amounts.get("hippocampi", 0.0))
+    if larger:  # what was lost is fluid; see `lost_depth`
         right, _ = tilts.get("hippocampi", (0.0, 0.0))
         near = torch.exp(-known.distances["hippocampi"].clamp(min=0) / HIPPOCAMPAL_FADE)
-        inwards = loss * (1 + right * torch.tanh(x / 8)) * near
-        moves["horns"] = moves["horns"] + known.directions["hippocampi"] * inwards
+        outwards = larger * (1 + right * torch.tanh(x / 8)) * near
+        moves["horns"] = moves["horns"] - known.directions["hippocampi"] * outwards
     # The ventricles push everything; horns and cortex then move from where that left them.
     first = moves["ventricles"]
     index = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in shape), indexing="ij"))
     return first + sample(moves["horns"] + moves["cortex"], index + first / 2)
+
+
+def lost_depth(amounts: dict[str, float], tilts: dict[str, tuple[float, float]]) -> Tensor | None:
+    """From how many mm below their surface the hippocampi are left, fluid above: (X, 1, 1); None for no loss."""
+    loss = max(0.0, amounts.get("hippocampi", 0.0))
+    if not loss:
+        return None
+    right, _ = tilts.get("hippocampi", (0.0, 0.0))
+    known = anatomy()
+    x = (torch.arange(known.t1.shape[0]) + known.origin[0]).view(-1, 1, 1)
+    return loss * (1 + right * torch.tanh(x / 8))

@@ -11,7 +11,19 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn import functional
 
-from simulation.anatomy import CENTRE, FLUID, GREY, REGIONS, WHITE, anatomy, doubled, growth, sample, waves
+from simulation.anatomy import (
+    CENTRE,
+    FLUID,
+    GREY,
+    REGIONS,
+    WHITE,
+    anatomy,
+    doubled,
+    growth,
+    lost_depth,
+    sample,
+    waves,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,10 @@ def toned(recipe: Recipe) -> Tensor:
     opened = min(1.0, max(0.0, recipe.amounts.get("horns", 0.0) / 1.5))
     if opened:
         brain = torch.lerp(brain, torch.minimum(brain, torch.tensor(FLUID)), known.horn * opened)
+    depth = lost_depth(recipe.amounts, recipe.tilts)
+    if depth is not None:
+        lost = (0.5 - known.hippocampus).clamp(0, 1) * (known.hippocampus + depth + 0.5).clamp(0, 1)
+        brain = torch.lerp(brain, torch.minimum(brain, torch.tensor(FLUID)), lost)
     if recipe.tones is None:
         return brain[None]
     brain = (brain + recipe.sharpen * known.detail).clamp(0, 1)
@@ -289,6 +305,11 @@ def structures(recipe: Recipe) -> np.ndarray:
     if opened:
         horn = sample(known.horn[None], at.index)[0] * opened > 0.5
         brain[horn & (brain != STRUCTURES.index("hippocampus"))] = STRUCTURES.index("inferior_horn")
+    depth = lost_depth(recipe.amounts, recipe.tilts)
+    if depth is not None:
+        deep = sample(torch.stack([known.hippocampus, depth.expand_as(known.hippocampus)]), at.index)
+        lost = (brain == STRUCTURES.index("hippocampus")) & (deep[0] > -deep[1])
+        brain[lost] = STRUCTURES.index("fluid")
     gap = 1.0 if recipe.stripped else recipe.shell.get("gap", 1.0)
     near = doubled(at.away[None])[0][at.inner] < gap
     brain[near & (brain == 0)] = STRUCTURES.index("fluid")

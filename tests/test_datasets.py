@@ -45,6 +45,14 @@ def test_pictures_go_the_same_way(tmp_path, reads):
     assert [data[i][1] for i in range(4)] == [0, 1, 0, 1] and len(reads) == 4
 
 
+def test_a_case_s_own_severity_goes_along_with_its_class(cases):
+    data = Scans(cases, VOLUME, severities=[0.1 * n for n in range(len(cases))])
+    known = [VOLUME.answer(case.label) for case in cases]
+    targets = torch.stack([data[n][1] for n in range(len(cases))])
+    torch.testing.assert_close(targets, torch.tensor([[answer, 0.1 * n] for n, answer in enumerate(known)]))
+    assert [int(target) for _, target in Scans(cases, VOLUME)] == known
+
+
 def test_check_and_split_from_the_command_line(tmp_path, capsys):
     data = tmp_path / "data"
     for n in range(10):

@@ -47,6 +47,16 @@ def test_a_folder_of_maps_becomes_weights_with_a_card(tmp_path, monkeypatch):
         assert torch.allclose(old, new, atol=1e-4)
 
 
+@pytest.mark.parametrize(("found", "said"), [(True, ""), (False, "outlines no brain in the ICBM 152 template")])
+def test_a_mean_head_is_added_to_a_file_of_before_and_nothing_trained(tmp_path, monkeypatch, capsys, found, said):
+    asked = []
+    monkeypatch.setattr(segmentation, "add_mean", lambda path: asked.append(path) or found)
+    train_segmenter.main(["--add-mean", "--out", str(tmp_path / model.SEGMENTER)])
+    assert asked == [tmp_path / model.SEGMENTER] and list(tmp_path.iterdir()) == []
+    err = capsys.readouterr().err
+    assert said in err and bool(err) is not found
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -26,6 +26,7 @@ from scans.scan import Scan
 from studies import HEAD, Contract
 
 KIND = "segmentation"  # of a weights file, in its header
+MEAN = "mean"  # of a weights file's extras: the shape of the mean head, share · 255
 START, SHAPE = (
     (11, 20, 40),
     (144, 208, 176),
@@ -50,6 +51,7 @@ class SegmenterWeights:
     header: dict[str, Any]
     network: Segmenter  # in eval mode, on the device
     device: torch.device
+    mean: Tensor | None = None  # the mean head's shape, as `normalise.shape_of` says it
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +110,7 @@ def load(path: str | Path, device: str | torch.device = "auto") -> SegmenterWeig
             f"classes {header.get('classes')}; this version has {HEAD.hash()} and other ones, "
             "so train it again"
         )
-    state, _ = model.read_tensors(path)
+    state, extras = model.read_tensors(path)
     try:
         arguments = header["network"].get("arguments", {})
         with torch.device("meta"):  # what it would take is compared with the file before it is built
@@ -121,7 +123,22 @@ def load(path: str | Path, device: str | torch.device = "auto") -> SegmenterWeig
     network = Segmenter(**arguments)
     network.load_state_dict({name: value.float() for name, value in state.items()})
     in_memory_format(network.to(device), torch.channels_last_3d).eval().requires_grad_(False)
-    return SegmenterWeights(path.name, hashlib.sha256(path.read_bytes()).hexdigest(), header, network, device)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return SegmenterWeights(path.name, sha256, header, network, device, mean_in(path, extras))
+
+
+def mean_in(path: Path, extras: dict[str, Tensor]) -> Tensor | None:
+    """The mean head's shape (2, x, y, z), as shares, where a file brings it."""
+    mean = extras.get(MEAN)
+    if mean is None:
+        return None
+    wanted = (2, *(n // 4 for n in SHAPE))
+    if tuple(mean.shape) != wanted or mean.dtype != torch.uint8 or not bool(mean[0].any()):
+        raise model.WeightsError(
+            f"{path.name}: extras.{MEAN} is no mean head of {'×'.join(map(str, wanted))} bytes; add it again with "
+            "train_segmenter.py --add-mean"
+        )
+    return mean.float() / 255
 
 
 def fits(contract: Contract) -> bool:

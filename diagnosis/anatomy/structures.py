@@ -1,6 +1,7 @@
 """What the segmenter outlined as a network's input: each structure at a level of its own, smoothed, the rest 0.
 
-A contract whose `scale` is "structures" asks for it. As in voxel-based morphometry, the smoothed map is high where
+A contract whose `scale` is "structures" asks for it; "normalised-structures" has each brain laid on the mean one,
+which the segmenter's weights bring (`normalise`). As in voxel-based morphometry, the smoothed map is high where
 much of a structure lies; contrast, noise and scanner have no part in it. What is 0 can carry no part of an answer,
 so neither scalp nor skull, nor what an earlier skull stripping left, speaks for a class.
 """
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import model
+from diagnosis.anatomy import normalise
 from diagnosis.anatomy.segment import SHAPE, START, TISSUE, Segmentation, SegmenterWeights, fits, load, segment
 from networks import segmenter
 from networks.segmenter import CLASSES
@@ -31,56 +33,74 @@ LEVELS |= {"hippocampus": 5.0, "inferior_horn": -5.0}
 CLEFT = 5  # cubes of 2 mm; what is narrower between parts of the brain is brain too
 SMOOTH = 3.0  # mm, one standard deviation
 LEAST_ML = 300.0  # of brain and ventricles; less is none that could be judged
-CODE = (  # which the input depends on beside that in scans/
-    *(Path(__file__).with_name(name) for name in ("bare.py", "partial_volume.py", "segment.py", "structures.py")),
-    Path(segmenter.__file__),
-)
+FILES = ("bare.py", "normalise.py", "partial_volume.py", "segment.py", "structures.py")
+CODE = (*map(Path(__file__).with_name, FILES), Path(segmenter.__file__))  # what the input depends on beside scans/
 NO_BRAIN = "no brain could be outlined, and these weights judge what is outlined; check that it is a head"
 
 
 def brain_of(found: Segmentation) -> Tensor:
-    """The brain with its ventricles and narrow sulci on the segmenter's box, bool, edges at every second voxel."""
+    """The brain with its ventricles and narrow sulci, by cubes of 2 × 2 × 2 voxels: 1 or 0, (X/2, Y/2, Z/2)."""
     kept = np.isin(CLASSES, list(LEVELS))[found.classes]
     pairs = kept[::2] | kept[1::2]
     pairs = pairs[:, ::2] | pairs[:, 1::2]
-    cubes = (pairs[..., ::2] | pairs[..., 1::2]).view(np.uint8)  # of 2 × 2 × 2 voxels
+    cubes = (pairs[..., ::2] | pairs[..., 1::2]).view(np.uint8)
     wide = ndimage.maximum_filter(cubes, CLEFT, mode="constant")
-    closed = torch.from_numpy(ndimage.minimum_filter(wide, CLEFT, mode="constant"))
-    return functional.interpolate(closed[None, None], kept.shape)[0, 0] > 0
+    return torch.from_numpy(ndimage.minimum_filter(wide, CLEFT, mode="constant")).float()
 
 
 def levels_of(found: Segmentation) -> Tensor:
-    """The smoothed levels on the segmenter's box: float32 (X, Y, Z)."""
-    cubes = torch.zeros(found.classes.size // len(found.shares))  # of 2 × 2 × 2 voxels
+    """The smoothed levels by cubes: float32 (X/2, Y/2, Z/2)."""
+    cubes = torch.zeros(found.classes.size // len(found.shares))
     for name, level in LEVELS.items():
         cubes[found.cubes] += found.shares[:, CLASSES.index(name)].float().mean(0).mul_(level / 255)
     coarse = cubes.view([n // 2 for n in found.classes.shape]).numpy()
     smooth = ndimage.gaussian_filter(coarse, SMOOTH / (2 * np.array(found.spacing)), mode="constant")
-    size = found.classes.shape
-    return functional.interpolate(torch.from_numpy(smooth)[None, None], size, mode="trilinear")[0, 0]
+    return torch.from_numpy(smooth)
 
 
-def structures(head: Prepared, found: Segmentation) -> Prepared | None:
-    """What `found` outlined in a prepared head, as a network's input; None where there is no brain."""
-    inside = brain_of(found)
-    if float(inside.sum()) * np.prod(found.spacing) / 1000 < LEAST_ML:
+def structures(head: Prepared, found: Segmentation, mean: Tensor | None = None) -> Prepared | None:
+    """What `found` outlined in a prepared head, as a network's input; None where there is no brain.
+
+    With the shape of the mean head every brain lies as that does, and the way back to the scan says how.
+    """
+    inside, levels = brain_of(found), levels_of(found)
+    if float(inside.sum()) * 8 * np.prod(found.spacing) / 1000 < LEAST_ML:
         return None
+    to_scan = head.to_scan
+    if mean is not None:
+        to_head = normalise.fitted(normalise.shape_of(inside, found), mean)
+        if to_head is None:
+            return None
+        inside, levels = normalise.laid(torch.stack([inside, levels]), to_head)
+        corner = np.eye(4)
+        corner[:3, 3] = START
+        to_scan = to_scan @ corner @ to_head @ np.linalg.inv(corner)
     values, mask = torch.zeros_like(head.tensor), torch.zeros_like(head.tensor[0], dtype=torch.bool)
     box = tuple(slice(a, a + n) for a, n in zip(START, SHAPE, strict=True))
-    values[0][box], mask[box] = levels_of(found).mul_(inside), inside
-    return replace(head, tensor=values, foreground=mask)
+    mask[box] = functional.interpolate(inside[None, None], SHAPE)[0, 0] > 0.5  # edges at every second voxel
+    values[0][box] = functional.interpolate(levels[None, None], SHAPE, mode="trilinear")[0, 0].mul_(mask[box])
+    affine = head.affine @ np.linalg.inv(head.to_scan) @ to_scan
+    return replace(head, tensor=values, foreground=mask, to_scan=to_scan, affine=affine)
 
 
-def on_grid_of(contract: Contract, scan: Scan, outlined: Prepared) -> Prepared:
-    """Structures on the grid of HEAD brought to that of a contract, such as a smaller one."""
+def on_grid_of(contract: Contract, outlined: Prepared) -> Prepared:
+    """Structures on the grid of HEAD brought to a contract's, such as a smaller one about the same anchor."""
     if fits(contract):
         return outlined
-    wanted = prepare(scan, contract)
-    to_head = np.linalg.inv(outlined.to_scan) @ wanted.to_scan
+    to_head = np.linalg.inv(from_anchor(HEAD)) @ from_anchor(contract)
     values, mask = (
         resample(each, to_head, contract.shape) for each in (outlined.tensor[0], outlined.foreground.float())
     )
-    return replace(wanted, tensor=values[None], foreground=mask > 0.5)
+    to_scan, affine = (each @ to_head for each in (outlined.to_scan, outlined.affine))
+    return replace(outlined, tensor=values[None], foreground=mask > 0.5, to_scan=to_scan, affine=affine)
+
+
+def from_anchor(contract: Contract) -> np.ndarray:
+    """4×4: voxel of a contract's grid → mm from the anchor."""
+    spacing = np.array(contract.spacing)
+    grid = np.diag([*spacing, 1.0])
+    grid[:3, 3] = -spacing * contract.anchor * (np.array(contract.shape) - 1)
+    return grid
 
 
 @dataclass(frozen=True)
@@ -102,10 +122,23 @@ class StructuresInput:
     def __call__(self, scan: Scan) -> Tensor:
         head = prepare(scan, replace(HEAD, scale=STRUCTURES))
         known = "no-affine" not in head.notes
-        outlined = structures(head, segment(self.weights, head)) if known else None
+        mean = mean_of(self.contract, self.weights)
+        outlined = structures(head, segment(self.weights, head), mean) if known else None
         if outlined is None:
             raise ScanError("no-brain", NO_BRAIN)
-        return on_grid_of(self.contract, scan, outlined).tensor
+        return on_grid_of(self.contract, outlined).tensor
+
+
+def mean_of(contract: Contract, weights: SegmenterWeights) -> Tensor | None:
+    """The mean head's shape where a contract has brains laid on it; None where not."""
+    if not contract.normalised:
+        return None
+    if weights.mean is None:
+        raise model.WeightsError(
+            f"{weights.name}: it brings no mean head, and the scale “{contract.scale}” lays brains on one; add it "
+            "with train_segmenter.py --add-mean"
+        )
+    return weights.mean
 
 
 @lru_cache(maxsize=1)
@@ -120,6 +153,6 @@ def input_of(contract: Contract, *folders: Path) -> StructuresInput | None:
     files = [file for folder in folders if (file := folder / model.SEGMENTER).is_file()]
     if not files:
         raise model.WeightsError(
-            f"{model.SEGMENTER} is missing in {folders[0].name or '.'}/; the scale “structures” needs it"
+            f"{model.SEGMENTER} is missing in {folders[0].name or '.'}/; the scale “{contract.scale}” needs it"
         )
     return StructuresInput(files[0].resolve(), contract)

@@ -9,19 +9,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 import model
 from diagnosis.agreement import GROWS, SHRINKS, cohort_table
 from diagnosis.anatomy import segment, structures
 from diagnosis.anatomy.measures import MEASURES, NOT_ASSESSED
 from diagnosis.anatomy.norms import FILE, NormsError, Person
-from diagnosis.diagnoser import Diagnoser
-from diagnosis.maps.explain import ExplainError
+from diagnosis.diagnoser import Diagnoser, laid_back
+from diagnosis.maps.explain import ExplainError, Map
 from learning.settings import coarser, cropped
 from networks.forward import Forward
 from networks.header import Header
 from scans.files import content_hash
-from scans.prepare import prepare
+from scans.prepare import Prepared, prepare
 from scans.read import read
 from studies import NOTICE, STUDIES, Contract
 from tests import support
@@ -177,7 +178,7 @@ OUTLINED = replace(STUDY.contract, scale="structures")
 
 def outlined_weights(folder, segmenter: str, contract: Contract = OUTLINED) -> Path:
     """Untrained weights that judge what is outlined, learned with the segmenter of that hash."""
-    arguments = {} if contract == OUTLINED else {"shape": list(contract.shape)}
+    arguments = {} if contract.shape == OUTLINED.shape else {"shape": list(contract.shape)}
     study = replace(STUDY, contract=contract, arguments=arguments)
     header = Header(study, study.network, arguments, training={"segmenter": segmenter})
     network = model.NETWORKS[study.network](5, **arguments).eval()
@@ -192,7 +193,7 @@ def test_weights_that_judge_what_is_outlined_want_their_segmenter(
         Diagnoser(outlined_weights(tmp_path, content_hash(file)), "cpu")
     with pytest.raises(model.WeightsError, match="learned with another segmenter"):
         Diagnoser(outlined_weights(tmp_path, "0" * 64), "cpu", segmenter=file)
-    monkeypatch.setattr(structures, "structures", lambda head, found: None)
+    monkeypatch.setattr(structures, "structures", lambda head, found, mean: None)
     diagnoser = Diagnoser(outlined_weights(tmp_path, content_hash(file)), "cpu", segmenter=file)
     refused = diagnoser(head_file)
     assert refused.label is None and refused.verdict == "cannot be judged"
@@ -202,12 +203,34 @@ def test_weights_that_judge_what_is_outlined_want_their_segmenter(
     assert error.value.code == "nothing-outlined"
 
 
+def test_weights_of_normalised_brains_want_a_segmenter_with_a_mean_head(measuring_folder, tmp_path):
+    file = measuring_folder / model.SEGMENTER
+    laid = replace(OUTLINED, scale="normalised-structures")
+    with pytest.raises(model.WeightsError, match=r"segmenter\.safetensors: it brings no mean head, .*--add-mean"):
+        Diagnoser(outlined_weights(tmp_path, content_hash(file), laid), "cpu", segmenter=file)
+
+
+def test_a_map_of_a_brain_laid_on_the_mean_one_lies_in_the_head_again():
+    """One hot place, where the network saw it; the head lies 5 voxels off and is half as large again."""
+    values = torch.zeros(1, 24, 24, 24)
+    head = Prepared(values, np.diag([2.0, 2, 2, 1]), values[0] > 0, np.eye(4), [], {})
+    to_head = np.diag([1.5, 1.5, 1.5, 1])
+    to_head[:3, 3] = (5, -4, 1)
+    hot = np.zeros((24, 24, 24), np.float32)
+    hot[8, 12, 6] = 1
+    hot = gaussian_filter(hot, 1.5)
+    back = laid_back(Map(hot, "relevance", "AD", 1.0), replace(head, to_scan=head.to_scan @ to_head), head)
+    assert np.unravel_index(back.values.argmax(), hot.shape) == (17, 14, 10)
+    assert back.values.sum() == pytest.approx(1.5**3 * hot.sum(), rel=0.05)
+    assert (back.method, back.code, back.score) == ("relevance", "AD", 1.0)
+
+
 def test_a_network_sees_what_is_outlined(measuring_folder, head_file, tmp_path, monkeypatch):
     file = measuring_folder / model.SEGMENTER
     diagnoser = Diagnoser(outlined_weights(tmp_path, content_hash(file)), "cpu", segmenter=file)
     there = {}
 
-    def half(head, found):
+    def half(head, found, mean):
         there["values"] = head.tensor - head.tensor.min()
         there["values"][:, :83] = 0
         return replace(head, tensor=there["values"], foreground=there["values"][0] > 0)
@@ -227,14 +250,14 @@ def test_on_a_grid_of_its_own_a_network_sees_what_it_learned_from(
     measuring_folder, head_file, tmp_path, monkeypatch, contract
 ):
     file = measuring_folder / model.SEGMENTER
-    monkeypatch.setattr(structures, "structures", lambda head, found: head)
+    monkeypatch.setattr(structures, "structures", lambda head, found, mean: head)
     diagnoser = Diagnoser(outlined_weights(tmp_path, content_hash(file), contract), "cpu", segmenter=file)
     diagnosis = diagnoser(head_file)
     learned_from = structures.StructuresInput(file, contract)(read(head_file))
     assert diagnosis.seen.tensor.shape == (1, *contract.shape) and torch.equal(diagnosis.seen.tensor, learned_from)
     assert diagnosis.label is not None and diagnoser.explain(diagnosis).values.shape == contract.shape
     assert diagnosis.measures is diagnosis.segmentation is diagnosis.segmenter is None
-    monkeypatch.setattr(structures, "structures", lambda head, found: None)
+    monkeypatch.setattr(structures, "structures", lambda head, found, mean: None)
     assert "no-brain" in [finding.code for finding in diagnoser(head_file).findings]
 
 

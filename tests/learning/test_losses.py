@@ -37,3 +37,18 @@ def test_the_lower_score_is_the_better_and_none_the_worst():
     assert score_of(row, "loss") == 0.5
     assert score_of(row, "accuracy") == -0.75
     assert score_of(row, "roc_auc") == math.inf
+
+
+def test_a_case_s_own_severity_stands_for_that_of_its_class():
+    """Where both are the same, so is the loss; where they differ, only the error changes."""
+    loss = Loss(torch.ones(3), torch.tensor([0.0, 0.5, 1.0]), 2.0)
+    own = torch.tensor([0.0, 0.4, 0.7, 1.0])
+    both = torch.stack([TRUTH.float(), torch.tensor([0.0, 0.5, 0.5, 1.0])], 1)
+    assert loss(LOGITS, both) == pytest.approx(float(loss(LOGITS, TRUTH)))
+    expected = LOGITS.softmax(1) @ torch.tensor([0.0, 0.5, 1.0])
+    off = (expected - own).square().mean() - (expected - both[:, 1]).square().mean()
+    both[:, 1] = own
+    assert float(loss(LOGITS, both) - loss(LOGITS, TRUTH)) == pytest.approx(2 * float(off), abs=1e-6)
+    assert loss.measured(LOGITS, both) == loss.measured(LOGITS, TRUTH) == 0.75
+    rows = [validation(VOLUME, PLAIN, LOGITS, truth) for truth in (TRUTH, both)]
+    assert rows[0] == rows[1]

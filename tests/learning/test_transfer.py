@@ -8,6 +8,7 @@ import torch
 import model
 import studies
 import train
+from learning.transfer import MirrorImages, StemOutputs
 from tests.tiny_cohorts import VOLUME, arguments, cohort, weights_of
 
 
@@ -17,6 +18,28 @@ def test_training_on_frozen_layers_is_training_with_them_kept(tmp_path):
     x = torch.randn(2, 1, 78, 78, 78, generator=torch.Generator().manual_seed(0))
     network.eval()
     torch.testing.assert_close(network.head(network.thaw(network.frozen(x))), network(x), atol=1e-4, rtol=1e-4)
+
+
+def test_epochs_on_frozen_layers_see_scans_and_their_mirror_images_in_turn():
+    """By seed, epoch and case alone; about half of them mirrored, none where there are no mirror images."""
+    plain, mirrored, targets = torch.zeros(200, 1), torch.ones(200, 1), torch.arange(200)
+    scans, again, alone = (
+        StemOutputs(plain, targets, *more) for more in ((mirrored, 7), (mirrored, 7), (None, 7))
+    )
+
+    def epoch(given, number):
+        given.set_epoch(number)
+        values, kept = zip(*(given[k] for k in range(len(given))), strict=True)
+        assert torch.stack(kept).equal(targets)
+        return torch.stack(values)[:, 0]
+
+    first, second = epoch(scans, 1), epoch(scans, 2)
+    assert epoch(again, 1).equal(first) and not first.equal(second)
+    assert 70 < int(first.sum()) < 130 and 70 < int(second.sum()) < 130
+    assert not epoch(alone, 1).any()
+    volumes = [(torch.arange(6.0).view(1, 3, 2, 1), 4)]
+    x, target = MirrorImages(volumes)[0]
+    assert x[0, :, 0, 0].tolist() == [4, 2, 0] and target == 4
 
 
 def test_weights_that_learned_from_a_test_subject_are_no_beginning(tmp_path, capsys):

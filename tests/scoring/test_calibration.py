@@ -60,11 +60,10 @@ def test_prediction_sets_cover_new_cases_as_promised():
 
 def test_likeness_knows_strangers():
     random = np.random.default_rng(5)
-    spread = np.diag([1.0, 5.0, 0.2])
     contract = Contract(kind="image", shape=(48, 48))
 
     def draw(n):
-        features = random.normal(size=(n, 3)) @ spread
+        features = 2 * random.normal(size=(n, 3))
         picture = np.outer(np.hanning(48), np.hanning(48))  # the same in all, but for its noise
         sketches = (picture + random.normal(0, 0.1, (n, 48, 48))).astype(np.float16)
         return Predictions([""] * n, [""] * n, [""] * n, np.empty((n, 2)), features, sketches)
@@ -73,8 +72,18 @@ def test_likeness_knows_strangers():
     assert extras["features.mean"].dtype == extras["features.precision"].dtype == torch.float32
     # distances of a normal cloud follow chi with 3 degrees of freedom: 99 of 100 are below 3.37
     assert record["threshold"] == pytest.approx(3.37, rel=0.12)
-    offset = np.array([0.0, 0.0, 2.0]) - extras["features.mean"].numpy()  # ten deviations off
+    offset = np.array([0.0, 0.0, 20.0]) - extras["features.mean"].numpy()  # ten deviations off
     assert np.sqrt(offset @ extras["features.precision"].numpy() @ offset) > 2 * record["threshold"]
+
+
+def test_where_training_scans_hardly_vary_others_may_a_little():
+    """A tenth of the mean variance, (1 + 1 + 0) / 3, is granted to each direction."""
+    values = np.random.default_rng(1).normal(size=(4000, 3)) * (1, 1, 1e-4)
+    shrunk = precision(values, 0.1)
+    away = np.array([0.0, 0.0, 0.5])
+    assert away @ shrunk @ away == pytest.approx(0.5**2 / (0.1 * 2 / 3), rel=0.05)
+    away = np.array([0.5, 0.0, 0.0])
+    assert away @ shrunk @ away == pytest.approx(0.5**2 / (0.9 + 0.1 * 2 / 3), rel=0.1)
 
 
 @pytest.mark.parametrize(("count", "dead"), [(50, 0), (50, 3), (5, 0), (5, 3), (5, 8)])
@@ -82,7 +91,7 @@ def test_the_precision_is_scikit_learns_whether_cases_or_features_are_more(count
     values = np.random.default_rng(0).normal(size=(count, 8)) * np.arange(1, 9)
     values[:, :dead] = 1
     known = LedoitWolf().fit(values)
-    np.testing.assert_allclose(precision(values, known), known.precision_, atol=1e-9)
+    np.testing.assert_allclose(precision(values - known.location_, known.shrinkage_), known.precision_, atol=1e-9)
 
 
 def test_one_worked_answer_is_what_the_network_says(tmp_path, weights):

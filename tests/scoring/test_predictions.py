@@ -1,5 +1,7 @@
 """Predictions: what the network says, case by case; files that cannot be read on the way."""
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from data.cache import Cache
 from data.cases import Case, find
 from data.tables import DataError
 from diagnosis import likeness
+from scans.prepare import prepare
+from scans.read import read
+from scoring import predictions
 from scoring.predictions import predict, readable
 from studies import STUDIES
 from tests.scored import STUDY, brightest, cohort
@@ -47,3 +52,17 @@ def test_predictions_are_the_network_s_case_by_case(tmp_path, monkeypatch):
     monkeypatch.setattr(likeness, "sketch", lambda tensor, contract: tensor[0].mean())
     asked = predict(weights, cases, sketches=True)
     np.testing.assert_allclose(asked.sketches, values.mean(1), rtol=1e-3)  # kept with half the digits
+
+
+def test_sketches_beside_outlines_are_of_whole_heads_and_of_as_many_as_a_mean_needs(tmp_path, monkeypatch):
+    weights = model.load(brightest(tmp_path, monkeypatch), "cpu")
+    contract = replace(weights.contract, scale="structures")
+    outlined = replace(weights, header=replace(weights.header, study=replace(weights.study, contract=contract)))
+    cases = find(cohort(tmp_path / "data", 2), STUDY)
+    monkeypatch.setattr(likeness, "sketch", lambda tensor, contract: tensor[0].mean())
+    monkeypatch.setattr(predictions, "MOST_SKETCHED", 5)
+    cache = Cache(tmp_path / "cache", weights.contract)
+    found = predict(outlined, cases, cache, sketches=True)
+    whole = [float(prepare(read(case.file), contract).tensor.mean()) for case in cases]
+    np.testing.assert_allclose(found.sketches, whole[::3], rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(found.logits, predict(weights, cases, cache).logits)

@@ -76,12 +76,12 @@ def test_a_smaller_grid_shows_the_same(tmp_path):
     whole = prepare(scan, OUTLINED)
     masked = replace(whole, tensor=whole.tensor - whole.tensor.min())
     small = replace(OUTLINED, shape=(86, 136, 116), anchor=(0.5, 0.5, 0.55))
-    cut = structures.on_grid_of(small, scan, masked)
+    cut = structures.on_grid_of(small, masked)
     to_whole = np.linalg.inv(masked.to_scan) @ cut.to_scan
     x, y, z = np.round(to_whole[:3, 3]).astype(int)
     same = masked.tensor[0, x : x + 86, y : y + 136, z : z + 116]
     assert float((cut.tensor[0] - same).abs().mean()) < 0.05 * float(same.mean())
-    assert structures.on_grid_of(OUTLINED, scan, masked) is masked
+    assert structures.on_grid_of(OUTLINED, masked) is masked
 
 
 def test_the_scale_structures_needs_the_segmenter_and_a_scan_that_says_how_it_lies(tmp_path):
@@ -101,7 +101,7 @@ def test_the_key_for_caches_changes_with_the_code_that_outlines(tmp_path, monkey
     untrained(tmp_path)
     to_input = structures.input_of(OUTLINED, tmp_path)
     copies = [Path(shutil.copy(file, tmp_path / file.name)) for file in structures.CODE]
-    names = {"bare.py", "partial_volume.py", "segment.py", "structures.py", "segmenter.py"}
+    names = {"bare.py", "normalise.py", "partial_volume.py", "segment.py", "structures.py", "segmenter.py"}
     assert {file.name for file in copies} == names
     monkeypatch.setattr(structures, "CODE", copies)
     keys = {to_input.key}
