@@ -1,5 +1,6 @@
-"""The bundled weights: the worked example replays, the example scans get their true class, the name is honest."""
+"""The bundled weights: the example gets its true class, the page shows it whole, the name is honest."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import simulate
 from diagnosis.diagnoser import Diagnoser
 from reports import wording
 from simulation.phantom import STRUCTURES, structures
-from tests.support import ROOT
+from tests.browser import result_of, visiting
+from tests.support import ROOT, Server, running
 
 WEIGHTS = ROOT / "weights" / "alzheimers.ClassificationModel3D.safetensors"
 DEMOS = {"demo.nii.gz": "AD", "demo-cn.nii.gz": "CN"}  # what they were made as, see demodata/README.md
@@ -20,6 +22,13 @@ DEMOS = {"demo.nii.gz": "AD", "demo-cn.nii.gz": "CN"}  # what they were made as,
 def answers():
     diagnoser = Diagnoser(WEIGHTS, "cpu")
     return {name: diagnoser(ROOT / "demodata" / name).record() for name in DEMOS}
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server as `make run` starts it."""
+    with running(tmp_path_factory.mktemp("bundled")) as server:
+        yield server
 
 
 @pytest.mark.parametrize("name", DEMOS)
@@ -56,3 +65,21 @@ def test_the_name_says_what_they_learned_from():
     for language in wording.languages():  # and in the reader's own words
         assert language == "en" or wording.Texts(language).has(f"weights.{header.title}")
     assert header.metrics["severity_correlation"]["low"] is not None
+
+
+@pytest.mark.parametrize("language", wording.languages())
+def test_the_page_shows_the_example_with_its_map_its_measures_and_its_files(browser, started, language: str):
+    t, contract = wording.Texts(language), model.read_header(WEIGHTS).study.contract
+    with visiting(browser, started) as visit:
+        page = visit(maps=True, locale=language)
+        page.click("#example")
+        result_of(page)
+        assert page.inner_text("#answer .code") == DEMOS["demo.nii.gz"]
+        assert t(f"scale.{contract.scale}") in page.locator(".details").all_text_contents()[0]
+        page.wait_for_selector("#viewer[data-map]")
+        assert page.locator("#measures tbody tr").count() > 5
+        links = page.locator("a[download]").evaluate_all("links => links.map((link) => link.href)")
+        assert len(links) >= 4
+        for link in links:
+            fetched = page.request.get(link)
+            assert fetched.ok and fetched.body(), link

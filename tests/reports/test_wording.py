@@ -12,6 +12,7 @@ from diagnosis import gate
 from diagnosis.anatomy.measures import MEASURES, NOT_ASSESSED
 from diagnosis.maps import explain
 from diagnosis.maps.regions import OUTSIDE, REGIONS
+from networks.header_checks import PLACES, SCALES
 from reports import wording
 from reports.measured import INDICES
 from reports.style import OUTLINES
@@ -72,8 +73,8 @@ def test_every_phrase_that_is_asked_for_is_there_and_every_one_there_is_asked_fo
         "verdict": {gate.FIT, gate.DOUBTFUL, gate.UNFIT},
         "table": {gate.FIT, gate.DOUBTFUL, gate.UNFIT},
         "warning": {"empty", "mostly-outside"},
-        "place": {study.contract.place for study in STUDIES.values()} | {"fill"},
-        "scale": {study.contract.scale for study in STUDIES.values()} | {"stored", "structures"},
+        "place": set(PLACES),
+        "scale": set(SCALES),
         "step": {"read", "prepare", "check", "predict", "uncertainty", "measure"},
         "column": {"structure", "left", "right", "total", "share", "span", "centile"},
         "index": set(INDICES),
