@@ -5,6 +5,8 @@ disease changes rather than who was scanned. The fit looks at the brain's shape 
 sulci filled, and at cerebellum and stem, which tell how it nods; neither changes much as a brain shrinks.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from scipy import ndimage
@@ -12,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diagnosis.anatomy.segment import Segmentation
-from networks.segmenter import CLASSES
+from scans.resample import resample
 
 CUBE, CELL = 2, 4  # voxels: the sides of what is laid, and of what shapes are compared by
 BLUR = (3.0, 1.2)  # cells, one deviation: first roughly, then finely
@@ -26,10 +28,8 @@ MOST_TIMES = 4.0  # as large as the mean head, or as small
 
 def shape_of(brain: Tensor, found: Segmentation) -> Tensor:
     """A brain, given by cubes, and its cerebellum with the stem, as shares of each cell: (2, x, y, z)."""
-    below = torch.zeros(brain.numel())
-    for name in ("cerebellum", "stem"):
-        below[found.cubes] += found.shares[:, CLASSES.index(name)].float().mean(0) / 255
-    return functional.avg_pool3d(torch.stack([brain, below.view(brain.shape)]), CELL // CUBE)
+    below = found.by_cubes({"cerebellum": 1.0, "stem": 1.0})
+    return functional.avg_pool3d(torch.stack([brain, below]), CELL // CUBE)
 
 
 def fitted(shape: Tensor, mean: Tensor) -> np.ndarray | None:
@@ -38,7 +38,7 @@ def fitted(shape: Tensor, mean: Tensor) -> np.ndarray | None:
         return None
     at = _from_moments(shape[0], mean[0])
     for blur in BLUR:
-        wanted = _blurred(mean, blur)
+        wanted = _blurred_mean(mean, blur)
         x, y, z = (wanted[0] > LOWEST).nonzero()[::SOME].T
         aim = wanted[:, x, y, z]  # (2, n)
         places = torch.stack([x, y, z, torch.ones_like(x)], 1).float()  # (n, 4)
@@ -53,10 +53,8 @@ def fitted(shape: Tensor, mean: Tensor) -> np.ndarray | None:
 
 
 def laid(values: Tensor, matrix: np.ndarray) -> Tensor:
-    """Values by cubes (C, x, y, z) laid on the mean head by the map of `fitted`."""
-    at = torch.from_numpy(_between(matrix, CUBE, 1)[:3]).float()
-    x, y, z = (torch.arange(n).unsqueeze(-1) * at[:, axis] for axis, n in enumerate(values.shape[1:]))
-    return _sampled(values, x[:, None, None] + y[None, :, None] + z[None, None] + at[:, 3])
+    """Values by cubes (x, y, z) laid on the mean head by the map of `fitted`."""
+    return resample(values, _between(matrix, CUBE, 1), tuple(values.shape), smooth=False)
 
 
 def _moved(at: Tensor, shape: Tensor, places: Tensor, aim: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,11 +91,10 @@ def _moments(shape: Tensor) -> tuple[Tensor, float]:
 
 
 def _sampled(layers: Tensor, points: Tensor) -> Tensor:
-    """Layers (C, x, y, z) at points (…, 3), in their elements: (C, …), nothing outside."""
+    """Layers (C, x, y, z) at points (n, 3), in their elements: (C, n), nothing outside."""
     size = torch.tensor(layers.shape[1:], dtype=torch.float32)
-    grid = (points * (2 / (size - 1)) - 1).flip(-1)
-    grid = grid.view(1, *[1] * (4 - grid.ndim), *grid.shape)  # (1, x, y, z, 3)
-    return functional.grid_sample(layers[None], grid, align_corners=True).view(len(layers), *points.shape[:-1])
+    grid = (points * (2 / (size - 1)) - 1).flip(-1).view(1, 1, 1, -1, 3)
+    return functional.grid_sample(layers[None], grid, align_corners=True).view(len(layers), -1)
 
 
 def _between(matrix: np.ndarray, wanted: int, known: int) -> np.ndarray:
@@ -115,3 +112,8 @@ def _in_voxels(side: int) -> np.ndarray:
 
 def _blurred(shape: Tensor, cells: float) -> Tensor:
     return torch.from_numpy(ndimage.gaussian_filter(shape.numpy(), (0, cells, cells, cells), mode="constant"))
+
+
+@lru_cache(maxsize=len(BLUR))  # it is the same for every scan
+def _blurred_mean(mean: Tensor, cells: float) -> Tensor:
+    return _blurred(mean, cells)

@@ -1,9 +1,10 @@
-"""Edges of the ventricles drawn by the scan's own brightness, where the segmenter knows them only roughly.
+"""What is fluid told by the scan's own brightness, where the segmenter knows it only roughly.
 
 A voxel at the rim of a ventricle holds some fluid and some tissue. How much of each, its brightness tells better
 than a network that learned from drawn scans: the levels of fluid and of each tissue are taken from the voxels that
-the network is sure of in this very scan, so that contrast, gain and sequence do not matter. Sulci are left alone:
-the cortex is darker than the deep grey matter that tells the level of grey.
+the network is sure of in this very scan, so that contrast, gain and sequence do not matter. And where hippocampi
+shrank, fluid lies in what the network, which knows how large most are, still calls one. Other sulci are left
+alone: the cortex is darker than the deep grey matter that tells the level of grey.
 """
 
 import torch
@@ -20,10 +21,11 @@ DOUBTFUL = 0.02  # of fluid and of tissue, each, for a voxel to be looked at
 MOST_OTHER = 0.1  # share of background and of fluid in sulci there
 STEEP = 10.0  # how sharply a voxel half way between the levels is divided
 LEAST_CONTRAST = 0.15  # between fluid and a tissue, of the range between fluid and white matter
+EMPTY, FULL = 0.5, 0.9  # of the way from fluid to hippocampus: up to which none of a voxel is one, from which all
 
 
 def by_brightness(shares: Tensor, values: Tensor) -> Tensor:
-    """Shares (8, classes, M) as probability · 255 in uint8, values (8, M) → shares with their edges redrawn.
+    """Shares (8, classes, M) as probability · 255 in uint8, values (8, M) → shares with what is fluid redrawn.
 
     They come back as they were where fluid or tissue cannot be told from each other in this scan.
     """
@@ -54,6 +56,14 @@ def by_brightness(shares: Tensor, values: Tensor) -> Tensor:
     picked[:, tissues] *= ((both - wanted) / held.sum(1))[:, None]
     redrawn = shares.clone()
     redrawn[corner, :, cube] = picked.mul_(255).round_().to(torch.uint8)
+    hippocampus = level_of(shares, values, [at["hippocampus"]])
+    if hippocampus is not None and abs(hippocampus - fluid) > LEAST_CONTRAST * abs(white - fluid):
+        corner, cube = redrawn[:, at["hippocampus"]].nonzero(as_tuple=True)
+        held = redrawn[corner, at["hippocampus"], cube]
+        tissue = (values[corner, cube] - fluid) / (hippocampus - fluid)
+        kept = ((tissue - EMPTY) / (FULL - EMPTY)).clamp_(0, 1).mul_(held).round_().to(torch.uint8)
+        redrawn[corner, at["hippocampus"], cube] = kept
+        redrawn[corner, at["fluid"], cube] += held - kept
     return redrawn
 
 

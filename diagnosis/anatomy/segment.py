@@ -5,6 +5,7 @@ hemispheres, which is laid through the answer itself. Volumes and other measures
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,6 +88,13 @@ class Segmentation:
         """FreeSurfer's numbers: uint8 (X, Y, Z)."""
         left, right = (np.array([NUMBERS[name][side] for name in CLASSES], np.uint8) for side in (0, -1))
         return np.where(self.left, left[self.classes], right[self.classes])
+
+    def by_cubes(self, levels: Mapping[str, float]) -> Tensor:
+        """The sum of classes' probabilities, each times its level, by cubes: float32 (X/2, Y/2, Z/2)."""
+        total = torch.zeros(self.classes.size // CUBE)
+        for name, level in levels.items():
+            total[self.cubes] += self.shares[:, CLASSES.index(name)].float().mean(0).mul_(level / 255)
+        return total.view([n // 2 for n in self.classes.shape])
 
     def probability(self, name: str) -> Tensor:
         """The probability of one class in every voxel: float32 (X, Y, Z)."""

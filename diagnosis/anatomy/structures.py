@@ -50,10 +50,7 @@ def brain_of(found: Segmentation) -> Tensor:
 
 def levels_of(found: Segmentation) -> Tensor:
     """The smoothed levels by cubes: float32 (X/2, Y/2, Z/2)."""
-    cubes = torch.zeros(found.classes.size // len(found.shares))
-    for name, level in LEVELS.items():
-        cubes[found.cubes] += found.shares[:, CLASSES.index(name)].float().mean(0).mul_(level / 255)
-    coarse = cubes.view([n // 2 for n in found.classes.shape]).numpy()
+    coarse = found.by_cubes(LEVELS).numpy()
     smooth = ndimage.gaussian_filter(coarse, SMOOTH / (2 * np.array(found.spacing)), mode="constant")
     return torch.from_numpy(smooth)
 
@@ -71,7 +68,7 @@ def structures(head: Prepared, found: Segmentation, mean: Tensor | None = None) 
         to_head = normalise.fitted(normalise.shape_of(inside, found), mean)
         if to_head is None:
             return None
-        inside, levels = normalise.laid(torch.stack([inside, levels]), to_head)
+        inside, levels = (normalise.laid(each, to_head) for each in (inside, levels))
         corner = np.eye(4)
         corner[:3, 3] = START
         to_scan = to_scan @ corner @ to_head @ np.linalg.inv(corner)
