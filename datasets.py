@@ -46,7 +46,7 @@ class Scans(Dataset):
         self.cases, self.contract, self.cache = list(cases), study.contract, cache
         if cache is None and study.contract.outlined:
             raise ValueError(
-                "the scale 'structures' takes a cache with `to_input`; see diagnosis.anatomy.structures"
+                f"the scale {study.contract.scale} takes a cache with `to_input`; see diagnosis.anatomy.structures"
             )
         answers = [study.answer(case.label) for case in cases]
         pairs = None if severities is None else zip(answers, severities, strict=True)

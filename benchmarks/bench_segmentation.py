@@ -6,15 +6,16 @@ DIR holds `t1/` and, under the same names, `labels/`: region labels numbered as 
 above 0 is brain or ventricle. DLMUSE's brain takes the narrow sulci in; "brain that is no fluid" leaves out what
 is darker there than midway between the lateral ventricles and the brain. Bare brains are the same heads where a
 label lies, gaps between labels filled; heads are turned to another axis order, moved by 7 × 5 × 9 mm and made
-three times as bright. --pairs N: N simulated heads scanned twice, lying otherwise, once without a change and once
-with hippocampi that lost 5 %.
+three times as bright. --pairs N: N simulated heads, whose hippocampi lost something already, scanned twice, lying
+otherwise, once without a change and once with hippocampi that lost 5 % more.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,7 @@ STRUCTURES: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
 WITHOUT = (4, 11, 46, 49, 50, 51, 52)  # labels above 0 that are fluid, not brain
 HIPPOCAMPUS = phantom.STRUCTURES.index("hippocampus")
 LOSS, COHORT = 0.05, 7200  # of the hippocampi in a pair; seed of the heads, which no weights learned from
+SHRUNKEN, MOST_LOST = 0.1, 0.4  # mm that they lost before, at least; more, at most, until 5 % are gone
 STEADY = ("ventricles", "hippocampi", "inferior_horns", "brain", "intracranial")
 
 
@@ -90,26 +92,41 @@ def bare(scan: Scan, labels: np.ndarray) -> Scan:
 def pairs_of(count: int, measured: Callable[[Scan], dict[str, measures.Value]]) -> tuple[list[float], list[float]]:
     """What simulated hippocampi seem to have lost, %: where nothing changed, and where 5 % was lost."""
     still, lost = [], []
-    for number in range(count):
-        recipe = replace(draw((COHORT, number)), stripped="", spacing=(1.0, 1.0, 1.0), deform=0.8)
-        size = lambda mm: float((phantom.structures(losing(recipe, mm)) == HIPPOCAMPUS).sum())  # noqa: B023, E731
-        whole, less = size(0.0), size(0.4)
-        wanted = 0.4 * LOSS * whole / (whole - less)
-        true = 100 * (1 - size(wanted) / whole)
+    for recipe in itertools.islice(shrunken_heads(), count):
+        less, true = less_by(LOSS, recipe)
         angles, offset = (
             np.add(each, by) for each, by in ((recipe.angles, (2, -1, 1)), (recipe.offset, (1.3, -0.8, 0.6)))
         )
-        again = replace(recipe, angles=tuple(angles), offset=tuple(offset), bias=1.1 * recipe.bias)
+        lying = {"angles": tuple(angles), "offset": tuple(offset), "bias": 1.1 * recipe.bias}
         first, second, third = (
             measured(read(phantom.render(each).to_bytes(), "head.nii"))["hippocampi"].value
-            for each in (recipe, again, losing(again, wanted))
+            for each in (recipe, replace(recipe, **lying), replace(less, **lying))
         )
         still.append(100 * (1 - second / first))
         lost.append(100 * (1 - third / first))
         print(
-            f"pair {number}: no change {still[-1]:+.2f} %, {true:.1f} % lost seen as {lost[-1]:+.2f} %", flush=True
+            f"pair {len(lost)}: no change {still[-1]:+.2f} %, {100 * true:.1f} % lost seen as {lost[-1]:+.2f} %",
+            flush=True,
         )
     return still, lost
+
+
+def shrunken_heads() -> Iterator[phantom.Recipe]:
+    """Heads of 1 mm whose hippocampi lost something already, so that more of the same fluid is what is added."""
+    for number in itertools.count():
+        recipe = replace(draw((COHORT, number)), stripped="", spacing=(1.0, 1.0, 1.0), deform=0.8)
+        if recipe.amounts.get("hippocampi", 0.0) > SHRUNKEN:
+            yield recipe
+
+
+def less_by(share: float, recipe: phantom.Recipe) -> tuple[phantom.Recipe, float]:
+    """The head with a share of its hippocampi lost, and which share that became, as halving comes to it."""
+    size = lambda mm: float((phantom.structures(losing(recipe, mm)) == HIPPOCAMPUS).sum())  # noqa: E731
+    whole, least, most = size(0.0), 0.0, MOST_LOST
+    for _ in range(6):
+        mm = (least + most) / 2
+        least, most = (mm, most) if 1 - size(mm) / whole < share else (least, mm)
+    return losing(recipe, most), 1 - size(most) / whole
 
 
 def losing(recipe: phantom.Recipe, mm: float) -> phantom.Recipe:

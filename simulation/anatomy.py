@@ -262,7 +262,7 @@ def _growth(amounts_of: tuple[tuple[str, float], ...],
     moves = {}
     for region, (_, _, fade) in REGIONS.items():
         right, front = tilts.get(region, (0.0, 0.0))
-        amount = amounts.get(region, 0.0) * (1 + right * torch.tanh(x / 8))
+        amount = to_the_right(amounts.get(region, 0.0), right, x)
         amount = amount * (1 + front * torch.tanh((y + 18) / 40))
         away = known.distances[region]
         # Along a line to the fluid, d' = -amount·exp(-d/fade) integrates to a closed form.
@@ -274,7 +274,7 @@ def _growth(amounts_of: tuple[tuple[str, float], ...],
     if larger:  # what was lost is fluid; see `lost_depth`
         right, _ = tilts.get("hippocampi", (0.0, 0.0))
         near = torch.exp(-known.distances["hippocampi"].clamp(min=0) / HIPPOCAMPAL_FADE)
-        outwards = larger * (1 + right * torch.tanh(x / 8)) * near
+        outwards = to_the_right(larger, right, x) * near
         moves["horns"] = moves["horns"] - known.directions["hippocampi"] * outwards
     # The ventricles push everything; horns and cortex then move from where that left them.
     first = moves["ventricles"]
@@ -290,4 +290,9 @@ def lost_depth(amounts: dict[str, float], tilts: dict[str, tuple[float, float]])
     right, _ = tilts.get("hippocampi", (0.0, 0.0))
     known = anatomy()
     x = (torch.arange(known.t1.shape[0]) + known.origin[0]).view(-1, 1, 1)
-    return loss * (1 + right * torch.tanh(x / 8))
+    return to_the_right(loss, right, x)
+
+
+def to_the_right(amount: float, share: float, x: Tensor) -> Tensor:
+    """So much of an amount at x mm, of which the right side has `share` more than the mean and the left less."""
+    return amount * (1 + share * torch.tanh(x / 8))

@@ -23,7 +23,7 @@ from simulation.anatomy import (
     lost_depth,
     sample,
     waves,
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
