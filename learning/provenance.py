@@ -35,9 +35,7 @@ def header_of(run: Trainer) -> Header:
         "data": data,
         "counts": counts,
         "about": about(Path(settings.data)),
-        "begun_with": {key: before.training.get(key) for key in ("command", "epochs", "commit")}
-        if before
-        else None,
+        "begun_with": begun_with(before) if before else None,
         "subjects": {split: subjects_by_class(run, split) for split in SPLITS},
         "subject_salt": salt,
         "subject_hashes": {split: hashes_of(run, split, salt) for split in SPLITS},
@@ -63,6 +61,18 @@ def header_of(run: Trainer) -> Header:
     name, began = shown("out", settings.out), run.facts["began"]
     title = settings.title or f"{study.title}; learned from {data}; run {name}{f' of {began}' if began else ''}"
     return Header(study, settings.network, settings.arguments, title, training)
+
+
+def begun_with(before: Header) -> dict[str, Any]:
+    """The commands that led to the weights begun with, the first first, and the epochs and commit of the last."""
+    training = before.training
+    earlier = (training.get("begun_with") or {}).get("command")
+    commands = [command for command in (earlier, training.get("command")) if command]
+    return {
+        "command": "\n".join(commands) or None,
+        "epochs": training.get("epochs"),
+        "commit": training.get("commit"),
+    }
 
 
 def data_counts(run: Trainer) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def by_brightness(shares: Tensor, values: Tensor) -> Tensor:
         tissue = (values[corner, cube] - fluid) / (hippocampus - fluid)
         kept = ((tissue - EMPTY) / (FULL - EMPTY)).clamp_(0, 1).mul_(held).round_().to(torch.uint8)
         redrawn[corner, at["hippocampus"], cube] = kept
-        redrawn[corner, at["fluid"], cube] += held - kept
+        wet = redrawn[corner, at["fluid"], cube].short() + held - kept
+        redrawn[corner, at["fluid"], cube] = wet.clamp_(max=255).to(torch.uint8)
     return redrawn
 
 

@@ -60,3 +60,12 @@ def test_the_people_of_each_part_in_brief():
     assert age["deviation"] == pytest.approx(3.5**0.5)  # of 1 to 6
     assert told["sex"] == {"train": {"counts": {"M": 3, "F": 3}, "unknown": 1}}
     assert set(told) == {"age", "sex"} and "val" not in told["age"]
+
+
+def test_every_command_that_led_to_weights_begun_with_is_kept():
+    named = lambda **training: Header(STUDIES["alzheimers"], "made", training=training)  # noqa: E731
+    first = named(command="one", epochs=3, commit="a")
+    second = named(command="two", epochs=5, commit="b", begun_with=provenance.begun_with(first))
+    third = provenance.begun_with(second)
+    assert third == {"command": "one\ntwo", "epochs": 5, "commit": "b"}
+    assert provenance.begun_with(named())["command"] is None
