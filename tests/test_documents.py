@@ -90,13 +90,13 @@ def test_one_version_stands_in_one_place():
 
 
 FIGURES = {
-    r"five-class accuracy, 240 held-out simulated subjects": ("accuracy", 2),
+    r"five-class accuracy, 490 held-out simulated subjects": ("accuracy", 2),
     r"the same, one step of severity off allowed": ("one_step_accuracy", 2),
     r"correlation of expected severity with the true class": ("severity_correlation", 2),
     r"90 % prediction sets hold the truth": ("coverage", 2),
     r"expected calibration error": ("ece", 3),
     r"expected calibration error, before and after temperature scaling": ("ece_unscaled", 3),
-    r"AD against CN, ROC-AUC, 96 of them": ("two classes", 2),
+    r"AD against CN, ROC-AUC, 196 of them": ("two classes", 2),
 }
 
 
