@@ -144,13 +144,14 @@ def volumes_by_class(found: Segmentation, raw: bool = False) -> dict[tuple[str, 
     `raw` leaves out the calibration of the weights file: every doubt is volume^⅔ itself.
     """
     cell = float(np.prod(found.spacing)) / 1000
-    beside, levels = found.left_in_cubes().short() * 256, torch.arange(256)
+    left = found.left_in_cubes().to(torch.uint8)
     calibration = found.header.get("calibration", {})
     volumes = {}
     for number, name in enumerate(CLASSES[1:], 1):
-        counts = torch.bincount((found.shares[:, number] + beside).flatten(), minlength=512).view(2, 256)
-        for side, count in (("left", counts[1]), ("right", counts[0])):
-            value = cell * float((count * levels).sum()) / 255
+        shares = found.shares[:, number].contiguous()
+        whole, on_left = (int(each.sum(dtype=torch.int64)) for each in (shares, shares * left))
+        for side, total in (("left", on_left), ("right", whole - on_left)):
+            value = cell * total / 255
             fit = RAW if raw else UNCALIBRATED | calibration.get(name, {})
             volume = fit["factor"] * value
             doubt = fit["doubt"] * volume ** (2 / 3)
@@ -205,18 +206,16 @@ def _cortical(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, fou
 
 def _evans(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found: Segmentation) -> Triple:
     """The widest reach of the frontal horns over that inside the skull in the same axial plane."""
-    inside = found.classes > 0
     lateral = found.probability("lateral").numpy()
-    third = np.argwhere(found.classes == CLASSES.index("third"))
     horns = lateral > 0.5
-    if not horns.any() or not inside.any():
+    if not horns.any():
         return 0.0, 0.0, 0.0
-    front = int(third[:, 1].mean()) if len(third) else int(np.argwhere(horns)[:, 1].mean())
-    frontal = np.zeros_like(horns)
-    frontal[:, front:] = True
-    widths = {level: _reach((lateral > level) & frontal) for level in (SURELY, 0.5, POSSIBLY)}
+    third = found.classes == CLASSES.index("third")
+    by_plane = (third if third.any() else horns).sum((0, 2))  # coronal planes
+    front = int(np.average(np.arange(len(by_plane)), weights=by_plane))
+    widths = {level: _reach(lateral[:, front:] > level) for level in (SURELY, 0.5, POSSIBLY)}
     plane = int(widths[0.5].argmax())
-    across = max(float(_reach(inside)[plane]), 1.0)
+    across = max(float(_reach(found.classes[:, :, plane, None] > 0)[0]), 1.0)
     value, low, high = (float(widths[level][plane]) / across for level in (0.5, SURELY, POSSIBLY))
     return value, low, high
 

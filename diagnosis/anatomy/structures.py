@@ -72,7 +72,8 @@ def structures(head: Prepared, found: Segmentation, mean: Tensor | None = None) 
         corner = np.eye(4)
         corner[:3, 3] = START
         to_scan = to_scan @ corner @ to_head @ np.linalg.inv(corner)
-    values, mask = torch.zeros_like(head.tensor), torch.zeros_like(head.tensor[0], dtype=torch.bool)
+    shape = head.tensor.shape  # numpy's zeros come in large pages, which torch's do not
+    values, mask = (torch.from_numpy(np.zeros(size, kind)) for size, kind in ((shape, "f4"), (shape[1:], bool)))
     box = tuple(slice(a, a + n) for a, n in zip(START, SHAPE, strict=True))
     mask[box] = functional.interpolate(inside[None, None], SHAPE)[0, 0] > 0.5  # edges at every second voxel
     values[0][box] = functional.interpolate(levels[None, None], SHAPE, mode="trilinear")[0, 0].mul_(mask[box])
