@@ -134,7 +134,7 @@ def take_step(
     overlap: float = 1.0,
 ) -> float:
     """One step on one volume (1, X, Y, Z); `kept` picks the cubes whose loss is taken."""
-    features = network.features(image)
+    features = network.features(to_cubes(image))
     rows = features.permute(0, 2, 3, 4, 1).flatten(0, 3)[kept]
     truth = to_cubes(classes).flatten(0, 3)[kept].T.long()  # (8, M)
     loss = loss_of(network.answer(rows), truth, weights, overlap)

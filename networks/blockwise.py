@@ -9,6 +9,7 @@ the same processor each of them took longer and more memory (`benchmarks/bench_f
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,13 +70,35 @@ class Folded:
         if self.doubles_outputs:
             both = torch.cat([F.pad(weight, (0, 1)), F.pad(weight, (1, 0))])  # (16, 1, 3, 3, 4)
             self.doubled = channels_last(both), bias.repeat(2)
+        second_pool = self.layers[1][2]
+        self.step, self.field = first_pool * second_pool, first_pool * (second_pool + 2) + 2  # of block 2's cells
+        self.of_nothing = self._two_blocks(torch.zeros(1, 1, self.field, self.field, self.field), 1)
 
     def __call__(self, x: Tensor, planes: int = 2) -> Tensor:
         """(1, 1, D, H, W) → (1, C, …), blocks 1 and 2 `planes` of block 2's planes at a time.
 
-        A slab of k planes needs input planes 6a … 6(a + k) + 6; what its last two planes of block 1 share with
-        the next slab is kept, not done twice.
+        Around an outlined brain lies nothing but 0, of which all cells are alike: only the box that holds
+        something is walked.
         """
+        cells = [(n - self.field) // self.step + 1 for n in x.shape[2:]]  # 26, 41, 41
+        box = [self._seeing(*each) for each in zip(filled(x[0, 0]), cells, strict=True)]
+        whole = self.of_nothing.expand(1, -1, *cells).clone(memory_format=CHANNELS_LAST)
+        if all(part.start < part.stop for part in box):
+            seen = [slice(self.step * part.start, self.step * (part.stop - 1) + self.field) for part in box]
+            whole[:, :, *box] = self._two_blocks(x[:, :, *seen].contiguous(), planes)
+        x = whole  # (1, 16, 26, 41, 41)
+        for number in range(2, len(self.layers)):
+            x = self._block(x, number)
+        return x
+
+    def _seeing(self, part: slice, count: int) -> slice:
+        """Which of `count` cells of block 2 see anything of a part of an axis."""
+        first = -((self.field - 1 - part.start) // self.step)
+        return slice(max(0, first), min(count, (part.stop - 1) // self.step + 1))
+
+    def _two_blocks(self, x: Tensor, planes: int) -> Tensor:
+        """A slab of k planes needs input planes 6a … 6(a + k) + 6; what its last two planes of block 1 share with
+        the next slab is kept, not done twice."""
         x = channels_last(x.to(self.dtype))
         pool_1, pool_2 = self.layers[0][2], self.layers[1][2]
         depth = ((x.shape[2] - 2) // pool_1 - 2) // pool_2  # 26
@@ -91,10 +114,7 @@ class Folded:
             h = torch.cat(kept, 2).relu_()  # (1, 8, 3k + 2, 127, 127)
             slabs.append(self._block(h, 1))  # (1, 16, k, 41, 41)
             done, kept = stop, [h[:, :, -2:]]
-        x = torch.cat(slabs, 2)  # (1, 16, 26, 41, 41)
-        for number in range(2, len(self.layers)):
-            x = self._block(x, number)
-        return x
+        return torch.cat(slabs, 2)
 
     def _block(self, x: Tensor, number: int) -> Tensor:
         return self._pooled(x, number).relu_()
@@ -112,6 +132,15 @@ class Folded:
         even = x.shape[3] // 2 * 2
         x = _max_in_place(x[:, :, :, 0:even:2], x[:, :, :, 1:even:2])  # (1, 16, D / 2, 127, 127)
         return torch.maximum(x[:, :8], x[:, 8:])
+
+
+def filled(x: Tensor) -> list[slice]:
+    """The box of a volume that holds all that is not 0; empty where nothing is."""
+    values = x.numpy()  # whose `any` takes a tenth of torch's time
+    across = values.any(0)  # (H, W)
+    by_axis = (values.reshape(len(values), -1).any(1), across.any(1), across.any(0))
+    found = [np.flatnonzero(each) for each in by_axis]
+    return [slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0) for at in found]
 
 
 def _max_in_place(a: Tensor, b: Tensor) -> Tensor:

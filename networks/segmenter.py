@@ -18,21 +18,25 @@ CLASSES = (
     "cerebellum", "stem",
 )  # fmt: skip
 CUBE = 8  # voxels of a 2×2×2 cube
+PAIRS = {1: torch.int16, 2: torch.int32, 4: torch.int64, 8: torch.complex128}  # of two elements of so many bytes
+PLANES = 8  # of cubes, worked on at once
 MULTIPLE = 16  # voxels; every side of a volume must be a multiple of it
 
 
 def to_cubes(volume: Tensor) -> Tensor:
     """(N, X, Y, Z) → (N, X/2, Y/2, Z/2, 8): the voxels of each cube side by side."""
     n, x, y, z = volume.shape
-    cubes = volume.view(n, x // 2, 2, y // 2, 2, z // 2, 2).permute(0, 1, 3, 5, 2, 4, 6)
-    return cubes.reshape(n, x // 2, y // 2, z // 2, CUBE)
+    pairs = volume.contiguous().view(PAIRS[volume.element_size()])  # moved as one, in half the time
+    cubes = pairs.view(n, x // 2, 2, y // 2, 2, z // 2).permute(0, 1, 3, 5, 2, 4)
+    return cubes.reshape(n, x // 2, y // 2, z // 2, CUBE // 2).view(volume.dtype)
 
 
 def from_cubes(cubes: Tensor) -> Tensor:
     """(N, x, y, z, 8) → (N, 2x, 2y, 2z), the reverse of `to_cubes`."""
     n, x, y, z, _ = cubes.shape
-    volume = cubes.view(n, x, y, z, 2, 2, 2).permute(0, 1, 4, 2, 5, 3, 6)
-    return volume.reshape(n, 2 * x, 2 * y, 2 * z)
+    pairs = cubes.contiguous().view(PAIRS[cubes.element_size()])
+    volume = pairs.view(n, x, y, z, 2, 2).permute(0, 1, 4, 2, 5, 3)
+    return volume.reshape(n, 2 * x, 2 * y, z).view(cubes.dtype)
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -73,10 +77,10 @@ class Segmenter(nn.Module):
         self.mix = nn.Linear(2 * widths[0] + CUBE, hidden)
         self.scores = nn.Linear(hidden, CUBE * classes)
 
-    def features(self, volume: Tensor) -> Tensor:
-        """(1, X, Y, Z), no signal as 0 → (1, 2 · width + 8, X/2, Y/2, Z/2): last layer, first layer, voxels."""
-        x = to_cubes(volume).permute(0, 4, 1, 2, 3)  # (1, 8, X/2, Y/2, Z/2), channels last in memory
-        with torch.autocast(volume.device.type, torch.bfloat16, enabled=fast_bf16(volume.device)):
+    def features(self, cubes: Tensor) -> Tensor:
+        """(1, x, y, z, 8), no signal as 0 → (1, 2 · width + 8, x, y, z): last layer, first layer, voxels."""
+        x = cubes.permute(0, 4, 1, 2, 3)  # (1, 8, x, y, z), channels last in memory
+        with torch.autocast(cubes.device.type, torch.bfloat16, enabled=fast_bf16(cubes.device)):
             return self.walk(x)
 
     def walk(self, cubes: Tensor) -> Tensor:
@@ -102,18 +106,25 @@ class Segmenter(nn.Module):
         scores = torch.addmm(self.scores.bias[:, None], self.scores.weight, self.mixed(rows))
         return scores.view(CUBE, self.classes, len(rows))
 
-    def mean_answer(self, rows: Tensor) -> Tensor:
-        """The scores' mean over each cube's voxels: (classes, M); as exact as the features are."""
-        weight, bias = (
-            self.scores.weight.view(CUBE, self.classes, -1).mean(0),
-            self.scores.bias.view(CUBE, -1).mean(0),
+    def mean_answer(self, features: Tensor) -> Tensor:
+        """The scores' mean over each cube's voxels: (classes, x, y, z); as exact as the features are.
+
+        As convolutions of one voxel, a few planes at a time: oneDNN adds the bias as it goes.
+        """
+        mean = self.scores.weight.view(CUBE, self.classes, -1).mean(0), self.scores.bias.view(CUBE, -1).mean(0)
+        (mix, mix_bias), (weight, bias) = (
+            (by[..., None, None, None].to(features.dtype), off.to(features.dtype))
+            for by, off in ((self.mix.weight, self.mix.bias), mean)
         )
-        layers = [each.to(rows.dtype) for each in (self.mix.weight, self.mix.bias, weight, bias)]
-        return functional.linear(functional.linear(rows, *layers[:2]).relu_(), *layers[2:]).T.float()
+        made = [
+            functional.conv3d(functional.conv3d(some, mix, mix_bias).relu_(), weight, bias)
+            for some in features.split(PLANES, 2)
+        ]
+        return torch.cat(made, 2)[0].float()
 
     def forward(self, volume: Tensor) -> Tensor:
         """(1, X, Y, Z) → class scores (1, classes, X, Y, Z)."""
-        features = self.features(volume)
+        features = self.features(to_cubes(volume))
         scores = self.answer(features.permute(0, 2, 3, 4, 1).flatten(0, 3))
         cubes = scores.view(CUBE, self.classes, *features.shape[2:]).permute(1, 2, 3, 4, 0)
         return from_cubes(cubes.contiguous())[None]

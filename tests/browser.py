@@ -80,10 +80,13 @@ def visiting(browser, server: Server) -> Iterator[Open]:
         return page
 
     yield go
+    for context in contexts:  # the pages first: each says goodbye, and what it says would go with its context
+        for page in context.pages:
+            page.close()
+    until(lambda: server.files() == [], what="the uploads of closed pages to go")
     for context in contexts:
         context.close()
     assert problems == []
-    until(lambda: server.files() == [], what="the uploads of closed pages to go")
 
 
 def result_of(page) -> None:

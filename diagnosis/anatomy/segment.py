@@ -186,12 +186,13 @@ def segment(weights: SegmenterWeights, prepared: Prepared) -> Segmentation:
 
 def answer(network: Segmenter, volume: Tensor) -> tuple[Tensor, Tensor, np.ndarray]:
     """Cubes, shares and classes of a box, as in `Segmentation`."""
-    features = network.features(volume)
+    voxels = to_cubes(volume)
+    features = network.features(voxels)
     shape = features.shape[2:]
     rows = features.permute(0, 2, 3, 4, 1).flatten(0, 3)  # (cubes, 2 · width + 8)
-    lead = torch.cat([network.mean_answer(some) for some in rows.split(ROWS)], 1)  # (classes, cubes)
-    doubtful = (lead[0] - lead[1:].amax(0) < SURE).view(shape).cpu()
-    brain = (lead[2:].amax(0) > lead[:2].amax(0)).view(shape).cpu().numpy()
+    lead = network.mean_answer(features)  # (classes, x, y, z)
+    doubtful = (lead[0] - lead[1:].amax(0) < SURE).cpu()
+    brain = (lead[2:].amax(0) > lead[:2].amax(0)).cpu().numpy()
     doubtful = (doubtful & torch.from_numpy(around_the_brain(brain))).flatten()
     cubes = doubtful.nonzero()[:, 0]
     shares = torch.empty((CUBE, network.classes, len(cubes)), dtype=torch.uint8)
@@ -200,7 +201,7 @@ def answer(network: Segmenter, volume: Tensor) -> tuple[Tensor, Tensor, np.ndarr
         some = cubes[start : start + ROWS]
         scores = network.answer(rows[some.to(rows.device)])
         shares[:, :, start : start + ROWS] = scores.softmax(1).mul_(255).round_().to(torch.uint8).cpu()
-    values = to_cubes(volume.cpu()).flatten(0, 3)[cubes].T.contiguous()  # (8, M)
+    values = voxels.flatten(0, 3).cpu()[cubes].T.contiguous()  # (8, M)
     shares = by_brightness(shares, values)
     found[cubes] = _leading(shares).T
     classes = from_cubes(found.view(1, *shape, CUBE))[0].numpy()
