@@ -17,7 +17,7 @@ import torch
 
 import model
 from diagnosis import agreement, gate, likeness
-from diagnosis.anatomy import segment, structures
+from diagnosis.anatomy import normalise, segment, structures
 from diagnosis.anatomy.measures import INTRACRANIAL_ML, NOT_ASSESSED, Value, measure
 from diagnosis.anatomy.norms import FILE as NORMS
 from diagnosis.anatomy.norms import NOBODY, Norms, Person
@@ -29,7 +29,6 @@ from scans.arrays import NAME, from_array, is_array
 from scans.prepare import Prepared, prepare
 from scans.processes import read
 from scans.read import safe_name
-from scans.resample import resample
 from scans.scan import Scan, ScanError
 from studies import HEAD, NOTICE, Study
 
@@ -340,8 +339,7 @@ class Diagnoser:
 def laid_back(made: Map, seen: Prepared, prepared: Prepared) -> Map:
     """A map of a head that was laid on the mean one, on the grid of that head as it lies."""
     to_seen = np.linalg.inv(seen.to_scan) @ prepared.to_scan
-    values = resample(torch.from_numpy(made.values), to_seen, made.values.shape, smooth=False)
-    return replace(made, values=values.numpy())
+    return replace(made, values=normalise.moved(torch.from_numpy(made.values), to_seen).numpy())
 
 
 def measured(found: segment.Segmentation) -> tuple[dict[str, Value] | None, list[gate.Finding]]:

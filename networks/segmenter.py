@@ -19,7 +19,6 @@ CLASSES = (
 )  # fmt: skip
 CUBE = 8  # voxels of a 2×2×2 cube
 PAIRS = {1: torch.int16, 2: torch.int32, 4: torch.int64, 8: torch.complex128}  # of two elements of so many bytes
-PLANES = 8  # of cubes, worked on at once
 MULTIPLE = 16  # voxels; every side of a volume must be a multiple of it
 
 
@@ -106,21 +105,14 @@ class Segmenter(nn.Module):
         scores = torch.addmm(self.scores.bias[:, None], self.scores.weight, self.mixed(rows))
         return scores.view(CUBE, self.classes, len(rows))
 
-    def mean_answer(self, features: Tensor) -> Tensor:
-        """The scores' mean over each cube's voxels: (classes, x, y, z); as exact as the features are.
-
-        As convolutions of one voxel, a few planes at a time: oneDNN adds the bias as it goes.
-        """
-        mean = self.scores.weight.view(CUBE, self.classes, -1).mean(0), self.scores.bias.view(CUBE, -1).mean(0)
-        (mix, mix_bias), (weight, bias) = (
-            (by[..., None, None, None].to(features.dtype), off.to(features.dtype))
-            for by, off in ((self.mix.weight, self.mix.bias), mean)
+    def mean_answer(self, rows: Tensor) -> Tensor:
+        """The scores' mean over each cube's voxels: (classes, M); as exact as the features are."""
+        weight, bias = (
+            self.scores.weight.view(CUBE, self.classes, -1).mean(0),
+            self.scores.bias.view(CUBE, -1).mean(0),
         )
-        made = [
-            functional.conv3d(functional.conv3d(some, mix, mix_bias).relu_(), weight, bias)
-            for some in features.split(PLANES, 2)
-        ]
-        return torch.cat(made, 2)[0].float()
+        layers = [each.to(rows.dtype) for each in (self.mix.weight, self.mix.bias, weight, bias)]
+        return functional.linear(functional.linear(rows, *layers[:2]).relu_(), *layers[2:]).T.float()
 
     def forward(self, volume: Tensor) -> Tensor:
         """(1, X, Y, Z) → class scores (1, classes, X, Y, Z)."""

@@ -206,14 +206,14 @@ def _cortical(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, fou
 
 def _evans(asked: Measure, known: Mapping[str, Triple], volumes: Mapping, found: Segmentation) -> Triple:
     """The widest reach of the frontal horns over that inside the skull in the same axial plane."""
-    lateral = found.probability("lateral").numpy()
-    horns = lateral > 0.5
+    lateral = found.share("lateral").numpy()
+    horns = lateral > 255 * 0.5
     if not horns.any():
         return 0.0, 0.0, 0.0
     third = found.classes == CLASSES.index("third")
     by_plane = (third if third.any() else horns).sum((0, 2))  # coronal planes
     front = int(np.average(np.arange(len(by_plane)), weights=by_plane))
-    widths = {level: _reach(lateral[:, front:] > level) for level in (SURELY, 0.5, POSSIBLY)}
+    widths = {level: _reach(lateral[:, front:] > 255 * level) for level in (SURELY, 0.5, POSSIBLY)}
     plane = int(widths[0.5].argmax())
     across = max(float(_reach(found.classes[:, :, plane, None] > 0)[0]), 1.0)
     value, low, high = (float(widths[level][plane]) / across for level in (0.5, SURELY, POSSIBLY))

@@ -6,6 +6,7 @@ sulci filled, and at cerebellum and stem, which tell how it nods; neither change
 """
 
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diagnosis.anatomy.segment import Segmentation
+from networks.blockwise import filled
 from scans.resample import resample
 
 CUBE, CELL = 2, 4  # voxels: the sides of what is laid, and of what shapes are compared by
@@ -54,7 +56,24 @@ def fitted(shape: Tensor, mean: Tensor) -> np.ndarray | None:
 
 def laid(values: Tensor, matrix: np.ndarray) -> Tensor:
     """Values by cubes (x, y, z) laid on the mean head by the map of `fitted`."""
-    return resample(values, _between(matrix, CUBE, 1), tuple(values.shape), smooth=False)
+    return moved(values, _between(matrix, CUBE, 1))
+
+
+def moved(values: Tensor, matrix: np.ndarray) -> Tensor:
+    """Values read at `matrix` on a grid like their own, as `resample` does it; only the box that holds anything
+    but 0 is read, and only where that comes to lie is written."""
+    part = filled(values)
+    whole = torch.from_numpy(np.zeros(values.shape, np.float32))  # whose large pages torch's zeros do without
+    corners = np.array([*product(*((some.start - 1, some.stop) for some in part), [1])])
+    reached = corners @ np.linalg.inv(matrix)[:3].T
+    low = np.clip(np.floor(reached.min(0)), 0, values.shape).astype(int)
+    high = np.clip(np.ceil(reached.max(0)) + 1, low, values.shape).astype(int)
+    if all(some.start < some.stop for some in part) and (low < high).all():
+        ahead, back = np.eye(4), np.eye(4)
+        ahead[:3, 3], back[:3, 3] = low, [-some.start for some in part]
+        read = resample(values[tuple(part)], back @ matrix @ ahead, tuple(high - low), smooth=False)
+        whole[tuple(map(slice, low, high))] = read
+    return whole
 
 
 def _moved(at: Tensor, shape: Tensor, places: Tensor, aim: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import model
 from diagnosis.anatomy.bare import in_a_scalp
+from diagnosis.anatomy.masks import grown, shrunk
 from diagnosis.anatomy.partial_volume import by_brightness
 from networks.base import in_memory_format
 from networks.segmenter import CLASSES, CUBE, Segmenter, from_cubes, to_cubes
@@ -96,11 +97,15 @@ class Segmentation:
             total[self.cubes] += self.shares[:, CLASSES.index(name)].float().mean(0).mul_(level / 255)
         return total.view([n // 2 for n in self.classes.shape])
 
+    def share(self, name: str) -> Tensor:
+        """The probability · 255 of one class in every voxel: uint8 (X, Y, Z)."""
+        whole = torch.zeros((self.classes.size // CUBE, CUBE), dtype=torch.uint8)
+        whole[self.cubes] = self.shares[:, CLASSES.index(name)].T
+        return from_cubes(whole.view(1, *(n // 2 for n in self.classes.shape), CUBE))[0]
+
     def probability(self, name: str) -> Tensor:
         """The probability of one class in every voxel: float32 (X, Y, Z)."""
-        whole = torch.zeros(self.classes.size // CUBE, CUBE)
-        whole[self.cubes] = self.shares[:, CLASSES.index(name)].T.float() / 255
-        return from_cubes(whole.view(1, *(n // 2 for n in self.classes.shape), CUBE))[0]
+        return self.share(name) / 255
 
 
 def load(path: str | Path, device: str | torch.device = "auto") -> SegmenterWeights:
@@ -190,9 +195,9 @@ def answer(network: Segmenter, volume: Tensor) -> tuple[Tensor, Tensor, np.ndarr
     features = network.features(voxels)
     shape = features.shape[2:]
     rows = features.permute(0, 2, 3, 4, 1).flatten(0, 3)  # (cubes, 2 · width + 8)
-    lead = network.mean_answer(features)  # (classes, x, y, z)
-    doubtful = (lead[0] - lead[1:].amax(0) < SURE).cpu()
-    brain = (lead[2:].amax(0) > lead[:2].amax(0)).cpu().numpy()
+    lead = torch.cat([network.mean_answer(some) for some in rows.split(ROWS)], 1)  # (classes, cubes)
+    doubtful = (lead[0] - lead[1:].amax(0) < SURE).view(shape).cpu()
+    brain = (lead[2:].amax(0) > lead[:2].amax(0)).view(shape).cpu().numpy()
     doubtful = (doubtful & torch.from_numpy(around_the_brain(brain))).flatten()
     cubes = doubtful.nonzero()[:, 0]
     shares = torch.empty((CUBE, network.classes, len(cubes)), dtype=torch.uint8)
@@ -219,18 +224,18 @@ def _leading(scores: Tensor) -> Tensor:
 
 def around_the_brain(brain: np.ndarray) -> np.ndarray:
     """What lies in or near the largest piece of a mask; what only thin bridges tie to it falls off."""
-    core = ndimage.binary_erosion(brain, iterations=BRIDGE)
+    core = shrunk(brain, BRIDGE)
     pieces, count = ndimage.label(core)
     if count == 0:
         return brain
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
-    return ndimage.binary_dilation(pieces == sizes.argmax(), iterations=BRIDGE + RIM)
+    return grown(pieces == sizes.argmax(), BRIDGE + RIM)
 
 
 def between_hemispheres(classes: np.ndarray) -> np.ndarray:
     """The plane through the middle of the brain, in every line from left to right that crosses it."""
-    brain = np.isin(classes[:, ::2, ::2], [CLASSES.index(name) for name in ("grey", "white", "hippocampus")])
+    brain = among(classes[:, ::2, ::2], "grey", "white", "hippocampus")
     crossed = brain.sum(0) > 20
     if crossed.sum() < 50:
         return np.array([(classes.shape[0] - 1) / 2, 0.0, 0.0])
@@ -240,7 +245,7 @@ def between_hemispheres(classes: np.ndarray) -> np.ndarray:
     middle, reach = (first + last) / 2, last - first
     terms = np.stack([np.ones(len(y)), 2.0 * y, 2.0 * z], 1)
     # The midline structures say it best, where they were found.
-    third = np.argwhere(np.isin(classes, [CLASSES.index("third"), CLASSES.index("fourth")]))
+    third = np.argwhere(among(classes, "third", "fourth"))
     if len(third):
         terms = np.concatenate([terms, np.column_stack([np.ones(len(third)), third[:, 1:]])])
         middle = np.concatenate([middle, third[:, 0]])
@@ -253,6 +258,11 @@ def between_hemispheres(classes: np.ndarray) -> np.ndarray:
         off = middle - terms @ plane
         share = reach / (1 + (off / 3) ** 2)
     return plane
+
+
+def among(classes: np.ndarray, *names: str) -> np.ndarray:
+    """Which voxels are of one of the named classes; for a few, so is quicker than np.isin."""
+    return np.logical_or.reduce([classes == CLASSES.index(name) for name in names])
 
 
 def on_scan(found: Segmentation, prepared: Prepared, scan: Scan) -> np.ndarray:

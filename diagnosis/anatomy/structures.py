@@ -18,7 +18,18 @@ from torch.nn import functional
 
 import model
 from diagnosis.anatomy import normalise
-from diagnosis.anatomy.segment import SHAPE, START, TISSUE, Segmentation, SegmenterWeights, fits, load, segment
+from diagnosis.anatomy.masks import grown, shrunk
+from diagnosis.anatomy.segment import (
+    SHAPE,
+    START,
+    TISSUE,
+    Segmentation,
+    SegmenterWeights,
+    among,
+    fits,
+    load,
+    segment,
+)
 from networks import segmenter
 from networks.segmenter import CLASSES
 from scans.files import code_hash
@@ -33,19 +44,18 @@ LEVELS |= {"hippocampus": 5.0, "inferior_horn": -5.0}
 CLEFT = 5  # cubes of 2 mm; what is narrower between parts of the brain is brain too
 SMOOTH = 3.0  # mm, one standard deviation
 LEAST_ML = 300.0  # of brain and ventricles; less is none that could be judged
-FILES = ("bare.py", "normalise.py", "partial_volume.py", "segment.py", "structures.py")
+FILES = ("bare.py", "masks.py", "normalise.py", "partial_volume.py", "segment.py", "structures.py")
 CODE = (*map(Path(__file__).with_name, FILES), Path(segmenter.__file__))  # what the input depends on beside scans/
 NO_BRAIN = "no brain could be outlined, and these weights judge what is outlined; check that it is a head"
 
 
 def brain_of(found: Segmentation) -> Tensor:
     """The brain with its ventricles and narrow sulci, by cubes of 2 × 2 × 2 voxels: 1 or 0, (X/2, Y/2, Z/2)."""
-    kept = np.isin(CLASSES, list(LEVELS))[found.classes]
+    kept = ~among(found.classes, *(name for name in CLASSES if name not in LEVELS))
     pairs = kept[::2] | kept[1::2]
     pairs = pairs[:, ::2] | pairs[:, 1::2]
-    cubes = (pairs[..., ::2] | pairs[..., 1::2]).view(np.uint8)
-    wide = ndimage.maximum_filter(cubes, CLEFT, mode="constant")
-    return torch.from_numpy(ndimage.minimum_filter(wide, CLEFT, mode="constant")).float()
+    wide = grown(pairs[..., ::2] | pairs[..., 1::2], CLEFT // 2, corners=True)
+    return torch.from_numpy(shrunk(wide, CLEFT // 2, corners=True)).float()
 
 
 def levels_of(found: Segmentation) -> Tensor:

@@ -8,6 +8,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from diagnosis.maps.network_view import Cells, NetworkView, Progress
+from networks.blockwise import filled
 from scans.prepare import Prepared
 
 
@@ -50,12 +51,14 @@ def enclosed(foreground: Tensor) -> Tensor:
     these take long to find, what lies between two of its voxels along every axis."""
     if foreground.ndim == 2:
         return torch.from_numpy(ndimage.binary_fill_holes(foreground.cpu().numpy()))
-    inside = foreground.cpu().numpy()
+    whole = foreground.cpu().numpy().copy()
+    inside = whole[tuple(filled(foreground.cpu()))]
     between = np.ones_like(inside)
     for axis in range(inside.ndim):
         between &= _reached(inside, axis)
         between &= np.flip(_reached(np.flip(inside, axis), axis), axis)
-    return torch.from_numpy(between)
+    inside[...] = between
+    return torch.from_numpy(whole)
 
 
 def _reached(mask: np.ndarray, axis: int) -> np.ndarray:
