@@ -2,8 +2,9 @@
 
     python -m benchmarks.bench_explain [--weights FILE] [--scan FILE] [--rounds N] [--simulated N] [--json]
 
-Without weights in `weights/` untrained ones are used, without a scan a simulated head. Times are taken in one
-process, in turn (A B C A B C) with one eager forward pass; peak memory is that of a process of its own each.
+Without weights in `weights/` untrained ones are used, without a scan a simulated head. Times are those between an
+answer and its map, laid on the head as it lies, taken in one process, in turn (A B C A B C) with one eager forward
+pass; peak memory is that of a process of its own each, which judges the scan first.
 `--simulated N` asks, on N simulated heads of severe atrophy that no network learned from, how much of the map of
 the last class lies where ventricles and temporal horns grew, against regions of that very shape elsewhere in the
 brain, and how far the methods agree there. Where they grew is known: the same head is drawn without that growth.
@@ -26,7 +27,7 @@ from scipy import ndimage
 import model
 import simulate
 from benchmarks.side_by_side import own_peak_mb, peak_mb
-from diagnosis.diagnoser import Diagnoser
+from diagnosis.diagnoser import Diagnoser, Diagnosis
 from diagnosis.head_geometry import brain
 from diagnosis.maps import explain
 from diagnosis.maps.regions import OUTSIDE, regions
@@ -62,22 +63,22 @@ def simulated(folder: Path, seed: int, severity: float) -> Path:
     return path
 
 
-def seen_by(diagnoser: Diagnoser, file: Path) -> Prepared:
-    """What the network sees of a head."""
-    return diagnoser(file, judge_anyway=True).seen
+def judged(diagnoser: Diagnoser, file: Path) -> Diagnosis:
+    return diagnoser(file, judge_anyway=True)
 
 
-def times(weights: model.Weights, prepared: Prepared, code: str, rounds: int) -> dict[str, float]:
+def times(diagnoser: Diagnoser, diagnosis: Diagnosis, code: str, rounds: int) -> dict[str, float]:
     """Median seconds of an eager forward and of each method, taken in turn."""
+    weights = diagnoser.weights
     spent: dict[str, list[float]] = {"forward, eager": [], **{method: [] for method in explain.METHODS}}
     for _ in range(rounds):
         for name, taken in spent.items():
             start = time.perf_counter()
             if name in explain.METHODS:
-                explain.explain(weights, prepared, code, name)
+                diagnoser.explain(diagnosis, name, code)
             else:
                 with torch.inference_mode():
-                    weights.network(prepared.tensor[None].to(weights.device))
+                    weights.network(diagnosis.seen.tensor[None].to(weights.device))
             taken.append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in spent.items()}
 
@@ -137,7 +138,7 @@ def on_simulated(diagnoser: Diagnoser, code: str, count: int, folder: Path) -> d
     agreed: dict[str, list[float]] = {}
     for seed in range(7000, 7000 + count):
         path, truth = grown(folder, seed, 0.95)
-        prepared = seen_by(diagnoser, path)
+        prepared = judged(diagnoser, path).seen
         targets = on_grid(truth, prepared)
         maps = {method: explain.explain(weights, prepared, code, method) for method in rows}
         for method, made in maps.items():
@@ -161,8 +162,9 @@ def measure(options: argparse.Namespace, folder: Path) -> dict:
     weights = diagnoser.weights
     code = weights.study.by_severity[-1]
     scan = options.scan or simulated(folder, 1, 0.9)
-    prepared = seen_by(diagnoser, scan)
-    spent = times(weights, prepared, code, options.rounds)
+    diagnosis = judged(diagnoser, scan)
+    prepared = diagnosis.seen
+    spent = times(diagnoser, diagnosis, code, options.rounds)
     maps = {method: explain.explain(weights, prepared, code, method) for method in explain.METHODS}
     methods = list(maps)
     found = {
@@ -221,7 +223,7 @@ def main() -> None:
     if options.alone:
         diagnoser = Diagnoser(options.weights, options.device)
         code = diagnoser.study.by_severity[-1]
-        explain.explain(diagnoser.weights, seen_by(diagnoser, options.scan), code, options.alone)
+        diagnoser.explain(judged(diagnoser, options.scan), options.alone, code)
         print(own_peak_mb())
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -81,11 +81,11 @@ class Folded:
         something is walked.
         """
         cells = [(n - self.field) // self.step + 1 for n in x.shape[2:]]  # 26, 41, 41
-        box = [self._seeing(*each) for each in zip(filled(x[0, 0]), cells, strict=True)]
+        box = tuple(self._seeing(*each) for each in zip(filled(x[0, 0]), cells, strict=True))
         whole = self.of_nothing.expand(1, -1, *cells).clone(memory_format=CHANNELS_LAST)
         if all(part.start < part.stop for part in box):
-            seen = [slice(self.step * part.start, self.step * (part.stop - 1) + self.field) for part in box]
-            whole[:, :, *box] = self._two_blocks(x[:, :, *seen].contiguous(), planes)
+            seen = tuple(slice(self.step * part.start, self.step * (part.stop - 1) + self.field) for part in box)
+            whole[0][(slice(None), *box)] = self._two_blocks(x[0, 0][seen].contiguous()[None, None], planes)[0]
         x = whole  # (1, 16, 26, 41, 41)
         for number in range(2, len(self.layers)):
             x = self._block(x, number)
@@ -137,8 +137,8 @@ class Folded:
 def filled(x: Tensor) -> list[slice]:
     """The box of a volume that holds all that is not 0; empty where nothing is."""
     values = x.numpy()  # whose `any` takes a tenth of torch's time
-    across = values.any(0)  # (H, W)
-    by_axis = (values.reshape(len(values), -1).any(1), across.any(1), across.any(0))
+    across = np.any(values, axis=0)  # (H, W)
+    by_axis = (values.any(axis=(1, 2)), across.any(axis=1), across.any(axis=0))
     found = [np.flatnonzero(each) for each in by_axis]
     return [slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0, 0) for at in found]
 

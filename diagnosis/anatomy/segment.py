@@ -90,11 +90,15 @@ class Segmentation:
         left, right = (np.array([NUMBERS[name][side] for name in CLASSES], np.uint8) for side in (0, -1))
         return np.where(self.left, left[self.classes], right[self.classes])
 
+    @cached_property
+    def shares_of_cubes(self) -> Tensor:
+        """The mean probability of each class in each of `cubes`: float32 (classes, M)."""
+        return self.shares.sum(0, dtype=torch.int16).float() / (255 * CUBE)
+
     def by_cubes(self, levels: Mapping[str, float]) -> Tensor:
         """The sum of classes' probabilities, each times its level, by cubes: float32 (X/2, Y/2, Z/2)."""
         total = torch.zeros(self.classes.size // CUBE)
-        for name, level in levels.items():
-            total[self.cubes] += self.shares[:, CLASSES.index(name)].float().mean(0).mul_(level / 255)
+        total[self.cubes] = torch.tensor([levels.get(name, 0.0) for name in CLASSES]) @ self.shares_of_cubes
         return total.view([n // 2 for n in self.classes.shape])
 
     def share(self, name: str) -> Tensor:
@@ -245,7 +249,8 @@ def between_hemispheres(classes: np.ndarray) -> np.ndarray:
     middle, reach = (first + last) / 2, last - first
     terms = np.stack([np.ones(len(y)), 2.0 * y, 2.0 * z], 1)
     # The midline structures say it best, where they were found.
-    third = np.argwhere(among(classes, "third", "fourth"))
+    found = np.flatnonzero(among(classes, "third", "fourth"))
+    third = np.column_stack(np.unravel_index(found, classes.shape))
     if len(third):
         terms = np.concatenate([terms, np.column_stack([np.ones(len(third)), third[:, 1:]])])
         middle = np.concatenate([middle, third[:, 0]])

@@ -7,7 +7,7 @@ so neither scalp nor skull, nor what an earlier skull stripping left, speaks for
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from diagnosis.anatomy.segment import (
     segment,
 )
 from networks import segmenter
+from networks.blockwise import filled
 from networks.segmenter import CLASSES
 from scans.files import code_hash
 from scans.prepare import Prepared, prepare
@@ -84,9 +85,13 @@ def structures(head: Prepared, found: Segmentation, mean: Tensor | None = None) 
         to_scan = to_scan @ corner @ to_head @ np.linalg.inv(corner)
     shape = head.tensor.shape  # numpy's zeros come in large pages, which torch's do not
     values, mask = (torch.from_numpy(np.zeros(size, kind)) for size, kind in ((shape, "f4"), (shape[1:], bool)))
-    box = tuple(slice(a, a + n) for a, n in zip(START, SHAPE, strict=True))
-    mask[box] = functional.interpolate(inside[None, None], SHAPE)[0, 0] > 0.5  # edges at every second voxel
-    values[0][box] = functional.interpolate(levels[None, None], SHAPE, mode="trilinear")[0, 0].mul_(mask[box])
+    # Only where the brain is, and a cube around it, for what lies between two cubes is read from both.
+    cubes = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in filled(inside))
+    box = tuple(slice(a + 2 * part.start, a + 2 * min(part.stop, n // 2))
+                for a, n, part in zip(START, SHAPE, cubes, strict=True))  # fmt: skip
+    double = partial(functional.interpolate, scale_factor=2)
+    mask[box] = double(inside[cubes][None, None])[0, 0] > 0.5  # edges at every second voxel
+    values[0][box] = double(levels[cubes][None, None], mode="trilinear")[0, 0].mul_(mask[box])
     affine = head.affine @ np.linalg.inv(head.to_scan) @ to_scan
     return replace(head, tensor=values, foreground=mask, to_scan=to_scan, affine=affine)
 

@@ -167,6 +167,40 @@ def test_folded_without_onednn(monkeypatch):
         assert torch.allclose(walk(x), plainly(x, blocks), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        (slice(40, 52), slice(20, 41), slice(33, 60)),
+        (slice(0, 1), slice(77, 78), slice(0, 84)),  # seen by the first and the last cells
+        (slice(79, 80), slice(0, 1), slice(83, 84)),  # past what the last cell sees
+        (slice(11, 12), slice(12, 13), slice(6, 7)),
+        (slice(0, 0), slice(0, 0), slice(0, 0)),
+    ],
+    ids=["inside", "edges", "unseen", "one voxel", "nothing"],
+)
+def test_folded_walks_only_what_holds_something(monkeypatch, box):
+    blocks, walk = folded()
+    made: list[int] = []
+    convolve = blockwise.convolve
+
+    def counted(*arguments):
+        result = convolve(*arguments)
+        made[-1] += result.numel()
+        return result
+
+    monkeypatch.setattr(blockwise, "convolve", counted)
+    x = torch.zeros(1, 1, 80, 79, 84)
+    x[0, 0][box] = torch.randn(x[0, 0][box].shape)
+    assert blockwise.filled(x[0, 0]) == list(box)
+    with torch.no_grad():
+        made.append(0)
+        walk(torch.randn(x.shape))
+        made.append(0)
+        found, expected = walk(x), plainly(x, blocks)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert made[1] < made[0] / 3
+
+
 def test_folded_never_holds_the_whole_conv_output():
     _, walk = folded()
     x = torch.randn(1, 1, 160, 80, 80)

@@ -2,13 +2,15 @@
 
 from itertools import product
 
+import pytest
 import torch
 
 from networks.segmenter import CLASSES, Segmenter, from_cubes, to_cubes
 
 
-def test_cubes_hold_the_eight_voxels_of_a_corner_and_go_back():
-    volume = torch.arange(4 * 6 * 8).view(1, 4, 6, 8)
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint8, torch.bfloat16, torch.float32, torch.int64], ids=str)
+def test_cubes_hold_the_eight_voxels_of_a_corner_and_go_back(kind):
+    volume = torch.arange(4 * 6 * 8).remainder(251).view(1, 4, 6, 8).to(kind)
     cubes = to_cubes(volume)
     assert cubes.shape == (1, 2, 3, 4, 8)
     corner = [volume[0, 2 + i, 4 + j, 6 + k] for i, j, k in product((0, 1), repeat=3)]

@@ -13,6 +13,7 @@ from diagnosis.anatomy.segment import MEAN, SHAPE
 from learning import segmentation
 from networks.segmenter import CLASSES, Segmenter
 from scans.prepare import Prepared
+from scans.resample import resample
 from studies import HEAD
 from tests import support
 
@@ -126,3 +127,16 @@ def test_a_file_with_a_damaged_mean_head_is_refused(tmp_path, mean):
     model.write(path, {f"network.{key}": value for key, value in state.items()} | {f"extras.{MEAN}": mean}, header)
     with pytest.raises(model.WeightsError, match=r"extras\.mean is no mean head of 2×36×52×44 bytes"):
         segment.load(path, "cpu")
+
+
+@pytest.mark.parametrize("away", [(0, 0, 0), (3, -2, 5), (40, 0, 0)], ids=["there", "a way off", "out of sight"])
+@pytest.mark.parametrize("turned", [0, 25])
+def test_what_is_mostly_nothing_is_moved_as_anything_else_is(turned, away):
+    values = torch.zeros(24, 20, 22)
+    values[5:11, 9:16, 8:12] = torch.rand(6, 7, 4)
+    matrix = support.turn(turned, 0) @ np.diag([0.8, 1.1, 0.9, 1])
+    matrix[:3, 3] += away
+    expected = resample(values, matrix, tuple(values.shape), smooth=False)
+    assert torch.allclose(normalise.moved(values, matrix), expected, atol=1e-5)
+    assert bool(expected.any()) == (away[0] < 40)
+    assert not normalise.moved(values * 0, matrix).any()
