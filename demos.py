@@ -124,11 +124,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--subjects", type=count, help="so many people instead of the study's own number")
     add("--epochs", type=count, help="so many rounds of training instead of the study's own")
     add("--shape", type=count, nargs=2, metavar="N", help="a coarser grid")
+    add("--rounds", type=count, help="bootstrap rounds of the intervals, as train.py takes them")
     args = parser.parse_args(argv)
     unknown = [name for name in args.studies if name not in DEMOS]
     if unknown:
         parser.error(f"{unknown[0]}: no picture study; there are {', '.join(DEMOS)}")
-    changes = {key: value for key in ("epochs", "shape") if (value := getattr(args, key)) is not None}
+    changes = {key: value for key in ("epochs", "shape", "rounds") if (value := getattr(args, key)) is not None}
     chosen = args.studies or list(DEMOS)
     made = []
     for number, study in enumerate(chosen, 1):

@@ -13,7 +13,7 @@ from reports.wording import Texts, languages
 from studies import STUDIES
 from tests.support import ROOT
 
-TINY = ["--epochs", "1", "--shape", "32", "32", "--workers", "1"]
+TINY = ["--epochs", "1", "--shape", "32", "32", "--rounds", "5", "--workers", "1"]
 
 
 @pytest.fixture(scope="module", params=DEMOS)
