@@ -153,7 +153,7 @@ def empty(shape: Sequence[int]) -> torch.Tensor:
     return torch.from_numpy(np.empty(tuple(shape), np.float32))
 
 
-def _cropped(
+def cropped(
     values: torch.Tensor, matrix: np.ndarray, shape: tuple[int, ...], margin: int
 ) -> tuple[torch.Tensor, np.ndarray]:
     """The part of the input that a grid reads, and the matrix into it."""
@@ -172,7 +172,7 @@ def _resample_oblique(
 ) -> torch.Tensor:
     steps = np.linalg.norm(matrix[:3, :3], axis=1)  # input voxels a grid step, along each input axis
     if values.numel() > LARGE:  # only what is read is ever held as floats
-        values, matrix = _cropped(values, matrix, shape, 2 * int(np.ceil(steps.max())) + 2)
+        values, matrix = cropped(values, matrix, shape, 2 * int(np.ceil(steps.max())) + 2)
         if not values.numel():
             return torch.zeros(shape)
     if smooth and steps.max() > 1.3:  # average finer voxels first, then read between them

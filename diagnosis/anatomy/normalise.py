@@ -6,7 +6,6 @@ sulci filled, and at cerebellum and stem, which tell how it nods; neither change
 """
 
 from functools import lru_cache
-from itertools import product
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch.nn import functional
 
 from diagnosis.anatomy.segment import Segmentation
 from networks.blockwise import filled
-from scans.resample import resample
+from scans.resample import cropped, resample
 
 CUBE, CELL = 2, 4  # voxels: the sides of what is laid, and of what shapes are compared by
 BLUR = (3.0, 1.2)  # cells, one deviation: first roughly, then finely
@@ -64,15 +63,15 @@ def moved(values: Tensor, matrix: np.ndarray) -> Tensor:
     but 0 is read, and only where that comes to lie is written."""
     part = filled(values)
     whole = torch.from_numpy(np.zeros(values.shape, np.float32))  # whose large pages torch's zeros do without
-    corners = np.array([*product(*((some.start - 1, some.stop) for some in part), [1])])
-    reached = corners @ np.linalg.inv(matrix)[:3].T
-    low = np.clip(np.floor(reached.min(0)), 0, values.shape).astype(int)
-    high = np.clip(np.ceil(reached.max(0)) + 1, low, values.shape).astype(int)
-    if all(some.start < some.stop for some in part) and (low < high).all():
-        ahead, back = np.eye(4), np.eye(4)
-        ahead[:3, 3], back[:3, 3] = low, [-some.start for some in part]
-        read = resample(values[tuple(part)], back @ matrix @ ahead, tuple(high - low), smooth=False)
-        whole[tuple(map(slice, low, high))] = read
+    held = values[tuple(part)]
+    if held.numel():
+        corner = np.eye(4)
+        corner[:3, 3] = [some.start for some in part]
+        onto = np.linalg.inv(matrix) @ corner  # voxel of what is held → of the grid
+        reach = int(np.ceil(np.abs(onto[:3, :3]).sum(1).max()))  # a voxel tells as far as to the next
+        there, onto = cropped(whole, onto, tuple(held.shape), reach)
+        if there.numel():
+            there.copy_(resample(held, np.linalg.inv(onto), tuple(there.shape), smooth=False))
     return whole
 
 
