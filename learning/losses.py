@@ -6,12 +6,12 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from sklearn import metrics as sk
 from torch import Tensor
 from torch.nn import functional as F
 
 from data.cases import Case
 from learning.settings import Settings
+from scoring.ranking import ranking
 from studies import Study
 
 LEAST_IS_BEST = ("loss", "mae")
@@ -119,7 +119,7 @@ def classes(study: Study, p: Tensor, targets: Tensor) -> dict[str, float]:
     present = truth.unique()
     recalls = [float((chosen[truth == k] == k).float().mean()) for k in present]
     areas = [
-        sk.roc_auc_score((truth == k).numpy(), p[:, k].numpy())
+        ranking((truth == k).numpy(), p[:, k].numpy()).area
         for k in present.tolist()
         if len(present) > 1 and bool(p[:, k].isfinite().all())
     ]

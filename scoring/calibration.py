@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from scipy.linalg import pinvh
 from scipy.optimize import minimize_scalar
-from sklearn import metrics as sk
-from sklearn.covariance import LedoitWolf
+from scipy.special import log_softmax
 from torch import Tensor
 
 import model
@@ -40,10 +39,9 @@ def fit_calibration(
     """
 
     def loss(log_temperature: float) -> float:
-        p = model.probabilities(logits, np.exp(log_temperature))
-        return subjects * float(sk.log_loss(targets, p, labels=classes)) + (log_temperature / BELIEF) ** 2 / 2
+        likelihood = log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(targets)), targets]
+        return subjects * -float(likelihood.mean()) + (log_temperature / BELIEF) ** 2 / 2
 
-    classes = range(logits.shape[1])
     best = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
     temperature = float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
     p = model.probabilities(logits, temperature)
@@ -80,6 +78,8 @@ def fit_likeness(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What the training scans look like to the network (feature mean, shrunk precision) and to the eye (mean
     sketch), and how far off 99 of 100 validation scans stay."""
+    from sklearn.covariance import LedoitWolf  # here: a second to import, and no process but the last needs it
+
     known = LedoitWolf(store_precision=False).fit(train.features)
     shrunk = precision(train.features - known.location_, max(known.shrinkage_, LEAST_SHRINKAGE))
     extras = {

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
 from scoring.intervals import draws, rows_of
+from scoring.ranking import ranking
 from studies import Study
 
 BAND_ROUNDS = 200
@@ -47,11 +47,11 @@ def roc(
     rounds = draws(rows_of(subjects), BAND_ROUNDS, 0) if len(subjects) else []
     for i, code in enumerate(study.codes):
         if 0 < (truth == i).sum() < len(truth):
-            fall_out, hits, _ = roc_curve(truth == i, p[:, i])
+            fall_out, hits = ranking(truth == i, p[:, i]).roc
             label = f"{code}, AUC {in_words(areas[f'roc_auc.{code}'])}" if f"roc_auc.{code}" in areas else code
             (line,) = axes.plot(fall_out, hits, label=label)
             drawn = [
-                np.interp(across, *roc_curve(truth[rows] == i, p[rows, i])[:2])
+                np.interp(across, *ranking(truth[rows] == i, p[rows, i]).roc)
                 for rows in rounds
                 if 0 < (truth[rows] == i).sum() < len(rows)
             ]

@@ -1,18 +1,17 @@
-"""Scores of a network on cases it never saw, with intervals over subjects; the measures are scikit-learn's."""
+"""Scores of a network on cases it never saw, with intervals over subjects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import sklearn
-from sklearn import metrics as sk
 
 import model
 from networks.header import Header
 from scoring import numbers
 from scoring.intervals import draws, interval, rows_of, share, widened
 from scoring.predictions import Predictions
+from scoring.ranking import ranking
 from studies import Label
 
 LEVEL = 0.9  # coverage of the prediction sets that is scored
@@ -44,36 +43,28 @@ class Answers:
 def measure(answers: Answers) -> dict[str, float]:
     """Every score of some answers; NaN where these cases do not define one."""
     truth, p, labels = answers.truth, answers.p, answers.labels
-    classes, chosen = np.arange(len(labels)), p.argmax(1)
-    is_true, is_chosen = truth[:, None] == classes, chosen[:, None] == classes  # (n, K)
-    present = np.unique(truth)
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(
-        truth, chosen, labels=classes, zero_division=np.nan
-    )
-    specificity = sk.recall_score(~is_true, ~is_chosen, average=None, zero_division=np.nan)
-    denied = (~is_chosen).sum(0)
-    npv = np.where(denied > 0, (~is_true & ~is_chosen).sum(0) / np.maximum(denied, 1), np.nan)
+    classes, chosen, n = np.arange(len(labels)), p.argmax(1), len(truth)
+    counts = confusion(truth, chosen, len(labels))
+    true, said, right = counts.sum(1), counts.sum(0), counts.diagonal()  # (K,) each
+    denied = n - true - said + right  # rightly said not to be it
+    recall = _shares(right, true)
     area, average_precision = np.full(len(labels), np.nan), np.full(len(labels), np.nan)
-    both = is_true.any(0) & ~is_true.all(0)
+    both = (true > 0) & (true < n)
     for i in classes[both]:
-        area[i] = sk.roc_auc_score(is_true[:, i], p[:, i])
-        average_precision[i] = sk.average_precision_score(is_true[:, i], p[:, i])
+        ranked = ranking(truth == i, p[:, i])
+        area[i], average_precision[i] = ranked.area, ranked.average_precision
     severity = np.array([label.severity if label.severity is not None else np.nan for label in labels])
     rank = np.argsort(np.argsort(severity))  # of each class in the order of severity
     ordered = not np.isnan(severity).any()
-    agree = len(np.union1d(truth, chosen)) > 1  # kappa divides by what chance leaves open
-    place = rank if ordered else classes
+    steps = np.abs(np.subtract.outer(rank, rank)) if ordered else 1 - np.eye(len(labels), dtype=int)  # (K, K)
+    by_chance = (np.outer(true, said) * steps).sum() / n
     found = {
-        "accuracy": sk.accuracy_score(truth, chosen),
-        "balanced_accuracy": np.mean(recall[present]),
+        "accuracy": right.sum() / n,
+        "balanced_accuracy": np.mean(recall[true > 0]),
         "roc_auc": np.mean(area[both]) if both.any() else np.nan,
         "pr_auc": np.mean(average_precision[both]) if both.any() else np.nan,
-        "kappa": sk.cohen_kappa_score(
-            place[truth], place[chosen], labels=classes, weights="linear" if ordered else None
-        )
-        if agree
-        else np.nan,
-        "brier": sk.brier_score_loss(truth, p, labels=classes),
+        "kappa": 1 - (counts * steps).sum() / by_chance if by_chance else np.nan,
+        "brier": np.square(p - np.eye(len(labels))[truth]).sum() / n / (2 if len(labels) == 2 else 1),
         "ece": ece(truth, p),
     }
     if answers.unscaled is not None:
@@ -91,15 +82,24 @@ def measure(answers: Answers) -> dict[str, float]:
         }
     for name, values in {
         "sensitivity": recall,
-        "specificity": specificity,
-        "precision": precision,
-        "npv": npv,
-        "f1": f1,
+        "specificity": _shares(denied, n - true),
+        "precision": _shares(right, said),
+        "npv": _shares(denied, n - said),
+        "f1": _shares(2 * right, true + said),
         "roc_auc": area,
         "pr_auc": average_precision,
     }.items():
         found |= {f"{name}.{label.code}": value for label, value in zip(labels, values, strict=True)}
     return {name: float(value) for name, value in found.items()}
+
+
+def confusion(truth: np.ndarray, chosen: np.ndarray, classes: int) -> np.ndarray:
+    """How many cases of each class, by row, were said to be of each, by column."""
+    return np.bincount(truth * classes + chosen, minlength=classes**2).reshape(classes, classes)
+
+
+def _shares(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
 def reliability(truth: np.ndarray, p: np.ndarray, bins: int = BINS) -> list[dict[str, float]]:
@@ -126,9 +126,8 @@ def ece(truth: np.ndarray, p: np.ndarray) -> float:
 
 def with_intervals(answers: Answers, subjects: Sequence[str], rounds: int, seed: int) -> dict[str, dict[str, Any]]:
     """Every score with its 95 % interval over resampled subjects; None where it is not defined."""
-    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):
-        value = measure(answers)
-        drawn = [measure(answers.take(rows)) for rows in draws(rows_of(subjects), rounds, seed)]
+    value = measure(answers)
+    drawn = [measure(answers.take(rows)) for rows in draws(rows_of(subjects), rounds, seed)]
     found = {name: interval(point, [one[name] for one in drawn], rounds) for name, point in value.items()}
     for name, counted in denominators(answers).items():
         if name in found:
@@ -208,7 +207,7 @@ def scores(predictions: Predictions, header: Header, rounds: int = 1000, seed: i
         "metrics": with_intervals(answers, predictions.subjects, rounds, seed),
         "readings": readings,
         "operating_points": operating_points(answers, predictions.subjects, header, rounds, seed),
-        "confusion": sk.confusion_matrix(truth, p.argmax(1), labels=range(len(study.labels))).tolist(),
+        "confusion": confusion(truth, p.argmax(1), len(study.labels)).tolist(),
         "reliability": reliability(truth, p),
     }
 

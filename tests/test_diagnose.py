@@ -22,18 +22,22 @@ from tests import dicom_study, small_scans
 from tests.heads import dicom_slices, head, save, to_bytes, zipped
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "diagnose.py", *map(str, arguments)],
-        cwd=diagnose.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def run(capsys):
+    """The command line: its exit status and what it printed."""
+
+    def to_its_end(*arguments):
+        words = list(map(str, arguments))
+        try:
+            code = diagnose.main(words)
+        except SystemExit as ended:
+            code = ended.code
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return to_its_end
 
 
-def test_a_network_that_drops_nothing_says_so(tmp_path):
+def test_a_network_that_drops_nothing_says_so(run, tmp_path):
     study = STUDIES["brain-tumour"]
     path = model.save(
         tmp_path / "brain-tumour.resnet18.safetensors",
@@ -47,7 +51,7 @@ def test_a_network_that_drops_nothing_says_so(tmp_path):
     assert done.returncode == 2 and "has no dropout" in done.stderr and "without uncertainty" in done.stderr
 
 
-def test_the_command_line_prints_one_array_in_the_order_given(calibrated, ball, tmp_path):
+def test_the_command_line_prints_one_array_in_the_order_given(run, calibrated, ball, tmp_path):
     bad = tmp_path / "bad.nii.gz"
     bad.write_bytes(b"not a scan at all")
     done = run(bad, ball, tmp_path / "absent.nii", "--weights", calibrated, "--json", "--judge-anyway")
@@ -59,7 +63,7 @@ def test_the_command_line_prints_one_array_in_the_order_given(calibrated, ball, 
     assert done.returncode == 1
 
 
-def test_the_command_line_says_all_was_judged(calibrated, ball):
+def test_the_command_line_says_all_was_judged(run, calibrated, ball):
     done = run(ball, "--weights", calibrated, "--judge-anyway")
     assert done.returncode == 0, done.stderr
     assert "head.nii.gz" in done.stdout and NOTICE in done.stdout
@@ -67,12 +71,12 @@ def test_the_command_line_says_all_was_judged(calibrated, ball):
     assert not re.search(r"\d–\d", done.stdout)
 
 
-def test_the_command_line_tells_an_interval_where_it_is_asked_to(calibrated, ball):
+def test_the_command_line_tells_an_interval_where_it_is_asked_to(run, calibrated, ball):
     done = run(ball, "--weights", calibrated, "--judge-anyway", "--uncertainty")
     assert re.search(r"\d % \(\d+\.\d–\d+\.\d %\)", done.stdout)
 
 
-def test_the_command_line_walks_a_folder_into_a_csv(calibrated, ball, tmp_path):
+def test_the_command_line_walks_a_folder_into_a_csv(run, calibrated, ball, tmp_path):
     done = run(
         ball.parent, "--weights", calibrated, "--csv", tmp_path / "out.csv", "--judge-anyway", "--uncertainty"
     )
@@ -85,7 +89,7 @@ def test_the_command_line_walks_a_folder_into_a_csv(calibrated, ball, tmp_path):
     )
 
 
-def test_the_command_line_files_a_report_of_each_scan(calibrated, ball, tmp_path):
+def test_the_command_line_files_a_report_of_each_scan(run, calibrated, ball, tmp_path):
     bad, again = tmp_path / "bad.nii", tmp_path / "again" / "head.nii.gz"
     bad.write_bytes(b"not a scan at all")
     again.parent.mkdir()
@@ -114,7 +118,7 @@ def test_the_command_line_files_a_report_of_each_scan(calibrated, ball, tmp_path
     assert '<html lang="zh-CN">' in page and str(tmp_path) not in page
 
 
-def test_a_scan_without_a_class_gets_a_report_that_says_so(calibrated, ball, tmp_path):
+def test_a_scan_without_a_class_gets_a_report_that_says_so(run, calibrated, ball, tmp_path):
     marble = tmp_path / "marble.nii"  # the same, too small for a head
     nib.save(nib.Nifti1Image(np.asarray(nib.load(ball).dataobj), np.eye(4) / 4), marble)
     done = run(marble, "--weights", calibrated, "--report", tmp_path)
@@ -123,7 +127,7 @@ def test_a_scan_without_a_class_gets_a_report_that_says_so(calibrated, ball, tmp
     assert json.loads((tmp_path / "marble.nii.json").read_text(encoding="utf-8"))["map"] is None
 
 
-def test_a_report_is_not_written_over_a_file(calibrated, ball, tmp_path):
+def test_a_report_is_not_written_over_a_file(run, calibrated, ball, tmp_path):
     (tmp_path / "taken").write_text("mine")
     done = run(ball, "--weights", calibrated, "--report", tmp_path / "taken")
     assert done.returncode == 2 and "taken: a file of that name is there" in done.stderr
@@ -141,12 +145,12 @@ def test_a_report_is_not_written_over_a_file(calibrated, ball, tmp_path):
         (["x.nii", "--device", "cpu", "--precision", "fp16"], "precision fp16 is for CUDA; use --precision fp32"),
     ],
 )
-def test_a_wrong_command_line_ends_with_two(arguments, words):
+def test_a_wrong_command_line_ends_with_two(run, arguments, words):
     done = run(*arguments)
     assert done.returncode == 2 and words in done.stderr and not done.stdout
 
 
-def test_an_empty_folder_is_said_to_be_empty(calibrated, tmp_path):
+def test_an_empty_folder_is_said_to_be_empty(run, calibrated, tmp_path):
     done = run(tmp_path, "--weights", calibrated)
     assert done.returncode == 2 and "nothing to judge" in done.stderr and ".nii.gz" in done.stderr
 
@@ -173,7 +177,7 @@ def test_label_maps_without_a_segmenter_are_refused_with_the_remedy(calibrated, 
     assert "no.safetensors: no such weights file" in capsys.readouterr().err
 
 
-def test_results_go_back_as_dicom_where_the_scan_came_as_dicom(calibrated, ball, tmp_path):
+def test_results_go_back_as_dicom_where_the_scan_came_as_dicom(run, calibrated, ball, tmp_path):
     series = tmp_path / "series.zip"
     images = dicom_study.instances()
     series.write_bytes(dicom_study.packed(images))
@@ -192,7 +196,7 @@ def test_results_go_back_as_dicom_where_the_scan_came_as_dicom(calibrated, ball,
     assert dicom_study.NUMBER not in clean and "Müller" not in clean
 
 
-def test_the_command_line_opens_without_what_only_dicom_results_need():
+def test_the_command_line_opens_without_what_only_dicom_results_need(run):
     late = {"highdicom", "pynetdicom", "dicomweb_client"}
     code = f"import sys, app, diagnose; print(sorted({late} & set(sys.modules)))"
     alone = [sys.executable, "-W", "ignore", "-c", code]
