@@ -36,7 +36,7 @@ from learning.settings import Settings, TrainError, shown
 from learning.transfer import AfterStem, MirrorImages, StemOutputs, copy_fitting, stem_key, stem_outputs
 from networks.base import Network, in_memory_format
 from networks.forward import Forward
-from scans.files import write_bytes
+from scans.files import write_bytes, write_whole
 from scans.progress import progress
 from scoring.plots import curves
 from studies import Study
@@ -367,9 +367,7 @@ class Trainer:
     def save(self) -> None:
         """Writes the checkpoint, then the log and its drawing, each whole or not at all."""
         record = {"settings": asdict(self.settings), "facts": self.facts, "state": self.state.record()}
-        memory = io.BytesIO()
-        torch.save(record, memory)
-        write_bytes(self.out / "last.pt", memory.getbuffer())
+        write_whole(self.out / "last.pt", lambda file: torch.save(record, file))
         if self.state.history:
             text = io.StringIO(newline="")
             rows = csv.DictWriter(text, list(dict.fromkeys(key for row in self.state.history for key in row)))

@@ -360,8 +360,11 @@ def sentence(error: Exception) -> str | None:
         return text.strip().splitlines()[-1].partition(": ")[2]
     if isinstance(error, (TrainError, DataError, ScanError, model.WeightsError)):
         return text
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return f"the disk is full ({error.strerror}); free some and go on with --resume. What was whole still is."
+    for cause in (error, error.__context__):  # torch, halfway through a checkpoint, raises an error of its own
+        if isinstance(cause, OSError) and cause.errno in DISK_FULL:
+            return (
+                f"the disk is full ({cause.strerror}); free some and go on with --resume. What was whole still is."
+            )
     if (
         isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
         or "t allocate memory" in text

@@ -12,7 +12,9 @@ import torch.distributed as dist
 import train
 from learning import losses, processes
 from tests.support import ROOT, free_ports
-from tests.tiny_cohorts import VOLUME, arguments, cohort, state, weights_of
+from tests.tiny_cohorts import VOLUME, arguments, cohort, registered, state, weights_of
+
+TWO_EPOCHS = ("--dropout", "0", "--class-weights", "--accumulate", "2", "--epochs", "2")
 
 
 def test_a_signal_that_reached_the_reading_processes_too_is_no_fault(tmp_path, monkeypatch, capsys):
@@ -52,14 +54,22 @@ def together(machines: int, command: list[str], **environment: str) -> list[subp
     ]
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The data, and the state after two epochs that one process trained."""
+    folder = tmp_path_factory.mktemp("alone")
+    data = cohort(folder / "data", VOLUME)
+    with registered():
+        assert train.main(arguments(VOLUME, data, folder / "run", *TWO_EPOCHS)) == 0
+    return data, state(folder / "run")
+
+
 @pytest.mark.parametrize("machines", [1, 2])
-def test_two_processes_have_the_losses_of_one_though_one_of_them_is_killed(tmp_path, machines):
-    data = cohort(tmp_path / "data", VOLUME)
-    more = ("--dropout", "0", "--class-weights", "--accumulate", "2", "--epochs", "2")
-    assert train.main(arguments(VOLUME, data, tmp_path / "one", *more)) == 0
-    wanted = state(tmp_path / "one")["history"]
-    steps = state(tmp_path / "one")["step"] + 1  # calls of one epoch of the two: two a step, one to validate
-    command = ["-m", "tests.tiny_cohorts", *arguments(VOLUME, data, tmp_path / "two", *more)]
+def test_two_processes_have_the_losses_of_one_though_one_of_them_is_killed(alone, tmp_path, machines):
+    data, whole = alone
+    wanted = whole["history"]
+    steps = whole["step"] + 1  # calls of one epoch of the two: two a step, one to validate
+    command = ["-m", "tests.tiny_cohorts", *arguments(VOLUME, data, tmp_path / "two", *TWO_EPOCHS)]
     done = together(machines, command, KILL_AT=str(steps + 2))
     said, errors = "".join(each.stdout for each in done), "".join(each.stderr for each in done)
     assert not any(each.returncode for each in done), errors

@@ -6,6 +6,8 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,7 +15,8 @@ import torch
 import model
 import train
 from learning import loop, losses, run
-from learning.run import open_run
+from learning.run import open_run, sentence
+from scans.files import write_whole
 from tests.support import ROOT
 from tests.tiny_cohorts import IMAGE, VOLUME, arguments, cohort, registered, same, state, weights_of
 
@@ -216,21 +219,36 @@ def test_a_few_corrupt_files_are_left_out_and_many_refused(tmp_path, capsys):
     assert "2 of 120 files cannot be read, more than 1%" in capsys.readouterr().err
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file gets longer than 2,000 bytes: the system's own “no room for so much”."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
 def test_a_full_disk_ends_in_words_and_leaves_nothing_half_written(tmp_path, capsys):
     data, out = cohort(tmp_path / "data", VOLUME), tmp_path / "run"
     argv = arguments(VOLUME, data, out, "--epochs", "1")
     open_run(train.parse(argv))  # reads, splits, and fills the cache
     before = (out / "last.pt").read_bytes()
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limit[1]))  # the system's own “no room for so much”
-    try:
+    with full_disk():
         assert train.main(["--resume", str(out)]) == 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert "the disk is full" in capsys.readouterr().err
     assert (out / "last.pt").read_bytes() == before
     assert sorted(file.name for file in out.iterdir()) == ["last.pt", "split.csv"]
     assert train.main(["--resume", str(out)]) == 0
+
+
+def test_a_disk_that_fills_within_a_large_checkpoint_is_told_alike(tmp_path):
+    large = torch.zeros(1_000_000)
+    with full_disk(), pytest.raises(RuntimeError) as broken:  # torch's own, as it finds less written than it meant
+        write_whole(tmp_path / "last.pt", lambda file: torch.save(large, file))
+    assert "the disk is full" in sentence(broken.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_zero_dropout_gives_zero_width(name):
 @pytest.mark.parametrize("name", INPUTS)
 def test_intervals_hold_the_point_estimate_mostly(name):
     held = []
-    for seed in range(2 if name == "VGGFeatures" else 6):
+    for seed in range(2 if "vgg" in name.lower() else 6):  # to draw VGG's weights takes a second
         ours = forward(network(name, seed))
         base = ours.base(scan(name, seed))
         ends = dropout.intervals(model.probabilities(ours.passes(base)))
