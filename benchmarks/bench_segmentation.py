@@ -4,10 +4,10 @@
 
 DIR holds `t1/` and, under the same names, `labels/`: region labels numbered as DLMUSE does, of which every one
 above 0 is brain or ventricle. DLMUSE's brain takes the narrow sulci in; "brain that is no fluid" leaves out what
-is darker there than midway between the lateral ventricles and the brain. Bare brains are the same heads where a
+a mixture of three tissues, fitted to its brightness, takes for fluid. Bare brains are the same heads where a
 label lies, gaps between labels filled; heads are turned to another axis order, moved by 7 × 5 × 9 mm and made
-three times as bright. --pairs N: N simulated heads, whose hippocampi lost something already, scanned twice, lying
-otherwise, once without a change and once with hippocampi that lost 5 % more.
+three times as bright. --pairs N: N simulated heads, whose hippocampi lost something already, scanned twice,
+lying otherwise, once without a change and once with hippocampi that lost 5 % more.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 from scipy import ndimage
+from sklearn.mixture import GaussianMixture
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -65,10 +66,12 @@ def wanted(labels: np.ndarray, numbers: tuple[int, ...]) -> np.ndarray:
     return np.isin(labels, numbers) if numbers else (labels > 0) & ~np.isin(labels, WITHOUT)
 
 
-def dark(voxels: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What is darker than midway between the lateral ventricles and the brain."""
-    fluid, brain = (np.median(voxels[there]) for there in (wanted(labels, (51, 52)), wanted(labels, ())))
-    return voxels < (fluid + brain) / 2
+def fluid(voxels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What the darkest of three Gaussians, those of fluid, grey and white in the labelled brain, explains best."""
+    brain = voxels[wanted(labels, ())]
+    begun = [np.median(voxels[wanted(labels, (51, 52))]), *np.quantile(brain, (0.35, 0.85))]
+    tissues = GaussianMixture(3, means_init=np.reshape(begun, (3, 1)), random_state=0).fit(brain[::7, None])
+    return tissues.predict(voxels.reshape(-1, 1)).reshape(voxels.shape) == tissues.means_.argmin()
 
 
 def turned(scan: Scan, order: str = "LIA") -> Scan:
@@ -166,7 +169,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, (theirs, ours, measure) in STRUCTURES.items():
             there, here = wanted(labels, theirs), np.isin(found, ours)
             if name == NO_FLUID:
-                there &= ~dark(scan.voxels, labels)
+                there &= ~fluid(scan.voxels, labels)
             dice[name].append(2 * (there & here).sum() / max(1, there.sum() + here.sum()))
             pairs[name].append((there.sum() * cell, values[measure].value))
         if given.quick:
