@@ -78,7 +78,7 @@ def fit_likeness(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What the training scans look like to the network (feature mean, shrunk precision) and to the eye (mean
     sketch), and how far off 99 of 100 validation scans stay."""
-    from sklearn.covariance import LedoitWolf  # here: a second to import, and no process but the last needs it
+    from sklearn.covariance import LedoitWolf  # here: a second to import, and wanted once, when all is trained
 
     known = LedoitWolf(store_precision=False).fit(train.features)
     shrunk = precision(train.features - known.location_, max(known.shrinkage_, LEAST_SHRINKAGE))
