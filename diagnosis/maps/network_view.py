@@ -19,7 +19,9 @@ from networks.blockwise import SLAB_BYTES, channels_last, convolve
 CONVS = (nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 Progress = Callable[[float], None]  # hears of the share that is done, 0 to 1
-Cells = list[tuple[float, float]]  # an axis: where on the input its first cell lies, and how far apart they lie
+Cell = tuple[float, float]  # along an axis: where on the input the first cell lies, and how far apart they lie
+Cells = list[Cell]  # by axis
+Survey = tuple[str, list[tuple[str, str]], Cells]  # first layer, pairs of layer and norm, cells of the CAM layer
 
 
 class FoldedBlock:
@@ -108,8 +110,8 @@ class _Cells(TorchFunctionMode):
         return made
 
     @staticmethod
-    def move(name: str, axis: int, cell: tuple[float, float], args: tuple, kwargs: dict) -> tuple[float, float]:
-        """Where the cells lie after one function: a window's cell lies at the window's middle."""
+    def move(name: str, axis: int, cell: Cell, args: tuple, kwargs: dict) -> Cell:
+        """Where the cells lie after one function."""
         if not name.startswith(("conv2d", "conv3d", "max_pool", "avg_pool")):
             return cell
 
@@ -122,12 +124,37 @@ class _Cells(TorchFunctionMode):
             given = dict(zip(("kernel_size", "stride", "padding"), args[1:], strict=False)) | kwargs
             size, stride, padding = (pick(given[key]) for key in ("kernel_size", "stride", "padding"))
             dilation = pick(given.get("dilation", 1))
-        start, step = cell
-        return start + step * (dilation * (size - 1) / 2 - padding), step * stride
+        return through(cell, size, stride, padding, dilation)
 
 
-def survey(network: Network, shape: torch.Size) -> tuple[str, list[tuple[str, str]], Cells]:
-    """One forward pass without numbers: the first layer, the batch norms to fold, the cells of the CAM layer."""
+def through(cell: Cell, size: int, stride: int, padding: int = 0, dilation: int = 1) -> Cell:
+    """Where cells lie behind a window: at its middle."""
+    start, step = cell
+    return start + step * (dilation * (size - 1) / 2 - padding), step * stride
+
+
+def survey(network: Network, shape: torch.Size) -> Survey:
+    """The first layer, the batch norms to fold, the cells of the CAM layer."""
+    blocks = network.blocks()
+    norms = [module for module in network.modules() if isinstance(module, NORMS)]
+    by_blocks = norms == [norm for _, norm, _ in blocks]
+    if blocks and by_blocks and network.get_submodule(network.cam_layer) is blocks[-1][-1]:
+        return read_off(network)
+    return passed(network, shape)
+
+
+def read_off(network: Network) -> Survey:
+    """What the blocks tell of a network that ends them with its CAM layer: at once."""
+    names = {module: name for name, module in network.named_modules()}
+    pairs, cell = [], (0.0, 1.0)
+    for conv, norm, pool in network.blocks():
+        pairs.append((names[conv], names[norm]))
+        cell = through(through(cell, conv.kernel_size[0], 1), pool_size(pool), pool_size(pool))
+    return pairs[0][0], pairs, [cell] * 3
+
+
+def passed(network: Network, shape: torch.Size) -> Survey:
+    """What one forward pass without numbers tells; the first of a process opens torch's compiler, in seconds."""
     ghost = copy.deepcopy(network).eval().to("meta")
     made: dict[int, tuple[str, Tensor]] = {}
     layers, pairs, cam_cells = [], [], []

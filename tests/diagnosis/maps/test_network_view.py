@@ -39,6 +39,22 @@ def test_cells_of_the_published_network_by_hand():
     assert cells == [(start, step)] * 3
 
 
+def test_what_blocks_tell_is_what_a_pass_tells():
+    network, shape = ClassificationModel3D(), torch.Size([1, 1, 166, 256, 256])
+    assert (
+        network_view.read_off(network)
+        == network_view.passed(network, shape)
+        == network_view.survey(network, shape)
+    )
+
+
+def test_a_norm_outside_of_the_blocks_is_found_too():
+    network = ClassificationModel3D(shape=(80, 79, 84))
+    network.dense_1 = nn.Sequential(network.dense_1, nn.BatchNorm1d(network.dense_1.out_features))
+    _, pairs, _ = network_view.survey(network.eval(), torch.Size([1, 1, 80, 79, 84]))
+    assert pairs[-1] == ("dense_1.0", "dense_1.1") and len(pairs) == 5
+
+
 def test_cells_lie_in_the_middle_of_what_they_see():
     network = Branching()
     for parameter in network.parameters():
