@@ -33,18 +33,20 @@ TIMES = 5
 def example_to_result(server: Server, browser) -> tuple[list[float], list[float], list[float]]:
     """Seconds from the press to the result's words, to the drawn viewer, to its map; the first, cold, left out."""
     words, viewer, heat = [], [], []
+    seen = (
+        (words, "html[data-view=result]"),
+        (viewer, "#viewer[data-ready=yes][data-drawn]"),
+        (heat, "#viewer[data-map]"),
+    )
     for _ in range(TIMES + 1):
         page = browser.new_page()
         page.goto(server.url)
         page.wait_for_selector("#example")
         start = time.perf_counter()
         page.click("#example")
-        page.wait_for_selector("html[data-view=result]")
-        words.append(time.perf_counter() - start)
-        page.wait_for_selector("#viewer[data-ready=yes][data-drawn]")
-        viewer.append(time.perf_counter() - start)
-        page.wait_for_selector("#viewer[data-map]")
-        heat.append(time.perf_counter() - start)
+        for seconds, selector in seen:  # looked for in every frame; `wait_for_selector` looks twice a second
+            page.wait_for_function("selector => document.querySelector(selector)", arg=selector)
+            seconds.append(time.perf_counter() - start)
         page.close()
     return words[1:], viewer[1:], heat[1:]
 
