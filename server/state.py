@@ -102,8 +102,8 @@ class Pool:
         return job
 
     def _run(self, job: Job, work: Callable[[Job], Any]) -> Any:
-        self._forget(job)
-        with self._lock:
+        with self._lock:  # both at once: in between, it would hold no place
+            self._waiting.remove(job)
             self._running.append(job)
         try:
             if job.stop.is_set():

@@ -123,6 +123,30 @@ def test_a_queue_has_as_many_places_as_workers_and_room():
     pool.close()
 
 
+def test_a_scan_holds_its_place_on_its_way_from_the_queue_to_the_worker(monkeypatch):
+    pool, go, taken = Pool(1, 2), threading.Event(), []
+
+    class Noting:
+        """The pool's lock, which notes how many places are taken each time that it is let go."""
+
+        lock = threading.Lock()
+
+        def __enter__(self):
+            self.lock.acquire()
+
+        def __exit__(self, *_):
+            taken.append(len(pool._waiting) + len(pool._running))
+            self.lock.release()
+
+    monkeypatch.setattr(pool, "_lock", Noting())
+    job = pool.submit(lambda job: go.wait(60))
+    until(lambda: not pool.waits(job) and not pool.idle(), what="it to be begun")
+    assert set(taken) == {1}
+    go.set()
+    assert job.future.result(60)
+    pool.close()
+
+
 def test_what_is_older_than_promised_goes_and_the_rest_stays(state):
     ((name, _),) = state.diagnosers.items()
     old, new = state.uploads.new("old.nii"), state.uploads.new("new.nii")
