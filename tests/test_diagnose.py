@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import subprocess
-import sys
 from io import BytesIO
 
 import nibabel as nib
@@ -194,14 +193,6 @@ def test_results_go_back_as_dicom_where_the_scan_came_as_dicom(run, calibrated, 
     assert done.returncode == 1
     clean = done.stdout + done.stderr
     assert dicom_study.NUMBER not in clean and "Müller" not in clean
-
-
-def test_the_command_line_opens_without_what_only_dicom_results_need(run):
-    late = {"highdicom", "pynetdicom", "dicomweb_client"}
-    code = f"import sys, app, diagnose; print(sorted({late} & set(sys.modules)))"
-    alone = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(alone, cwd=diagnose.ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 def test_a_folder_of_slices_is_one_scan_and_any_series_can_be_asked_for(calibrated, tmp_path, capsys):
