@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from scipy.linalg import pinvh
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 from torch import Tensor
+from torch.nn import functional as F
 
 import model
 from data.cache import ToInput
@@ -39,9 +39,10 @@ def fit_calibration(
     """
 
     def loss(log_temperature: float) -> float:
-        likelihood = log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(targets)), targets]
-        return subjects * -float(likelihood.mean()) + (log_temperature / BELIEF) ** 2 / 2
+        unlikely = F.cross_entropy(known / math.exp(log_temperature), truth)
+        return subjects * float(unlikely) + (log_temperature / BELIEF) ** 2 / 2
 
+    known, truth = torch.as_tensor(logits).double(), torch.as_tensor(targets).long()
     best = minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
     temperature = float(np.exp(best.x)) if best.fun < loss(0.0) else 1.0
     p = model.probabilities(logits, temperature)

@@ -70,7 +70,7 @@ def measure(answers: Answers) -> dict[str, float]:
     if answers.unscaled is not None:
         found["ece_unscaled"] = ece(truth, answers.unscaled)
     if ordered and len(labels) > 2:
-        found["one_step_accuracy"] = np.mean(np.abs(rank[truth] - rank[chosen]) <= 1)
+        found["one_step_accuracy"] = counts[steps <= 1].sum() / n
         expected, known = p @ severity, severity[truth]
         found["severity_correlation"] = (
             np.corrcoef(expected, known)[0, 1] if np.ptp(expected) > 0 and np.ptp(known) > 0 else np.nan

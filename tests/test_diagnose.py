@@ -236,13 +236,9 @@ def test_an_age_gives_centiles_among_the_norms_beside_the_weights(measuring_fold
         (["another.nii", "--age", "70"], "--age and --sex are one person's, and these are 2 scans"),
     ],
 )
-def test_what_cannot_be_true_of_a_person_is_refused(measuring_folder, head_file, capsys, words, said):
-    weights = ["--weights", str(next(measuring_folder.glob("alz*"))), "--device", "cpu"]
-    try:
-        code = diagnose.main([str(head_file), *words, *weights])
-    except SystemExit as refused:
-        code = refused.code
-    assert code == 2 and said in capsys.readouterr().err
+def test_what_cannot_be_true_of_a_person_is_refused(run, measuring_folder, head_file, words, said):
+    done = run(head_file, *words, "--weights", next(measuring_folder.glob("alz*")), "--device", "cpu")
+    assert done.returncode == 2 and said in done.stderr
 
 
 @pytest.fixture(scope="module")
